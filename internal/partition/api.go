@@ -1,0 +1,212 @@
+package partition
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"lagoon/segment"
+)
+
+// Errors by phase of use. The broker maps each to one Kafka code.
+var (
+	// ErrOffsetOutOfRange: an offset outside [log start, log end].
+	ErrOffsetOutOfRange = errors.New("partition: offset out of range")
+	// ErrFenced: the log directory failed a write or a sync; its partitions serve nothing until a restart
+	// (KAFKA_STORAGE_ERROR).
+	ErrFenced = errors.New("partition: log directory is offline after a storage error")
+	// ErrDiskFull: below the low-water mark of free space; produce is refused with a retriable error, the rest goes on.
+	ErrDiskFull = errors.New("partition: no space left in the log directory")
+	// ErrClosed: the partition was deleted or the store was closed.
+	ErrClosed = errors.New("partition: closed")
+	// ErrExists: the partition is already there.
+	ErrExists = errors.New("partition: exists")
+)
+
+// Offsets is one consistent view of a partition's bounds. LogStart <= LastStable <= HighWatermark <= End.
+type Offsets struct {
+	LogStart      segment.Offset
+	HighWatermark segment.Offset // first offset consumers do not see (the durable offset in the safe mode)
+	LastStable    segment.Offset // first offset read_committed consumers do not see
+	End           segment.Offset // next offset to be assigned
+	LocalStart    segment.Offset // first offset in the hottest tier (ListOffsets -4)
+	LeaderEpoch   int32
+}
+
+// AppendRequest is one client batch for one partition.
+type AppendRequest struct {
+	// Records is exactly one v2 batch; its base offset, epoch and, with LogAppendTime, timestamp and CRC are patched in
+	// place. The slice stays the caller's and is not kept after Append returns.
+	Records []byte
+	// Internal batches may be control batches (transaction markers).
+	Internal bool
+}
+
+// Appended is what one append came to. Base is the first offset given, or that of the earlier append when Duplicate.
+type Appended struct {
+	Base            segment.Offset
+	Next            segment.Offset
+	LogAppendTimeMs int64 // -1 with CreateTime
+	LogStart        segment.Offset
+	Duplicate       bool
+}
+
+// ReaderRef identifies who reads. Strings are bounded by the caller.
+type ReaderRef struct {
+	Group    string // "" while unknown
+	ClientID string
+	Peer     string // remote address for people
+	Conn     uint64 // tells two connections with the same client id apart
+}
+
+// ReadRequest asks for whole batches from From on.
+type ReadRequest struct {
+	Reader    ReaderRef
+	From      segment.Offset
+	MaxBytes  int64
+	MustServe bool // return at least one whole batch although it is larger than MaxBytes
+	Committed bool // read_committed: stop at the last stable offset
+	// Watch, when not nil, is notified once when something this read lacks may have arrived: the high watermark passed
+	// From, a cold chunk came in, a deferred read got its turn.
+	Watch *Watch
+}
+
+// ReadResult is the answer of Log.Read. Offsets are always set.
+type ReadResult struct {
+	Offsets Offsets
+	Chunk   *Chunk // nil: nothing now
+	// Pending: bytes exist for this reader, but they are on their way from a device (or deferred by the budget).
+	Pending bool
+	Aborted []AbortedTxn // read_committed only
+}
+
+// AbortedTxn is one entry of a fetch response's aborted list.
+type AbortedTxn struct {
+	ProducerID  int64
+	FirstOffset segment.Offset
+}
+
+// TimestampOffset answers an offset lookup by time. Offset is -1 when there is none.
+type TimestampOffset struct {
+	Offset      segment.Offset
+	TimestampMs int64
+	LeaderEpoch int32
+}
+
+// Config is what a topic's configuration means to a partition. Times in ms as in Kafka, -1 = no limit.
+type Config struct {
+	SegmentBytes         int32
+	SegmentMs            int64
+	SegmentIndexBytes    int32
+	IndexIntervalBytes   int32
+	RetentionMs          int64
+	RetentionBytes       int64
+	LocalRetentionMs     int64 // -2: as RetentionMs
+	LocalRetentionBytes  int64 // -2: as RetentionBytes
+	Compact              bool  // cleanup.policy holds compact
+	Delete               bool  // cleanup.policy holds delete
+	MaxMessageBytes      int32
+	LogAppendTime        bool
+	TimestampBeforeMaxMs int64
+	TimestampAfterMaxMs  int64
+	FileDeleteDelay      time.Duration
+	FlushInterval        time.Duration // 0: safe mode, acks=all waits for stable storage and readers see durable records only
+	TierPolicy           string        // lagoon.tier.policy, "" = the server's
+	ReaderClass          string        // lagoon.reader.class: auto, realtime, lagging
+	CatchupBytesPerSec   int64         // lagoon.catchup.max.bytes.per.second, 0 = none
+}
+
+// Surface that the broker uses; the concrete types are Store and Log.
+type (
+	// ProducerView is one row of DescribeProducers.
+	ProducerView struct {
+		ProducerID      int64
+		Epoch           int16
+		LastSequence    int32
+		LastTimestampMs int64
+	}
+)
+
+// methods promised (see log.go, store.go):
+//
+//	func (s *Store) Log(topic string, partition int32) (*Log, bool)
+//	func (s *Store) Create(ctx, topic string, id [16]byte, partition int32, cfg Config) (*Log, error)
+//	func (s *Store) Delete(ctx, topic string) error
+//	func (s *Store) SetConfig(topic string, cfg Config)
+//	func (s *Store) Dirs() []DirView                       // per tier: total, usable, partitions' sizes, error
+//	func (s *Store) Fenced() error
+//	func (l *Log) Append(ctx, AppendRequest) (Appended, error)        // in call order; returns after the write
+//	func (l *Log) Durable(ctx, next segment.Offset) error              // waits until everything below next is on stable storage (at once in interval mode)
+//	func (l *Log) Read(ReadRequest) (ReadResult, error)                // never blocks on a cold device
+//	func (l *Log) Offsets() Offsets
+//	func (l *Log) OffsetForTime(ctx, ms int64) (TimestampOffset, error)
+//	func (l *Log) MaxTimestamp(ctx) (TimestampOffset, error)
+//	func (l *Log) TieredOffsets() (latestTiered, earliestPendingUpload segment.Offset)
+//	func (l *Log) EndOffsetForEpoch(epoch int32) (foundEpoch int32, end segment.Offset)
+//	func (l *Log) DeleteRecords(ctx, before segment.Offset) (segment.Offset, error)
+//	func (l *Log) Producers() []ProducerView
+//	func (l *Log) LocalPositionBytes / SizeBytes ...
+var _ = context.Background
+
+// Watch wakes one parked fetch. Create it per fetch; notifications coalesce.
+type Watch struct {
+	c chan struct{}
+}
+
+// NewWatch makes a Watch ready to be given to any number of reads.
+func NewWatch() *Watch { return &Watch{c: make(chan struct{}, 1)} }
+
+// C receives one value when there is a reason to read again.
+func (w *Watch) C() <-chan struct{} { return w.c }
+
+// Notify wakes the fetch; safe from any goroutine, never blocks.
+func (w *Watch) Notify() {
+	select {
+	case w.c <- struct{}{}:
+	default:
+	}
+}
+
+// Chunk is a run of whole batches ready to be sent: a range of a file that is resident, or memory that a bypass read
+// filled. It pins what it points to until Release, which must be called exactly once.
+// Chunk satisfies wire.Payload.
+type Chunk struct {
+	n      int64
+	fd     uintptr
+	pos    int64
+	isFile bool
+	file   interface {
+		ReadAt([]byte, int64) (int, error)
+	}
+	mem     []byte
+	release func()
+	next    segment.Offset
+}
+
+// Len is the number of bytes.
+func (c *Chunk) Len() int64 { return c.n }
+
+// Next is the offset after the chunk's last record.
+func (c *Chunk) Next() segment.Offset { return c.next }
+
+// File tells the descriptor and position for sendfile; ok is false when the bytes are in memory.
+func (c *Chunk) File() (fd uintptr, pos int64, ok bool) { return c.fd, c.pos, c.isFile }
+
+// Bytes is the memory of a chunk that is not a file range; read only, valid until Release.
+func (c *Chunk) Bytes() []byte { return c.mem }
+
+// ReadAt copies from the chunk, whatever it is made of.
+func (c *Chunk) ReadAt(p []byte, off int64) (int, error) {
+	if c.isFile {
+		return c.file.ReadAt(p, c.pos+off)
+	}
+	return copy(p, c.mem[off:]), nil
+}
+
+// Release gives the bytes back.
+func (c *Chunk) Release() {
+	if c.release != nil {
+		c.release()
+		c.release = nil
+	}
+}
