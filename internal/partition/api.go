@@ -1,8 +1,8 @@
 package partition
 
 import (
-	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"lagoon/segment"
@@ -116,44 +116,16 @@ type Config struct {
 	CatchupBytesPerSec   int64         // lagoon.catchup.max.bytes.per.second, 0 = none
 }
 
-// Surface that the broker uses; the concrete types are Store and Log.
-type (
-	// ProducerView is one row of DescribeProducers.
-	ProducerView struct {
-		ProducerID      int64
-		Epoch           int16
-		LastSequence    int32
-		LastTimestampMs int64
-	}
-)
 
-// methods promised (see log.go, store.go):
-//
-//	func (s *Store) Log(topic string, partition int32) (*Log, bool)
-//	func (s *Store) Create(ctx, topic string, id [16]byte, partition int32, cfg Config) (*Log, error)
-//	func (s *Store) Delete(ctx, topic string) error
-//	func (s *Store) SetConfig(topic string, cfg Config)
-//	func (s *Store) Dirs() []DirView                       // per tier: total, usable, partitions' sizes, error
-//	func (s *Store) Fenced() error
-//	func (l *Log) Append(ctx, AppendRequest) (Appended, error)        // in call order; returns after the write
-//	func (l *Log) Durable(ctx, next segment.Offset) error              // waits until everything below next is on stable storage (at once in interval mode)
-//	func (l *Log) Read(ReadRequest) (ReadResult, error)                // never blocks on a cold device
-//	func (l *Log) Offsets() Offsets
-//	func (l *Log) OffsetForTime(ctx, ms int64) (TimestampOffset, error)
-//	func (l *Log) MaxTimestamp(ctx) (TimestampOffset, error)
-//	func (l *Log) TieredOffsets() (latestTiered, earliestPendingUpload segment.Offset)
-//	func (l *Log) EndOffsetForEpoch(epoch int32) (foundEpoch int32, end segment.Offset)
-//	func (l *Log) DeleteRecords(ctx, before segment.Offset) (segment.Offset, error)
-//	func (l *Log) Producers() []ProducerView
-//	func (l *Log) LocalPositionBytes / SizeBytes ...
-var _ = context.Background
-
-// Watch wakes one parked fetch. Create it per fetch; notifications coalesce.
+// Watch wakes one parked fetch. Create it per fetch, give it to any number of reads, and Close it when the fetch is
+// answered; notifications coalesce.
 type Watch struct {
-	c chan struct{}
+	c    chan struct{}
+	mu   sync.Mutex
+	logs []*Log // where it is registered, for Close
 }
 
-// NewWatch makes a Watch ready to be given to any number of reads.
+// NewWatch makes a Watch ready to be given to reads.
 func NewWatch() *Watch { return &Watch{c: make(chan struct{}, 1)} }
 
 // C receives one value when there is a reason to read again.
