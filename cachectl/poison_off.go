@@ -1,0 +1,6 @@
+//go:build !race
+
+package cachectl
+
+func poison([]byte)      {}
+func checkPoison([]byte) {}
