@@ -119,6 +119,11 @@ func (p Policy) String() string {
 // Pinned tells whether the policy names a single tier.
 func (p Policy) Pinned() bool { return len(p.stages) == 1 }
 
+// allows tells whether segments may lie in a tier.
+func (p Policy) allows(tier string) bool {
+	return len(p.stages) == 0 || slices.ContainsFunc(p.stages, func(s stage) bool { return s.tier == tier })
+}
+
 // ageText writes a duration as people say it: 7d, 6h, 90m, 1h0m5s.
 func ageText(d time.Duration) string {
 	const day = 24 * time.Hour

@@ -13,9 +13,6 @@ import (
 
 // ---- signatures published ahead of their bodies; this file disappears as they are written ----
 
-// Plan proposes moves, oldest data first; pure and deterministic.
-func Plan(s Snapshot) []Move { panic("pending") }
-
 // Migrate moves one sealed segment to a colder tier. nil: published, and its old copy handed to Env.Retire.
 func Migrate(ctx context.Context, job Job, env Env) error { panic("pending") }
 

@@ -1,0 +1,420 @@
+package tiering
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"slices"
+	"time"
+
+	"lagoon/segment"
+)
+
+// Plan proposes the moves that the policy asks for: what is over its age or bytes, what lies in a tier that its topic
+// does not use, what must leave a tier above its high watermark, and what must leave a colder tier so that the others
+// fit. It is a pure function; equal snapshots give equal plans.
+//
+// A move is proposed only for a segment that is sealed, synced, not Held, not moving already, allowed to leave by its
+// topic's policy, and not past its retention; never into a fenced tier, and never so that a tier passes its cap: the sum
+// of all moves into a tier fits beside what is there now, whatever order they run in and whichever of them fail. What
+// does not fit waits until the moves that make room have been done, and is proposed by a later Plan.
+//
+// Order: out of the coldest tier first (it makes room), then oldest data first, then topic, partition, base. Within one
+// partition and tier the order is that of the offsets, so that colder tiers hold a prefix of the log.
+func Plan(s Snapshot) []Move {
+	p := newPlanner(s)
+	for tier := len(s.Tiers) - 2; tier >= 0; tier-- {
+		if s.Tiers[tier].Fenced {
+			continue
+		}
+		p.byPolicy(tier)
+		p.byWatermark(tier)
+	}
+	slices.SortFunc(p.chosen, before)
+	moves := make([]Move, 0, len(p.chosen))
+	for _, c := range p.chosen {
+		moves = append(moves, p.move(c))
+	}
+	return moves
+}
+
+// candidate is one segment that may be moved.
+type candidate struct {
+	topic     *TopicState
+	partition int32
+	base      segment.Offset
+	size      int64
+	tier      int
+	ageMs     int64 // of its newest record, >= 0, never below that of a later segment of the partition
+	line      *line
+	stages    []stage // the topic's policy in tiers colder than tier
+	over      int64   // > 0: bytes the partition has in tier 0 while its local.retention.bytes asks this one to leave
+	to        int
+	cause     Cause
+	why       string
+	taken     bool
+}
+
+// line is one partition's candidates in one tier. They leave in the order of their offsets: behind one that has to stay
+// all stay, behind one that waits for room all wait.
+type line struct {
+	stuckIn int // the pass in which one had no place
+	waiting bool
+}
+
+// before is the order in which moves are proposed and, within one tier, the order in which segments leave it. Reader
+// demand, when it comes to count, counts here.
+func before(a, b *candidate) int {
+	return cmp.Or(cmp.Compare(b.tier, a.tier), cmp.Compare(b.ageMs, a.ageMs), cmp.Compare(a.topic.Name, b.topic.Name),
+		cmp.Compare(a.partition, b.partition), cmp.Compare(a.base, b.base))
+}
+
+type planner struct {
+	s      Snapshot
+	index  map[string]int // tier name to index
+	byTier [][]*candidate // in the order in which they leave
+	chosen []*candidate
+	pass   int
+
+	// Two books per tier, in bytes. worst counts everything that comes in and nothing that goes out: caps are held
+	// against it, so that no order of execution passes them. after is the state when all is done, including what could
+	// not be proposed yet for want of room: watermarks are held against it, so that the same relief is not asked twice.
+	worst, after []int64
+}
+
+func newPlanner(s Snapshot) *planner {
+	p := &planner{s: s, index: map[string]int{}, byTier: make([][]*candidate, len(s.Tiers))}
+	for i, t := range s.Tiers {
+		p.index[t.Name] = i
+		p.worst = append(p.worst, max(t.UsedBytes, 0))
+		p.after = append(p.after, max(t.UsedBytes, 0))
+	}
+	for i := range s.Topics {
+		for _, part := range s.Topics[i].Partitions {
+			p.addPartition(&s.Topics[i], part)
+		}
+	}
+	for _, list := range p.byTier {
+		slices.SortFunc(list, before)
+	}
+	return p
+}
+
+// addPartition books what is under way and collects the candidates of one partition.
+func (p *planner) addPartition(topic *TopicState, part PartitionState) {
+	segments := slices.Clone(part.Segments)
+	slices.SortFunc(segments, func(a, b SegmentState) int { return cmp.Compare(a.Base, b.Base) })
+	over := overLocalBytes(topic, segments)
+	lines := make([]line, len(p.s.Tiers))
+	blocked := make([]bool, len(p.s.Tiers)) // an earlier segment has to stay for now: later ones stay behind it
+	youngest := int64(math.MaxInt64)
+	for i, seg := range segments {
+		if seg.Tier < 0 || seg.Tier >= len(p.s.Tiers) || seg.SizeBytes < 0 {
+			continue
+		}
+		// A segment counts as being as young as the youngest before it, or old timestamps behind live data (a backfill)
+		// would leave holes; retention walks the log in the same way.
+		age := min(youngest, p.ageMs(seg))
+		youngest = age
+		switch {
+		case seg.MovingTo > 0 && seg.MovingTo < len(p.s.Tiers):
+			p.book(seg.Tier, seg.MovingTo, seg.SizeBytes)
+			continue
+		case seg.Held:
+			continue
+		case !seg.Sealed || !seg.Synced:
+			blocked[seg.Tier] = true
+			continue
+		case blocked[seg.Tier], topic.RetentionMs >= 0 && age > topic.RetentionMs:
+			continue
+		}
+		stages, known := p.colderStages(topic.Policy, seg.Tier)
+		if !known || len(stages) == 0 {
+			continue
+		}
+		p.byTier[seg.Tier] = append(p.byTier[seg.Tier], &candidate{topic: topic, partition: part.Partition, base: seg.Base,
+			size: seg.SizeBytes, tier: seg.Tier, ageMs: age, line: &lines[seg.Tier], stages: stages, over: over[i]})
+	}
+}
+
+// ageMs is the age of the segment's newest record. Client timestamps can lie in the future, hence the file's time as a
+// bound; negative ages are 0.
+func (p *planner) ageMs(seg SegmentState) int64 {
+	newest := seg.MaxTimestampMs
+	if newest < 0 || (seg.ModTimeMs > 0 && seg.ModTimeMs < newest) {
+		newest = seg.ModTimeMs
+	}
+	return max(p.s.NowMs-max(newest, 0), 0)
+}
+
+// overLocalBytes gives, for each segment in offset order, the partition's bytes in tier 0 at the moment when
+// local.retention.bytes asks it to leave, else 0. As in Kafka a segment leaves if the limit is still filled without it.
+func overLocalBytes(topic *TopicState, segments []SegmentState) []int64 {
+	over := make([]int64, len(segments))
+	if topic.LocalRetentionBytes < 0 {
+		return over
+	}
+	var local int64
+	for _, seg := range segments {
+		if seg.Tier == 0 && seg.MovingTo <= 0 {
+			local += max(seg.SizeBytes, 0)
+		}
+	}
+	for i, seg := range segments {
+		if seg.Tier != 0 || seg.MovingTo > 0 {
+			continue
+		}
+		if !seg.Sealed || local-seg.SizeBytes < topic.LocalRetentionBytes {
+			break
+		}
+		over[i] = local
+		local -= seg.SizeBytes
+	}
+	return over
+}
+
+// colderStages gives the part of a policy below a tier. known is false when the policy names no tier that exists: such a
+// topic stays where it is.
+func (p *planner) colderStages(policy Policy, tier int) (stages []stage, known bool) {
+	if len(policy.stages) == 0 {
+		for _, t := range p.s.Tiers[tier+1:] {
+			stages = append(stages, stage{tier: t.Name, keep: -1})
+		}
+		return stages, true
+	}
+	for _, st := range policy.stages {
+		i, ok := p.index[st.tier]
+		known = known || ok
+		if ok && i > tier {
+			stages = append(stages, st)
+		}
+	}
+	return stages, known
+}
+
+// byPolicy chooses what is due to leave a tier for its own sake: by age, bytes, or because the topic does not use it.
+func (p *planner) byPolicy(tier int) {
+	p.pass++
+	for _, c := range p.byTier[tier] {
+		if c.taken {
+			continue
+		}
+		due, cause, why := p.due(c)
+		if due < 0 {
+			continue
+		}
+		p.place(c, due, cause, why)
+	}
+}
+
+// due tells to which tier a segment should go by now, following ages down: data older than two tiers keep it skips one.
+// -1: it may stay.
+func (p *planner) due(c *candidate) (to int, cause Cause, why string) {
+	cause, why = p.leaves(c)
+	if cause == "" {
+		return -1, "", ""
+	}
+	to = p.index[c.stages[0].tier]
+	for _, st := range c.stages[1:] {
+		if keep := p.keep(c.topic, to); keep < 0 || c.ageMs < keep.Milliseconds() {
+			break
+		}
+		to = p.index[st.tier]
+	}
+	return to, cause, why
+}
+
+// leaves tells why a segment is due to leave its tier; cause "" when it is not.
+func (p *planner) leaves(c *candidate) (Cause, string) {
+	name := p.s.Tiers[c.tier].Name
+	if !c.topic.Policy.allows(name) {
+		return CausePolicy, fmt.Sprintf("topic's tier policy %q does not use %s", c.topic.Policy, name)
+	}
+	if keep := p.keep(c.topic, c.tier); keep >= 0 && c.ageMs >= keep.Milliseconds() {
+		return CauseAge, fmt.Sprintf("newest record is %s old, %s keeps %s (%s)",
+			ageText(time.Duration(min(c.ageMs, maxAge.Milliseconds())/1000)*time.Second), name, ageText(keep), p.keepOrigin(c.topic, c.tier))
+	}
+	if c.over > 0 {
+		return CauseBytes, fmt.Sprintf("partition has %s in %s, local.retention.bytes is %s",
+			bytesText(c.over), name, bytesText(c.topic.LocalRetentionBytes))
+	}
+	return "", ""
+}
+
+// keep is how long a topic's data stay in a tier; negative = no limit.
+func (p *planner) keep(topic *TopicState, tier int) time.Duration {
+	keep, _ := p.keepRule(topic, tier)
+	return keep
+}
+
+func (p *planner) keepOrigin(topic *TopicState, tier int) string {
+	_, origin := p.keepRule(topic, tier)
+	return origin
+}
+
+// keepRule: the topic's policy beats its local.retention.ms, which beats the tier's keep.
+func (p *planner) keepRule(topic *TopicState, tier int) (time.Duration, string) {
+	for _, st := range topic.Policy.stages {
+		if st.tier == p.s.Tiers[tier].Name && st.keep >= 0 {
+			return st.keep, "topic's tier policy"
+		}
+	}
+	if tier == 0 && topic.LocalRetentionMs != -2 {
+		if topic.LocalRetentionMs < 0 {
+			return -1, "local.retention.ms"
+		}
+		return time.Duration(min(topic.LocalRetentionMs, maxAge.Milliseconds())) * time.Millisecond, "local.retention.ms"
+	}
+	if keep := p.s.Tiers[tier].Keep; keep > 0 {
+		return keep, "tier's keep"
+	}
+	return -1, ""
+}
+
+// byWatermark chooses, oldest first, what must leave a tier that is above its high watermark.
+func (p *planner) byWatermark(tier int) {
+	t := p.s.Tiers[tier]
+	if t.HighBytes <= 0 || p.after[tier] <= t.HighBytes {
+		return
+	}
+	low := t.LowBytes
+	if low <= 0 || low > t.HighBytes {
+		low = t.HighBytes
+	}
+	why := fmt.Sprintf("%s holds %s, above its high watermark of %s; oldest data leave until it holds %s",
+		t.Name, p.fillText(tier), bytesText(t.HighBytes), bytesText(low))
+	p.pass++
+	for _, c := range p.byTier[tier] {
+		if p.after[tier] <= low {
+			return
+		}
+		if !c.taken {
+			p.place(c, p.index[c.stages[0].tier], CauseWatermark, why)
+		}
+	}
+}
+
+// fillText tells what a tier holds, and what it will hold when the moves chosen so far are done, if that differs.
+func (p *planner) fillText(tier int) string {
+	now, then := bytesText(p.s.Tiers[tier].UsedBytes), bytesText(p.after[tier])
+	if now == then {
+		return now
+	}
+	return now + " (" + then + " after moves under way)"
+}
+
+// place finds a tier for a segment that should go to tier `to`: that one, or the next colder one of the topic's that is
+// there and has room. Where only room is missing it is made, and the segment waits for the next plan (true as well).
+func (p *planner) place(c *candidate, to int, cause Cause, why string) bool {
+	if c.line.stuckIn == p.pass {
+		return false
+	}
+	aside := ""
+	for _, st := range c.stages {
+		i := p.index[st.tier]
+		switch {
+		case i < to:
+			continue
+		case p.s.Tiers[i].Fenced:
+			aside += fmt.Sprintf("; %s is offline", st.tier)
+		case (cause == CauseWatermark || cause == CauseRoom) && p.sameDevice(c.tier, i):
+			continue // would free nothing
+		case !c.line.waiting && p.fits(p.worst, i, c.size):
+			c.to, c.cause, c.why, c.taken = i, cause, why+aside, true
+			p.chosen = append(p.chosen, c)
+			p.book(c.tier, i, c.size)
+			return true
+		case p.makeRoom(i, c.size):
+			c.taken, c.line.waiting = true, true // reserved, not proposed: no other pass may count on it
+			p.shift(c.tier, i, c.size)
+			return true
+		default:
+			aside += fmt.Sprintf("; %s is full", st.tier)
+		}
+	}
+	c.line.stuckIn = p.pass
+	return false
+}
+
+// makeRoom chooses, oldest first, segments of a tier that go colder until size fits in the end. It may choose some and
+// still fail; they are then the oldest of a full tier, and moving them is right by itself.
+func (p *planner) makeRoom(tier int, size int64) bool {
+	t := p.s.Tiers[tier]
+	if size > t.CapBytes {
+		return false
+	}
+	for _, c := range p.byTier[tier] {
+		if p.fits(p.after, tier, size) {
+			return true
+		}
+		if !c.taken {
+			p.place(c, p.index[c.stages[0].tier], CauseRoom,
+				fmt.Sprintf("%s is at its limit of %s and makes room for hotter data", t.Name, bytesText(t.CapBytes)))
+		}
+	}
+	return p.fits(p.after, tier, size)
+}
+
+// fits tells whether size more bytes keep a tier at or below its cap, by one of the two books.
+func (p *planner) fits(book []int64, tier int, size int64) bool {
+	limit := p.s.Tiers[tier].CapBytes
+	return limit <= 0 || book[tier] <= limit-size
+}
+
+// book enters a move into both books.
+func (p *planner) book(from, to int, size int64) {
+	for i := range p.worst {
+		if i == to || p.sameDevice(i, to) {
+			p.worst[i] = addBytes(p.worst[i], size)
+		}
+	}
+	p.shift(from, to, size)
+}
+
+// shift enters a move into the final state only. Between tiers of one device nothing changes in the end.
+func (p *planner) shift(from, to int, size int64) {
+	if p.sameDevice(from, to) {
+		return
+	}
+	for i := range p.after {
+		if i == to || p.sameDevice(i, to) {
+			p.after[i] = addBytes(p.after[i], size)
+		}
+		if i == from || p.sameDevice(i, from) {
+			p.after[i] -= size
+		}
+	}
+}
+
+func (p *planner) sameDevice(a, b int) bool {
+	return a != b && p.s.Tiers[a].Device != "" && p.s.Tiers[a].Device == p.s.Tiers[b].Device
+}
+
+func (p *planner) move(c *candidate) Move {
+	return Move{Topic: c.topic.Name, Partition: c.partition, Base: c.base, SizeBytes: c.size,
+		From: p.s.Tiers[c.tier].Name, To: p.s.Tiers[c.to].Name, Cause: c.cause, Reason: c.why}
+}
+
+// addBytes adds sizes that may be absurd without overflow.
+func addBytes(a, b int64) int64 {
+	if a > math.MaxInt64-b {
+		return math.MaxInt64
+	}
+	return a + b
+}
+
+// bytesText writes bytes as people say them: 512 MiB, 1.5 GiB.
+func bytesText(n int64) string {
+	const units = "KMGTPE"
+	if n < 1024 {
+		return fmt.Sprintf("%d B", n)
+	}
+	value, unit := float64(n), -1
+	for value >= 1024 && unit < len(units)-1 {
+		value, unit = value/1024, unit+1
+	}
+	if value == math.Trunc(value) {
+		return fmt.Sprintf("%d %ciB", int64(value), units[unit])
+	}
+	return fmt.Sprintf("%.1f %ciB", value, units[unit])
+}
