@@ -1,0 +1,116 @@
+package vfs
+
+import (
+	"io"
+	"io/fs"
+	"os"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// osFile is one descriptor of a regular file. It goes through os.File, whose reference count on the descriptor keeps
+// a Close that races with I/O from handing the number to another file in the middle of a write.
+type osFile struct {
+	f      *os.File
+	raw    syscall.RawConn
+	name   string
+	direct bool
+
+	// syncMu makes SyncData one at a time and syncErr sticky: the kernel reports a lost write once per open file
+	// description (kernel-facts: the second fsync succeeds and the data are zeros), so of two concurrent calls only
+	// one would hear of it.
+	syncMu  sync.Mutex
+	syncErr error
+}
+
+// newOSFile takes over fd.
+func newOSFile(fd int, name, full string, direct bool) (File, error) {
+	f := os.NewFile(uintptr(fd), full)
+	raw, err := f.SyscallConn()
+	if err != nil {
+		_ = f.Close()
+		return nil, pathError("open", full, err)
+	}
+	return &osFile{f: f, raw: raw, name: name, direct: direct}, nil
+}
+
+func (o *osFile) Name() string { return o.name }
+
+func (o *osFile) ReadAt(p []byte, off int64) (int, error) {
+	if o.direct {
+		return o.readDirect(p, off)
+	}
+	return o.f.ReadAt(p, off)
+}
+
+// readDirect reads until p is full or the file ends. After a short transfer the size decides: asking on from the end
+// of the file would be a misaligned request, for which some file systems have EINVAL instead of an end.
+func (o *osFile) readDirect(p []byte, off int64) (n int, err error) {
+	for n < len(p) {
+		m := 0
+		err = o.control("read", func(fd int) (err error) {
+			m, err = unix.Pread(fd, p[n:], off+int64(n))
+			return err
+		})
+		if err != nil {
+			return n, err
+		}
+		n += m
+		if n == len(p) {
+			break
+		}
+		size, err := o.Size()
+		if err != nil {
+			return n, err
+		}
+		if m == 0 || off+int64(n) >= size {
+			return n, io.EOF
+		}
+	}
+	return n, nil
+}
+
+func (o *osFile) WriteAt(p []byte, off int64) (int, error) { return o.f.WriteAt(p, off) }
+
+func (o *osFile) Size() (int64, error) {
+	var st unix.Stat_t
+	err := o.control("stat", func(fd int) error { return unix.Fstat(fd, &st) })
+	return st.Size, err
+}
+
+func (o *osFile) Truncate(size int64) error { return o.f.Truncate(size) }
+
+func (o *osFile) Allocate(off, n int64) error {
+	return o.control("allocate", func(fd int) error {
+		return unix.Fallocate(fd, unix.FALLOC_FL_KEEP_SIZE, off, n)
+	})
+}
+
+func (o *osFile) SyncData() error {
+	o.syncMu.Lock()
+	defer o.syncMu.Unlock()
+	if o.syncErr == nil {
+		o.syncErr = o.control("sync", unix.Fdatasync)
+	}
+	return o.syncErr
+}
+
+func (o *osFile) Close() error { return o.f.Close() }
+
+func (o *osFile) Fd() (uintptr, bool) {
+	fd := o.f.Fd()
+	return fd, fd != ^uintptr(0)
+}
+
+// control calls fn with the descriptor, which cannot be closed meanwhile, again and again while signals interrupt it.
+func (o *osFile) control(op string, fn func(fd int) error) error {
+	var err error
+	if o.raw.Control(func(fd uintptr) {
+		err = ignoringEINTR(func() error { return fn(int(fd)) })
+	}) != nil {
+		err = fs.ErrClosed // the only reason why Control does not call
+	}
+	return pathError(op, o.f.Name(), err)
+}
