@@ -1,0 +1,192 @@
+package admission
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// Limits holds every cap and weight that spans devices: the global ones, those configured for a group, client or topic,
+// and the overrides on top. One Limits is shared by all Schedulers, under one lock of the caller. Not safe for
+// concurrent use.
+type Limits struct {
+	cfg        LimitsConfig
+	configured map[Subject]Cap
+	overrides  Overrides
+	capped     map[Subject]*capBucket
+	global     bucket // reads
+	migration  bucket
+	gen        uint64 // changes whenever an answer "blocked until" may have become wrong
+	sweepAt    int
+}
+
+// capBucket is the bucket of one subject, with the generation in which its rate was looked up.
+type capBucket struct {
+	bucket
+	by  LimitScope
+	gen uint64
+}
+
+// NewLimits makes the caps. Errors: ErrConfig.
+func NewLimits(cfg LimitsConfig, now time.Time) (*Limits, error) {
+	l := &Limits{configured: make(map[Subject]Cap), capped: make(map[Subject]*capBucket), sweepAt: minSweep}
+	return l, l.SetConfig(cfg, now)
+}
+
+// SetConfig changes the global caps; buckets keep their debts. Errors: ErrConfig, nothing changed.
+func (l *Limits) SetConfig(cfg LimitsConfig, now time.Time) error {
+	if err := cfg.Validate(); err != nil {
+		return err
+	}
+	l.cfg = cfg
+	l.global.setRate(cfg.GlobalBytesPerSecond, burstOf(cfg.GlobalBytesPerSecond), now)
+	l.migration.setRate(cfg.MigrationBytesPerSecond, burstOf(cfg.MigrationBytesPerSecond), now)
+	l.gen++
+	return nil
+}
+
+// Configure sets the lasting cap and weight of a subject (`lagoon.catchup.max.bytes.per.second`, `…weight`); the zero
+// Cap removes them. The caller bounds how many there are (one per configured topic or group). Errors: ErrConfig.
+func (l *Limits) Configure(sub Subject, c Cap) error {
+	if sub.Kind < Group || sub.Kind > Topic || sub.Name == "" {
+		return fmt.Errorf("%w: cap of %q: want a group, client or topic with a name", ErrConfig, sub.String())
+	}
+	if err := c.validate(sub.Kind); err != nil {
+		return fmt.Errorf("%w: cap of %s: %w", ErrConfig, sub, err)
+	}
+	if l.gen++; c == (Cap{}) {
+		delete(l.configured, sub)
+		return nil
+	}
+	l.configured[sub] = c
+	return nil
+}
+
+// SetOverride adds or replaces an override, in force at once. Errors: ErrOverride, ErrTooManyOverrides.
+func (l *Limits) SetOverride(o Override, now time.Time) error {
+	l.gen++
+	return l.overrides.Set(o, now)
+}
+
+// DeleteOverride removes one and tells whether there was one.
+func (l *Limits) DeleteOverride(k Kind, name string) bool {
+	l.gen++
+	return l.overrides.Delete(k, name)
+}
+
+// Overrides lists those in force at now, ordered by kind and name.
+func (l *Limits) Overrides(now time.Time) []Override { return l.overrides.List(now) }
+
+// LimitView is one cap for people.
+type LimitView struct {
+	By             LimitScope
+	Name           string
+	BytesPerSecond int64
+	TokensBytes    int64 // negative: debt
+	GrantedBytes   int64
+}
+
+// Snapshot returns the global caps and those of subjects that are in use, ordered by scope and name.
+func (l *Limits) Snapshot(now time.Time) []LimitView {
+	views := make([]LimitView, 0, len(l.capped)+2)
+	add := func(by LimitScope, name string, b *bucket) {
+		if b.rate != 0 {
+			b.refill(now)
+			views = append(views, LimitView{by, name, b.rate, b.tokens, b.taken})
+		}
+	}
+	add(LimitGlobal, "", &l.global)
+	add(LimitGlobal, "migration", &l.migration)
+	for sub := range l.capped {
+		if b := l.bucketOf(sub, true, now); b != nil {
+			add(b.by, sub.String(), &b.bucket)
+		}
+	}
+	slices.SortFunc(views, func(a, b LimitView) int {
+		return cmp.Or(cmp.Compare(a.By, b.By), cmp.Compare(a.Name, b.Name))
+	})
+	return views
+}
+
+// refresh drops expired overrides. Every Scheduler call starts with it.
+func (l *Limits) refresh(now time.Time) {
+	if l.overrides.expire(now) {
+		l.gen++
+	}
+}
+
+// weight is the flow's share. It is the only place that knows, so that a boost (a flow about to lose data to
+// retention) has one place to go.
+func (l *Limits) weight(flow Subject, now time.Time) int64 {
+	w := DefaultWeight
+	if c, ok := l.configured[flow]; ok && c.Weight != 0 {
+		w = c.Weight
+	}
+	if o, ok := l.overrides.Get(flow, now); ok && o.Weight != 0 {
+		w = o.Weight
+	}
+	return int64(w)
+}
+
+// rateOf is the subject's cap and where it comes from. The default cap of flows is for flows only.
+func (l *Limits) rateOf(sub Subject, isFlow bool, now time.Time) (int64, LimitScope) {
+	if o, ok := l.overrides.Get(sub, now); ok && o.BytesPerSecond != 0 {
+		return o.BytesPerSecond, LimitOverride
+	}
+	by := LimitReader
+	if sub.Kind == Topic {
+		by = LimitTopic
+	}
+	if c, ok := l.configured[sub]; ok && c.BytesPerSecond != 0 {
+		return c.BytesPerSecond, by
+	}
+	if isFlow {
+		return l.cfg.FlowBytesPerSecond, by
+	}
+	return 0, by
+}
+
+// bucketOf is the subject's bucket, nil when it has no cap. A client inside a group has no default cap: the group has.
+func (l *Limits) bucketOf(sub Subject, isFlow bool, now time.Time) *capBucket {
+	b := l.capped[sub]
+	if b != nil && b.gen == l.gen {
+		return b.orNil()
+	}
+	rate, by := l.rateOf(sub, isFlow, now)
+	if b == nil {
+		if rate == 0 {
+			return nil
+		}
+		l.sweep(now)
+		b = &capBucket{}
+		l.capped[sub] = b
+	}
+	if b.by, b.gen = by, l.gen; b.rate != rate {
+		b.setRate(rate, burstOf(rate), now)
+	}
+	return b.orNil()
+}
+
+func (b *capBucket) orNil() *capBucket {
+	if b.rate == 0 {
+		return nil
+	}
+	return b
+}
+
+const minSweep = 1024
+
+// sweep forgets buckets that are as good as new. What stays has passed bytes in the last moments, and the devices bound
+// how many can have.
+func (l *Limits) sweep(now time.Time) {
+	if len(l.capped) < l.sweepAt {
+		return
+	}
+	for sub, b := range l.capped {
+		if b.full(now) {
+			delete(l.capped, sub)
+		}
+	}
+	l.sweepAt = max(minSweep, 2*len(l.capped))
+}

@@ -1,0 +1,180 @@
+package admission
+
+import (
+	"slices"
+	"time"
+)
+
+// entry is one request on its way: queued in a stream of a flow, or in flight.
+type entry struct {
+	req      Request
+	flow     *flow
+	queued   time.Time
+	inFlight bool
+}
+
+// stream is the queue of one client and topic within a flow: what shares all its caps. A capped topic holds back its
+// own stream and not the rest of its flow.
+type stream struct {
+	client, topic string
+	queue         []*entry
+}
+
+// flow is one party in the ring.
+type flow struct {
+	subject Subject
+	streams []*stream // with something queued; served in turn
+	deficit int64     // bytes that it may still read in this turn
+
+	queued, inFlight           int
+	queuedBytes, inFlightBytes int64
+	idleSince                  time.Time // when its last queued request was taken
+	first                      time.Time
+	granted                    series
+	waitedNs                   int64
+
+	blockedUntil time.Time // no stream can go before, as of generation blockedGen
+	blockedGen   uint64
+	limit        Limit // what blocked it then
+}
+
+// ring is deficit round robin over flows (Shreedhar and Varghese, 1995): the flow whose turn it is reads until its
+// deficit is used up; each time its turn comes it gets a quantum. Rounds that would only add quanta are computed, not
+// walked. Flows that a cap blocks are passed over and gain nothing meanwhile.
+type ring struct {
+	flows []*flow // backlogged, in the order of their turns
+	cur   int     // whose turn it is
+	known map[Subject]*flow
+	turns []turn // scratch
+}
+
+type turn struct {
+	index  int
+	head   *entry
+	rounds int64 // visits until it can afford its head
+	grant  int64 // what one visit adds
+}
+
+// join puts a flow that has become backlogged in its place. One that comes back within keepCredit with the rest of a turn
+// goes on with that turn at once: a reader with one request at a time would otherwise get one request per round where
+// others get a quantum. No flow gets more than its quantum per round either way.
+func (r *ring) join(f *flow, resume bool) {
+	if !resume {
+		f.deficit = min(f.deficit, 0)
+		if len(r.flows) == 0 {
+			r.flows, r.cur = append(r.flows, f), 0
+			return
+		}
+		r.flows = slices.Insert(r.flows, r.cur, f) // the place visited last
+		r.cur++
+		return
+	}
+	if r.cur > len(r.flows) {
+		r.cur = 0
+	}
+	r.flows = slices.Insert(r.flows, r.cur, f)
+}
+
+// leave takes a flow out that has nothing queued. Its turn passes to the next one.
+func (r *ring) leave(f *flow) {
+	i := slices.Index(r.flows, f)
+	r.flows = slices.Delete(r.flows, i, i+1)
+	if i < r.cur {
+		r.cur--
+	}
+	if r.cur >= len(r.flows) {
+		r.cur = 0
+	}
+}
+
+// pick returns the request whose turn it is, or the shortest time after which a cap lets one through (0: none queued).
+// Picking twice gives the same answer: it grants quanta only to make its answer affordable.
+func (r *ring) pick(head func(*flow) (*entry, time.Duration), quantum func(*flow) int64) (*entry, time.Duration) {
+	if len(r.flows) == 0 {
+		return nil, 0
+	}
+	cur := r.flows[r.cur]
+	first, wait := head(cur)
+	if first != nil && first.req.Bytes <= cur.deficit {
+		return first, 0
+	}
+	r.turns = r.turns[:0]
+	for i := 1; i <= len(r.flows); i++ { // the current flow has had its turn and comes last
+		index := (r.cur + i) % len(r.flows)
+		f := r.flows[index]
+		e, w := head(f)
+		if e == nil {
+			wait = sooner(wait, w)
+			continue
+		}
+		grant := quantum(f)
+		missing := max(0, e.req.Bytes-f.deficit)
+		r.turns = append(r.turns, turn{index, e, max(1, (missing+grant-1)/grant), grant})
+	}
+	if len(r.turns) == 0 {
+		return nil, wait
+	}
+	return r.give(), 0
+}
+
+// give passes out the quanta of the rounds until the first flow can afford its head, and makes it that flow's turn.
+func (r *ring) give() *entry {
+	winner := 0
+	for i, t := range r.turns {
+		if t.rounds < r.turns[winner].rounds {
+			winner = i
+		}
+	}
+	rounds := r.turns[winner].rounds
+	for i, t := range r.turns {
+		visits := rounds
+		if i > winner {
+			visits--
+		}
+		f := r.flows[t.index]
+		if f.deficit < t.head.req.Bytes { // a rest that is enough needs no quantum
+			f.deficit += visits * t.grant
+		}
+	}
+	r.cur = r.turns[winner].index
+	return r.turns[winner].head
+}
+
+// sooner is the shorter of two waits of which 0 means unknown.
+func sooner(a, b time.Duration) time.Duration {
+	if a == 0 || (b != 0 && b < a) {
+		return b
+	}
+	return a
+}
+
+// push queues a request behind those of the same client and topic.
+func (f *flow) push(e *entry) {
+	f.queued++
+	f.queuedBytes += e.req.Bytes
+	f.blockedUntil = time.Time{}
+	for _, s := range f.streams {
+		if s.client == e.req.Client && s.topic == e.req.Topic {
+			s.queue = append(s.queue, e)
+			return
+		}
+	}
+	f.streams = append(f.streams, &stream{e.req.Client, e.req.Topic, []*entry{e}})
+}
+
+// remove takes a queued request out. The stream it came from goes to the end of the line if served says so.
+func (f *flow) remove(e *entry, served bool) {
+	f.queued--
+	f.queuedBytes -= e.req.Bytes
+	f.blockedUntil = time.Time{}
+	i := slices.IndexFunc(f.streams, func(s *stream) bool { return s.client == e.req.Client && s.topic == e.req.Topic })
+	s := f.streams[i]
+	at := slices.Index(s.queue, e)
+	s.queue = slices.Delete(s.queue, at, at+1)
+	switch {
+	case len(s.queue) == 0:
+		f.streams = slices.Delete(f.streams, i, i+1)
+	case served:
+		f.streams = append(slices.Delete(f.streams, i, i+1), s)
+	}
+}

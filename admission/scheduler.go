@@ -1,0 +1,336 @@
+package admission
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// RequestKind is the class of work a device is asked for. A lower class yields to a higher one.
+type RequestKind uint8
+
+// The kinds, highest class first.
+const (
+	KindRead RequestKind = iota
+	KindMigration
+	numRequestKinds
+)
+
+// String is the kind's word in metrics.
+func (k RequestKind) String() string { return word([]string{"read", "migration"}, int(k)) }
+
+// MaxRequestBytes bounds one request; larger ones are an error of the caller.
+const MaxRequestBytes = 1 << 30
+
+// keepCredit is for how long a flow whose queue ran empty may go on with its turn: the round trip of a consumer that asks
+// for one chunk at a time (a guess that covers a slow client on a local network).
+const keepCredit = 50 * time.Millisecond
+
+// Request is one cold read, or one step of a migration, on one device.
+type Request struct {
+	ID       uint64 // unique among those queued and in flight
+	Kind     RequestKind
+	Flow     Subject // ReaderKey.Flow(); for a migration any Group or Client subject
+	Client   string
+	Topic    string
+	Bytes    int64 // 1..MaxRequestBytes; what it will take from the device
+	Position int64 // where on the device or file, for ordering on rotating disks
+}
+
+// Scheduler shares one device between flows: deficit round robin on bytes, under the device's rate and slots and the caps
+// of its Limits. It is driven by its caller, which asks Next when something was queued, when something is Done, and
+// when the wait that Next returned is over. Not safe for concurrent use; schedulers with the same Limits share a lock.
+type Scheduler struct {
+	cfg    DeviceConfig
+	limits *Limits
+	device bucket
+	rings  [numRequestKinds]ring
+	byID   map[uint64]*entry
+	clock  seriesClock
+
+	queued        int
+	inFlight      [numRequestKinds]int
+	inFlightBytes int64
+	granted       [numRequestKinds]int64
+	// migrationDue is what migrations may read although reads wait: their share of what reads got.
+	migrationDue int64
+}
+
+// NewScheduler makes an idle scheduler. Errors: ErrConfig.
+func NewScheduler(cfg DeviceConfig, limits *Limits, now time.Time) (*Scheduler, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("device %s: %w", cfg.Name, err)
+	}
+	s := &Scheduler{cfg: cfg.withDefaults(), limits: limits, byID: make(map[uint64]*entry)}
+	s.device.setRate(s.cfg.BytesPerSecond, s.cfg.BurstBytes, now)
+	for k := range s.rings {
+		s.rings[k].known = make(map[Subject]*flow)
+	}
+	return s, nil
+}
+
+// SetRate changes the device's budget (0: unlimited) from now on; debts stay. The burst follows: 100 ms of the rate, at
+// least a quantum. Errors: ErrConfig.
+func (s *Scheduler) SetRate(bytesPerSecond int64, now time.Time) error {
+	if err := rate("BytesPerSecond", bytesPerSecond); err != nil {
+		return fmt.Errorf("device %s: %w", s.cfg.Name, err)
+	}
+	s.cfg.BytesPerSecond = bytesPerSecond
+	s.cfg.BurstBytes = max(bytesPerSecond/10, s.cfg.QuantumBytes)
+	s.device.setRate(bytesPerSecond, s.cfg.BurstBytes, now)
+	return nil
+}
+
+// Enqueue queues a request. Errors: ErrBadRequest, ErrDuplicateID, ErrQueueFull.
+func (s *Scheduler) Enqueue(req Request, now time.Time) error {
+	if err := s.check(req); err != nil {
+		return fmt.Errorf("device %s: request %d: %w", s.cfg.Name, req.ID, err)
+	}
+	r := &s.rings[req.Kind]
+	f := r.known[req.Flow]
+	if f == nil {
+		if len(r.known) >= s.cfg.MaxFlows && !s.forgetIdle(r, now) {
+			return fmt.Errorf("device %s: %w: %d flows", s.cfg.Name, ErrQueueFull, len(r.known))
+		}
+		req.Flow.Name = strings.Clone(req.Flow.Name)
+		f = &flow{subject: req.Flow, first: now}
+		r.known[req.Flow] = f
+	}
+	req.Flow, req.Client, req.Topic = f.subject, strings.Clone(req.Client), strings.Clone(req.Topic)
+	if f.queued == 0 {
+		r.join(f, f.deficit >= req.Bytes && now.Sub(f.idleSince) <= keepCredit)
+	}
+	e := &entry{req: req, flow: f, queued: now}
+	f.push(e)
+	s.byID[req.ID] = e
+	s.queued++
+	return nil
+}
+
+func (s *Scheduler) check(req Request) error {
+	switch {
+	case req.Kind >= numRequestKinds:
+		return fmt.Errorf("%w: kind %d", ErrBadRequest, req.Kind)
+	case req.Bytes <= 0 || req.Bytes > MaxRequestBytes:
+		return fmt.Errorf("%w: %d bytes, want 1..%d", ErrBadRequest, req.Bytes, int64(MaxRequestBytes))
+	case req.Flow.Kind != Group && req.Flow.Kind != Client:
+		return fmt.Errorf("%w: flow %s: want a group or client", ErrBadRequest, req.Flow)
+	case s.byID[req.ID] != nil:
+		return ErrDuplicateID
+	case s.queued >= s.cfg.MaxQueued:
+		return fmt.Errorf("%w: %d requests", ErrQueueFull, s.queued)
+	}
+	return nil
+}
+
+// Next returns the request to start now; it is in flight until Done. When there is none, wait says when to ask again;
+// 0 means that only Enqueue, Done or a changed limit can bring one.
+func (s *Scheduler) Next(now time.Time) (req Request, wait time.Duration, ok bool) {
+	s.limits.refresh(now)
+	if s.slotsUsed() >= s.cfg.MaxInFlight {
+		return Request{}, 0, false
+	}
+	e, wait := s.choose(now)
+	if e == nil {
+		return Request{}, wait, false
+	}
+	// The choice is kept while the device's tokens come in: a smaller request must not slip past a larger one for ever.
+	if wait = s.device.wait(e.req.Bytes, now); wait > 0 {
+		return Request{}, wait, false
+	}
+	s.start(e, now)
+	return e.req, 0, true
+}
+
+// choose picks between the classes: reads first, migrations when their share is due or when no read can go.
+func (s *Scheduler) choose(now time.Time) (*entry, time.Duration) {
+	migration, migrationWait := s.pickMigration(now)
+	if migration != nil && s.migrationDue >= migration.req.Bytes {
+		return migration, 0
+	}
+	read, readWait := s.pickRead(now)
+	if read != nil {
+		return read, 0
+	}
+	if migration != nil {
+		return migration, 0
+	}
+	return nil, sooner(readWait, migrationWait)
+}
+
+func (s *Scheduler) pickRead(now time.Time) (*entry, time.Duration) {
+	e, wait := s.rings[KindRead].pick(
+		func(f *flow) (*entry, time.Duration) { return s.head(f, now) },
+		func(f *flow) int64 { return s.quantum(f, now) })
+	if e == nil {
+		return nil, wait
+	}
+	if wait = s.limits.global.wait(e.req.Bytes, now); wait > 0 {
+		return nil, wait
+	}
+	return e, 0
+}
+
+// pickMigration leaves most slots to reads: one that is queued behind migrations in flight has to wait for them.
+func (s *Scheduler) pickMigration(now time.Time) (*entry, time.Duration) {
+	if s.inFlight[KindMigration] >= max(1, s.cfg.MaxInFlight/4) {
+		return nil, 0
+	}
+	e, _ := s.rings[KindMigration].pick(
+		func(f *flow) (*entry, time.Duration) { return f.streams[0].queue[0], 0 },
+		func(f *flow) int64 { return s.quantum(f, now) })
+	if e == nil {
+		return nil, 0
+	}
+	if wait := s.limits.migration.wait(e.req.Bytes, now); wait > 0 {
+		return nil, wait
+	}
+	return e, 0
+}
+
+func (s *Scheduler) quantum(f *flow, now time.Time) int64 {
+	return max(1, s.cfg.QuantumBytes*s.limits.weight(f.subject, now)/DefaultWeight)
+}
+
+// head is the flow's next request that its caps let through, or the time until there is one.
+func (s *Scheduler) head(f *flow, now time.Time) (*entry, time.Duration) {
+	if f.blockedGen == s.limits.gen && now.Before(f.blockedUntil) {
+		return nil, f.blockedUntil.Sub(now)
+	}
+	var wait time.Duration
+	for _, st := range f.streams {
+		limit := s.capOf(st.queue[0].req, now)
+		if limit.By == LimitNone {
+			return st.queue[0], 0
+		}
+		if wait == 0 || limit.Wait < wait {
+			wait, f.limit = limit.Wait, limit
+		}
+	}
+	f.blockedUntil, f.blockedGen = now.Add(wait), s.limits.gen
+	return nil, wait
+}
+
+// capOf is the cap that holds a request back longest, the zero Limit if none does.
+func (s *Scheduler) capOf(req Request, now time.Time) (worst Limit) {
+	for i, sub := range capSubjects(req) {
+		b := s.limits.bucketOf(sub, i == 0, now)
+		if sub.Name == "" || b == nil {
+			continue
+		}
+		if wait := b.wait(req.Bytes, now); wait > worst.Wait {
+			worst = Limit{By: b.by, Name: sub.String(), BytesPerSecond: b.rate, Wait: wait, Text: "its cap is used up"}
+		}
+	}
+	return worst
+}
+
+// capSubjects are those whose caps a read is charged to, its flow first. A flow that is a client id is charged once.
+func capSubjects(req Request) [3]Subject {
+	subs := [3]Subject{req.Flow, {}, {Topic, req.Topic}}
+	if req.Flow.Kind != Client {
+		subs[1] = Subject{Client, req.Client}
+	}
+	return subs
+}
+
+func (s *Scheduler) start(e *entry, now time.Time) {
+	f, n := e.flow, e.req.Bytes
+	f.remove(e, true)
+	f.deficit -= n
+	f.inFlight++
+	f.inFlightBytes += n
+	f.waitedNs += max(0, int64(now.Sub(e.queued)))
+	if f.queued == 0 {
+		f.idleSince = now
+		s.rings[e.req.Kind].leave(f)
+	}
+	e.inFlight = true
+	s.queued--
+	s.inFlight[e.req.Kind]++
+	s.inFlightBytes += n
+	s.charge(e, n, now)
+}
+
+// charge books n bytes of an entry everywhere, or gives them back when n is negative.
+func (s *Scheduler) charge(e *entry, n int64, now time.Time) {
+	s.device.take(n, now)
+	s.granted[e.req.Kind] += n
+	e.flow.granted.add(s.clock.slot(now), n)
+	if e.req.Kind == KindMigration {
+		s.migrationDue = max(0, s.migrationDue-n)
+		s.limits.migration.take(n, now)
+		return
+	}
+	due := float64(n) * s.cfg.MigrationShare / (1 - s.cfg.MigrationShare)
+	s.migrationDue = max(0, min(s.migrationDue+int64(due), s.migrationDueMax()))
+	s.limits.global.take(n, now)
+	for i, sub := range capSubjects(e.req) {
+		if b := s.limits.bucketOf(sub, i == 0, now); sub.Name != "" && b != nil {
+			b.take(n, now)
+		}
+	}
+}
+
+// migrationDueMax bounds the savings of an idle migrator to its next request, so that it cannot come back with a claim
+// of minutes.
+func (s *Scheduler) migrationDueMax() int64 {
+	r := &s.rings[KindMigration]
+	most := s.cfg.QuantumBytes
+	for _, f := range r.flows {
+		most = max(most, f.streams[0].queue[0].req.Bytes)
+	}
+	return most
+}
+
+// Done ends a request in flight and settles the difference between what it asked for and the bytes that it took from the
+// device. It tells whether the id was in flight.
+func (s *Scheduler) Done(id uint64, bytes int64, now time.Time) bool {
+	e := s.byID[id]
+	if e == nil || !e.inFlight {
+		return false
+	}
+	s.limits.refresh(now)
+	delete(s.byID, id)
+	s.inFlight[e.req.Kind]--
+	s.inFlightBytes -= e.req.Bytes
+	e.flow.inFlight--
+	e.flow.inFlightBytes -= e.req.Bytes
+	if more := max(bytes, 0) - e.req.Bytes; more != 0 {
+		e.flow.deficit -= more
+		s.charge(e, more, now)
+		s.limits.gen++ // others may be blocked on tokens that are back now
+	}
+	return true
+}
+
+// Cancel takes a queued request out and tells whether it did. One that is in flight stays until Done.
+func (s *Scheduler) Cancel(id uint64) bool {
+	e := s.byID[id]
+	if e == nil || e.inFlight {
+		return false
+	}
+	delete(s.byID, id)
+	s.queued--
+	e.flow.remove(e, false)
+	if e.flow.queued == 0 {
+		s.rings[e.req.Kind].leave(e.flow)
+	}
+	return true
+}
+
+// forgetIdle drops flows that have nothing queued or in flight and whose credit is over.
+func (s *Scheduler) forgetIdle(r *ring, now time.Time) (any bool) {
+	for sub, f := range r.known {
+		if f.queued == 0 && f.inFlight == 0 && now.Sub(f.idleSince) > keepCredit {
+			delete(r.known, sub)
+			any = true
+		}
+	}
+	return any
+}
+
+func (s *Scheduler) slotsUsed() int { return s.inFlight[KindRead] + s.inFlight[KindMigration] }
+
+// Config is the device's configuration with its defaults and its rate of now.
+func (s *Scheduler) Config() DeviceConfig { return s.cfg }
