@@ -176,20 +176,6 @@ func (linuxKernel) StartWriteBack(f vfs.File, off, n int64) error {
 }
 
 func (linuxKernel) DirectAlign(f vfs.File) (Align, error) {
-	fd, err := fdOf(f)
-	if err != nil {
-		return Align{}, err
-	}
-	var st unix.Statx_t
-	err = restart(func() error { return unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_DIOALIGN, &st) })
-	if err != nil {
-		return Align{}, fmt.Errorf("statx: %w", err)
-	}
-	if st.Mask&unix.STATX_DIOALIGN == 0 { // kernel before 6.1, or a file system that does not say
-		return Align{}, nil
-	}
-	if st.Dio_offset_align == 0 {
-		return Align{}, fmt.Errorf("%w: statx says that the file has no O_DIRECT", ErrMethodUnsupported)
-	}
-	return Align{Memory: int64(st.Dio_mem_align), Offset: int64(st.Dio_offset_align)}, nil
+	a, err := vfs.DirectAlign(f)
+	return Align{Memory: int64(a.Mem), Offset: int64(a.Off)}, err
 }

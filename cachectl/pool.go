@@ -61,6 +61,7 @@ type PoolStats struct {
 	Waits         int64 // Gets that had to wait, since the start
 	Waited        time.Duration
 	TrimmedBytes  int64 // given back to the kernel, since the start
+	MapErrors     int64 // times the kernel refused to map or unmap a buffer
 }
 
 // NewPool makes a pool of totalBytes/chunkBytes buffers. chunkBytes is a multiple of PageSize, totalBytes at least
@@ -174,6 +175,9 @@ func (p *Pool) takeLocked() (b *Buffer, ok bool, err error) {
 	mem, err := unix.Mmap(-1, 0, int(p.chunkBytes), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 	if err != nil {
 		p.mapErrors++
+		if p.inUse > 0 {
+			return nil, false, nil // no memory for more: wait for one of ours
+		}
 		return nil, false, fmt.Errorf("buffer pool: map %d bytes: %w", p.chunkBytes, err)
 	}
 	p.mapped++
@@ -251,6 +255,7 @@ func (p *Pool) Stats() PoolStats {
 		Waits:         p.waits,
 		Waited:        p.waited,
 		TrimmedBytes:  p.trimmed,
+		MapErrors:     p.mapErrors,
 	}
 }
 
@@ -308,7 +313,9 @@ func (poolCollector) Describe(ch chan<- *prometheus.Desc) {
 func (c poolCollector) Collect(ch chan<- prometheus.Metric) {
 	s := c.pool.Stats()
 	gauge := func(d *prometheus.Desc, v float64) { ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v) }
-	counter := func(d *prometheus.Desc, v float64) { ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, v) }
+	counter := func(d *prometheus.Desc, v float64) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, v)
+	}
 	gauge(poolCapacity, float64(s.CapacityBytes))
 	gauge(poolMapped, float64(s.MappedBytes))
 	gauge(poolInUse, float64(s.InUseBytes))
