@@ -24,8 +24,10 @@ func (h *hookFS) do(op Op, fn func() error) error {
 	}
 	if err == nil {
 		err = fn()
+	} else if op.Kind == OpRename {
+		err = renameError(h.fs.Root(), op.Name, op.To, err)
 	} else {
-		err = pathError(op.Kind.String(), h.fs.Root()+"/"+op.Name, err)
+		err = nameError(op.Kind.String(), h.fs.Root(), op.Name, err)
 	}
 	if h.after != nil {
 		op.Err = err

@@ -5,21 +5,21 @@ import (
 	"io/fs"
 	"maps"
 	"math/rand/v2"
+	"path"
 	"slices"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
 )
 
 const (
-	memRoot       = "mem:"
-	memMaxName    = 255     // as ext4 and xfs
-	memMaxFile    = 1 << 44 // 16 TiB, ext4 with 4 KiB blocks: an absurd offset is EFBIG, not an absurd map
-	memCapacity   = 1 << 40 // what Usage claims without SetCapacity
-	maxMidPages   = 2       // guess: enough to meet a half-old block without keeping every version
-	maxMidSizes   = 4
-	midOneIn      = 4       // guess: one in this many writes to a dirty block keeps the content before it as a candidate
+	memRoot     = "mem:"
+	memMaxName  = 255     // as ext4 and xfs
+	memMaxFile  = 1 << 44 // 16 TiB, ext4 with 4 KiB blocks: an absurd offset is EFBIG, not an absurd map
+	memCapacity = 1 << 40 // what Usage claims without SetCapacity
+	maxMidPages = 2       // guess: enough to meet a half-old block without keeping every version
+	maxMidSizes = 4
+	midOneIn    = 4 // guess: one in this many writes to a dirty block keeps the content before it as a candidate
 )
 
 // Mem is a file system in memory that knows what a power cut would leave of it. See the package documentation for
@@ -112,7 +112,7 @@ func (m *Mem) Create(name string) (File, error) {
 		}
 		ino := m.newFile(dir, last)
 		ino.handles++
-		f = &memFile{m: m, ino: ino, name: name, mode: ReadWrite}
+		f = &memFile{m: m, ino: ino, name: path.Clean(name), mode: ReadWrite}
 		return nil
 	})
 	return f, err
@@ -168,7 +168,7 @@ func (m *Mem) Open(name string, mode Mode) (File, error) {
 			return ErrDirectUnsupported
 		}
 		ino.handles++
-		f = &memFile{m: m, ino: ino, name: name, mode: mode, align: m.direct}
+		f = &memFile{m: m, ino: ino, name: path.Clean(name), mode: mode, align: m.direct}
 		return nil
 	})
 	return f, err
@@ -176,30 +176,41 @@ func (m *Mem) Open(name string, mode Mode) (File, error) {
 
 // Rename implements FS.
 func (m *Mem) Rename(oldName, newName string) error {
-	return m.change("rename", oldName, func(oldDir *inode, oldLast string) error {
-		newDir, newLast, err := m.parent(newName)
-		if err != nil {
-			return err
-		}
-		ino, target := oldDir.entries.cur[oldLast], newDir.entries.cur[newLast]
-		switch {
-		case ino == nil:
-			return syscall.ENOENT
-		case ino == target:
-			return nil
-		case ino.contains(newDir):
-			return syscall.EINVAL
-		case target == nil:
-		case ino.entries == nil && target.entries != nil:
-			return syscall.EISDIR
-		case ino.entries != nil && target.entries == nil:
-			return syscall.ENOTDIR
-		case target.entries != nil && len(target.entries.cur) > 0:
-			return syscall.ENOTEMPTY
-		}
-		m.link(effect{newDir, newLast, target, ino}, effect{oldDir, oldLast, ino, nil})
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.rename(oldName, newName); err != nil {
+		return renameError(memRoot, oldName, newName, err)
+	}
+	return nil
+}
+
+func (m *Mem) rename(oldName, newName string) error {
+	oldDir, oldLast, err := m.parent(oldName)
+	if err != nil {
+		return err
+	}
+	newDir, newLast, err := m.parent(newName)
+	if err != nil {
+		return err
+	}
+	ino, target := oldDir.entries.cur[oldLast], newDir.entries.cur[newLast]
+	switch {
+	case ino == nil:
+		return syscall.ENOENT
+	case ino == target:
 		return nil
-	})
+	case ino.contains(newDir):
+		return syscall.EINVAL
+	case target == nil:
+	case ino.entries == nil && target.entries != nil:
+		return syscall.EISDIR
+	case ino.entries != nil && target.entries == nil:
+		return syscall.ENOTDIR
+	case target.entries != nil && len(target.entries.cur) > 0:
+		return syscall.ENOTEMPTY
+	}
+	m.link(effect{newDir, newLast, target, ino}, effect{oldDir, oldLast, ino, nil})
+	return nil
 }
 
 // contains reports whether dir is ino or lies below it.
@@ -437,9 +448,4 @@ func (m *Mem) lookup(clean string) (*inode, error) {
 	return at, nil
 }
 
-func (m *Mem) fail(op, name string, err error) error {
-	if err == nil {
-		return nil
-	}
-	return pathError(op, memRoot+"/"+strings.TrimPrefix(name, "./"), err)
-}
+func (m *Mem) fail(op, name string, err error) error { return nameError(op, memRoot, name, err) }

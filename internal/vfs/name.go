@@ -1,6 +1,7 @@
 package vfs
 
 import (
+	"errors"
 	"io/fs"
 	"path"
 	"strings"
@@ -46,4 +47,18 @@ func elements(clean string) []string {
 		return nil
 	}
 	return strings.Split(clean, "/")
+}
+
+// nameError gives err, if any, the operation and the full path. A refused name is shown as it came.
+func nameError(op, root, name string, err error) error {
+	full := root + "/" + name
+	if !errors.Is(err, ErrEscape) {
+		full = path.Clean(full)
+	}
+	return pathError(op, full, err)
+}
+
+// renameError is nameError for two names.
+func renameError(root, oldName, newName string, err error) error {
+	return nameError("rename", root, oldName+" -> "+path.Clean(root+"/"+newName), err)
 }

@@ -97,22 +97,17 @@ func (s *osFS) Open(name string, mode Mode) (File, error) {
 }
 
 func (s *osFS) Rename(oldName, newName string) error {
-	const op = "rename"
 	oldClean, err := cleanFileName(oldName)
-	if err != nil {
-		return s.fail(op, oldName, err)
-	}
-	newClean, err := cleanFileName(newName)
-	if err != nil {
-		return s.fail(op, newName, err)
-	}
-	err = s.inParent(oldClean, func(oldDir int, oldLast string) error {
-		return s.inParent(newClean, func(newDir int, newLast string) error {
-			return ignoringEINTR(func() error { return unix.Renameat(oldDir, oldLast, newDir, newLast) })
+	newClean, newErr := cleanFileName(newName)
+	if err = errors.Join(err, newErr); err == nil {
+		err = s.inParent(oldClean, func(oldDir int, oldLast string) error {
+			return s.inParent(newClean, func(newDir int, newLast string) error {
+				return ignoringEINTR(func() error { return unix.Renameat(oldDir, oldLast, newDir, newLast) })
+			})
 		})
-	})
+	}
 	if err != nil {
-		return &fs.PathError{Op: op, Path: s.full(oldClean) + " -> " + s.full(newClean), Err: err}
+		return renameError(s.root, oldName, newName, err)
 	}
 	return nil
 }
@@ -270,16 +265,7 @@ func (s *osFS) Usage() (Usage, error) {
 // full is the path people know name by.
 func (s *osFS) full(name string) string { return filepath.Join(s.root, name) }
 
-// fail wraps err, if any, with the operation and the full path. A name that was refused is shown as it came.
-func (s *osFS) fail(op, name string, err error) error {
-	if err == nil {
-		return nil
-	}
-	if errors.Is(err, ErrEscape) {
-		return pathError(op, s.root+"/"+name, err)
-	}
-	return pathError(op, s.full(name), err)
-}
+func (s *osFS) fail(op, name string, err error) error { return nameError(op, s.root, name, err) }
 
 // inDir calls fn with a descriptor of the clean directory name; it is closed afterwards.
 func (s *osFS) inDir(clean string, fn func(dirfd int) error) error {

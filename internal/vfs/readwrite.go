@@ -42,7 +42,7 @@ func ReadFile(fsys FS, name string, maxBytes int64) (data []byte, err error) {
 func WriteFileAtomic(fsys FS, name string, data []byte) error {
 	clean, err := cleanFileName(name)
 	if err != nil {
-		return pathError("write", fsys.Root()+"/"+name, err)
+		return nameError("write", fsys.Root(), name, err)
 	}
 	tmp := clean + tmpSuffix
 	if err := writeSynced(fsys, tmp, data); err != nil {
