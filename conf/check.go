@@ -1,0 +1,404 @@
+package conf
+
+import (
+	"fmt"
+	"maps"
+	"math"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// checker collects contradictions; every one is reported, none stops the others.
+type checker struct {
+	c        *Config
+	problems *Problems
+}
+
+func check(c *Config, problems *Problems) {
+	k := &checker{c, problems}
+	k.server()
+	k.limits()
+	k.storage()
+	k.tiers()
+	k.readers()
+	k.throttle()
+	k.rest()
+	k.admin()
+}
+
+func (k *checker) add(severity Severity, code, key, format string, args ...any) {
+	o := k.c.origins[key]
+	if o.Where == "" { // the key was left out: show its table
+		o = k.c.origins[key[:strings.LastIndexByte(key, '.')]]
+	}
+	p := Problem{
+		Code: code, Severity: severity, Where: o.Where, Key: key, Text: fmt.Sprintf(format, args...),
+		line: o.line, col: o.col, layer: o.Layer,
+	}
+	if o.line > 0 {
+		p.Where = fmt.Sprintf("%s:%d", o.Where, o.col)
+	}
+	if p.Where == "" {
+		p.Where = "default"
+	}
+	*k.problems = append(*k.problems, p)
+}
+
+func (k *checker) fail(code, key, format string, args ...any) {
+	k.add(SeverityError, code, key, format, args...)
+}
+
+func (k *checker) warn(code, key, format string, args ...any) {
+	k.add(SeverityWarn, code, key, format, args...)
+}
+
+// isSet tells whether a key was set above the defaults.
+func (k *checker) isSet(key string) bool { return k.c.origins[key].Layer > layerDefault }
+
+func (k *checker) number(key string, got, least, most int64) {
+	if got < least || got > most {
+		k.fail(codeRange, key, "%d is outside %d to %d", got, least, most)
+	}
+}
+
+func (k *checker) size(key string, got, least, most Bytes) {
+	if got != Unlimited && (got < least || got > most) {
+		k.fail(codeRange, key, "%s is outside %s to %s", got, least, most)
+	}
+}
+
+func (k *checker) span(key string, got Duration, least, most time.Duration) {
+	if got != Unlimited && (got.Std() < least || got.Std() > most) {
+		k.fail(codeRange, key, "%s is outside %s to %s", got, Duration(least), Duration(most))
+	}
+}
+
+func (k *checker) rate(key string, got, least Rate) {
+	if got != Unlimited && got < least {
+		k.fail(codeRange, key, "%s is less than %s", got, least)
+	}
+}
+
+func (k *checker) word(key, got string, allowed ...string) {
+	if !slices.Contains(allowed, got) {
+		k.fail(codeValue, key, "%s", oneOf(got, allowed))
+	}
+}
+
+const year = 365 * 24 * time.Hour
+
+func (k *checker) server() {
+	s := &k.c.Server
+	k.number("server.node_id", int64(s.NodeID), 0, math.MaxInt32)
+	k.number("server.default_partitions", int64(s.DefaultPartitions), 1, 10000)
+	if len(s.Rack) > 255 {
+		k.fail(codeRange, "server.rack", "is longer than 255 bytes")
+	}
+	if len(s.Listen) == 0 {
+		k.fail(codeListen, "server.listen", `is empty: name at least one address, as in ["127.0.0.1:9092"]`)
+	}
+	seen := map[string]string{}
+	for _, addr := range s.Listen {
+		k.address(codeListen, "server.listen", addr)
+		k.distinct(seen, "server.listen", addr)
+	}
+	k.distinct(seen, "admin.listen", k.c.Admin.Listen)
+	k.advertised()
+}
+
+// distinct refuses two listeners that would fight for a port.
+func (k *checker) distinct(seen map[string]string, key, addr string) {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil || port == "0" {
+		return
+	}
+	for other, otherKey := range seen {
+		h, p, _ := net.SplitHostPort(other)
+		if p == port && (h == host || wildcard(h) || wildcard(host) || loopback(h) && loopback(host)) {
+			k.fail(codeTwoListens, key, "%s and %s (%s) are the same port", addr, other, otherKey)
+			return
+		}
+	}
+	seen[addr] = key
+}
+
+func (k *checker) advertised() {
+	s := &k.c.Server
+	if s.Advertised == "" {
+		for _, addr := range s.Listen {
+			if host, _, err := net.SplitHostPort(addr); err == nil && wildcard(host) {
+				k.fail(codeAdvertised, "server.advertised",
+					"is needed because server.listen is %s: write the host:port that clients can reach, as in \"broker1.example:9092\"", addr)
+				return
+			}
+		}
+		return
+	}
+	if !k.address(codeAdvertised, "server.advertised", s.Advertised) {
+		return
+	}
+	host, port, _ := net.SplitHostPort(s.Advertised)
+	if wildcard(host) {
+		k.fail(codeAdvertised, "server.advertised", "%s is not an address that clients can connect to: write a host name or an address", s.Advertised)
+	}
+	if port == "0" {
+		k.fail(codeAdvertised, "server.advertised", "needs a port")
+	}
+}
+
+func (k *checker) address(code, key, addr string) bool {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		k.fail(code, key, "%s is not host:port", clip(addr))
+		return false
+	}
+	if n, err := strconv.Atoi(port); err != nil || n < 0 || n > 65535 {
+		k.fail(code, key, "%s: the port must be a number up to 65535", clip(addr))
+		return false
+	}
+	if len(host) > 253 || strings.ContainsAny(host, " /\\@?#\x00\n\r\t") {
+		k.fail(code, key, "%s: %s is not a host name or an address", clip(addr), clip(host))
+		return false
+	}
+	return true
+}
+
+func wildcard(host string) bool {
+	if host == "" {
+		return true
+	}
+	ip, err := netip.ParseAddr(host)
+	return err == nil && ip.IsUnspecified()
+}
+
+func loopback(host string) bool {
+	if host == "localhost" {
+		return true
+	}
+	ip, err := netip.ParseAddr(host)
+	return err == nil && ip.Unmap().IsLoopback()
+}
+
+func (k *checker) limits() {
+	l := &k.c.Server.Limits
+	k.number("server.limits.connections", l.Connections, 1, 1_000_000)
+	k.number("server.limits.connections_per_ip", l.ConnectionsPerIP, 1, 1_000_000)
+	k.size("server.limits.request_bytes", l.RequestBytes, 64<<10, math.MaxInt32)
+	k.size("server.limits.inflight_bytes", l.InflightBytes, 1<<20, 1<<40)
+	k.span("server.limits.idle_timeout", l.IdleTimeout, time.Second, year)
+	if l.InflightBytes < l.RequestBytes {
+		k.fail(codeSizes, "server.limits.inflight_bytes", "%s is less than server.limits.request_bytes %s: the largest request could never be received",
+			l.InflightBytes, l.RequestBytes)
+	}
+}
+
+func (k *checker) storage() {
+	s := &k.c.Storage
+	k.word("storage.flush", s.Flush, "sync", "interval")
+	k.span("storage.flush_interval", s.FlushInterval, time.Millisecond, time.Hour)
+	if s.Flush == "sync" && k.isSet("storage.flush_interval") {
+		k.warn(codeUnusedValue, "storage.flush_interval", `has no effect while storage.flush is "sync", except for topics that opt out`)
+	}
+	k.size("storage.segment_bytes", s.SegmentBytes, 1<<20, math.MaxInt32)
+	k.span("storage.segment_age", s.SegmentAge, time.Second, 100*year)
+	k.span("storage.retention", s.Retention, time.Second, 100*year)
+	k.size("storage.retention_bytes", s.RetentionBytes, 1, math.MaxInt64)
+	k.size("storage.index_interval", s.IndexInterval, 1, 1<<30)
+	k.size("storage.max_message_bytes", s.MaxMessageBytes, 1<<10, math.MaxInt32)
+	k.span("storage.file_delete_delay", s.FileDeleteDelay, 0, 24*time.Hour)
+	if s.MaxMessageBytes > k.c.Server.Limits.RequestBytes {
+		k.fail(codeSizes, "storage.max_message_bytes", "%s does not fit into server.limits.request_bytes %s", s.MaxMessageBytes, k.c.Server.Limits.RequestBytes)
+	}
+	if s.MaxMessageBytes > s.SegmentBytes {
+		k.fail(codeSizes, "storage.max_message_bytes", "%s does not fit into storage.segment_bytes %s", s.MaxMessageBytes, s.SegmentBytes)
+	}
+	if s.RetentionBytes != Unlimited && s.RetentionBytes < s.SegmentBytes {
+		k.warn(codeSizes, "storage.retention_bytes", "%s is less than storage.segment_bytes %s: at least one whole segment is always kept", s.RetentionBytes, s.SegmentBytes)
+	}
+	if s.Retention != Unlimited && s.SegmentAge > s.Retention {
+		k.warn(codeSizes, "storage.segment_age", "%s is longer than storage.retention %s: quiet partitions keep records longer than retention says", s.SegmentAge, s.Retention)
+	}
+}
+
+var tierName = regexp.MustCompile(`^[a-z][a-z0-9-]{0,31}$`)
+
+// maxTiers bounds per-tier metrics and tables; three are known to make sense (ssd, hdd, object store).
+const maxTiers = 8
+
+func (k *checker) tiers() {
+	tiers := k.c.Storage.Tiers
+	if len(tiers) == 0 {
+		k.fail(codeNoTier, "storage.tier", "no tier: add at least one [[storage.tier]] with name and path")
+	}
+	if len(tiers) > maxTiers {
+		k.fail(codeNoTier, "storage.tier", "%d tiers are more than %d", len(tiers), maxTiers)
+		return
+	}
+	names := map[string]bool{}
+	for i, t := range tiers {
+		key := fmt.Sprintf("storage.tier[%d].", i)
+		switch {
+		case t.Name == "":
+			k.fail(codeTierName, key+"name", "is missing")
+		case !tierName.MatchString(t.Name):
+			k.fail(codeTierName, key+"name", "%s must be small letters, digits and -, at most 32, beginning with a letter", clip(t.Name))
+		case names[t.Name]:
+			k.fail(codeTierName, key+"name", "%q is the name of another tier already", t.Name)
+		}
+		names[t.Name] = true
+		k.word(key+"class", t.Class, "auto", "ssd", "hdd")
+		k.tierPath(key, i, t)
+		k.tierLevels(key, t)
+		k.tierKeep(key, i, t)
+	}
+}
+
+func (k *checker) tierPath(key string, i int, t Tier) {
+	switch {
+	case t.Path == "":
+		k.fail(codeTierPath, key+"path", "is missing: name the directory of this tier")
+		return
+	case strings.ContainsRune(t.Path, 0) || len(t.Path) > 4000:
+		k.fail(codeTierPath, key+"path", "%s is not a path", clip(t.Path))
+		return
+	case !filepath.IsAbs(t.Path):
+		k.fail(codeTierPath, key+"path", "%s is relative: write the whole path, beginning with /", clip(t.Path))
+		return
+	case filepath.Clean(t.Path) == "/":
+		k.fail(codeTierPath, key+"path", "is the root directory: name a directory of its own")
+		return
+	}
+	for j, other := range k.c.Storage.Tiers[:i] {
+		if !filepath.IsAbs(other.Path) {
+			continue
+		}
+		a, b := filepath.Clean(t.Path), filepath.Clean(other.Path)
+		switch {
+		case a == b:
+			k.fail(codeTierPath, key+"path", "%s is the path of tier %q (storage.tier[%d]) already", t.Path, other.Name, j)
+		case strings.HasPrefix(a, b+"/"), strings.HasPrefix(b, a+"/"):
+			k.fail(codeTierNested, key+"path", "%s and %s (tier %q) lie one within the other: give each its own directory", t.Path, other.Path, other.Name)
+		}
+	}
+}
+
+func (k *checker) tierLevels(key string, t Tier) {
+	if t.MaxUsed <= 0 {
+		k.fail(codeRange, key+"max_used", "must be more than 0%%")
+	}
+	if t.HighWatermark > t.MaxUsed {
+		k.fail(codeTierLevels, key+"high_watermark", "%s is above max_used %s: produce would stop before anything moves", t.HighWatermark, t.MaxUsed)
+	}
+	if t.LowWatermark >= t.HighWatermark {
+		k.fail(codeTierLevels, key+"low_watermark", "%s must be below high_watermark %s", t.LowWatermark, t.HighWatermark)
+	}
+}
+
+func (k *checker) tierKeep(key string, i int, t Tier) {
+	tiers, retention := k.c.Storage.Tiers, k.c.Storage.Retention
+	if i == len(tiers)-1 {
+		if t.Keep != Unlimited {
+			k.fail(codeTierLast, key+"keep", `%s: there is no tier after the last one; write "unlimited" and limit the log with storage.retention`, t.Keep)
+		}
+		return
+	}
+	if t.Keep == Unlimited {
+		return
+	}
+	if t.Keep.Std() < time.Second {
+		k.fail(codeRange, key+"keep", "%s is less than 1s", t.Keep)
+	}
+	if retention != Unlimited && t.Keep > retention {
+		k.fail(codeTierKeep, key+"keep", "%s is longer than storage.retention %s: nothing would ever reach tier %q", t.Keep, retention, tiers[i+1].Name)
+	}
+	if i > 0 && tiers[i-1].Keep != Unlimited && t.Keep <= tiers[i-1].Keep {
+		k.fail(codeTierKeep, key+"keep", "%s is not longer than the %s of tier %q before it: ages count from the newest record", t.Keep, tiers[i-1].Keep, tiers[i-1].Name)
+	}
+}
+
+func (k *checker) readers() {
+	r := &k.c.Readers
+	k.word("readers.read_mode", r.ReadMode, "auto", "direct", "dontcache", "dropbehind", "buffered")
+	if r.ReadMode == "buffered" {
+		k.warn(codeUnusedValue, "readers.read_mode", `"buffered" lets lagging readers evict everyone's pages: use it for comparison only`)
+	}
+	k.size("readers.lagging_when.min_bytes", r.LaggingWhen.MinBytes, 1, math.MaxInt64)
+	k.span("readers.lagging_when.min_age", r.LaggingWhen.MinAge, 0, 100*year)
+	k.size("readers.hot_window", r.HotWindow, 1<<20, math.MaxInt64)
+	k.size("readers.chunk_bytes", r.ChunkBytes, 256<<10, 64<<20)
+	if r.ChunkBytes%4096 != 0 {
+		k.fail(codePool, "readers.chunk_bytes", "%s is not a multiple of 4KiB", r.ChunkBytes)
+	}
+	k.size("readers.chunk_memory", r.ChunkMemory, 1<<20, 1<<40)
+	if r.ChunkMemory < 4*r.ChunkBytes {
+		k.fail(codePool, "readers.chunk_memory", "%s holds fewer than 4 chunks of readers.chunk_bytes %s: cold reads would wait for each other", r.ChunkMemory, r.ChunkBytes)
+	}
+}
+
+func (k *checker) throttle() {
+	t := &k.c.Throttle
+	const least = 64 << 10
+	if t.Mode == "adaptive" {
+		k.fail(codeAdaptive, "throttle.mode", `"adaptive" is not in this version: use "fixed" with throttle.catchup_total and throttle.tier.NAME, or "off"`)
+	} else {
+		k.word("throttle.mode", t.Mode, "off", "fixed")
+	}
+	k.rate("throttle.catchup_total", t.CatchupTotal, least)
+	k.rate("throttle.per_reader.max", t.PerReader.Max, least)
+	limits := []string{"throttle.catchup_total", "throttle.per_reader.max"}
+	for _, name := range slices.Sorted(maps.Keys(t.Tier)) {
+		rate := t.Tier[name]
+		key := "throttle.tier." + name
+		limits = append(limits, key)
+		k.rate(key, rate, least)
+		if !slices.Contains(tierNames(k.c), name) {
+			k.fail(codeThrottle, key, "there is no tier %q; there is %s", name, strings.Join(tierNames(k.c), ", "))
+		}
+	}
+	if t.Mode == "off" {
+		for _, key := range limits {
+			if k.isSet(key) {
+				k.warn(codeUnusedValue, key, `has no effect while throttle.mode is "off"`)
+			}
+		}
+	}
+	if t.CatchupTotal != Unlimited && t.PerReader.Max > t.CatchupTotal {
+		k.warn(codeThrottle, "throttle.per_reader.max", "%s is more than throttle.catchup_total %s", t.PerReader.Max, t.CatchupTotal)
+	}
+}
+
+func (k *checker) rest() {
+	k.span("cache.sample_interval", k.c.Cache.SampleInterval, 100*time.Millisecond, time.Hour)
+	k.size("cache.warm_tail_on_start", k.c.Cache.WarmTailOnStart, 0, math.MaxInt64)
+	k.rate("tiering.move_max", k.c.Tiering.MoveMax, 1<<20)
+	k.span("tiering.interval", k.c.Tiering.Interval, 100*time.Millisecond, 24*time.Hour)
+	for _, name := range k.c.Metrics.Compat {
+		k.word("metrics.compat", name, "exporter", "jmx")
+	}
+	k.word("log.level", k.c.Log.Level, "debug", "info", "warn", "error")
+	k.word("log.format", k.c.Log.Format, "text", "json")
+}
+
+func (k *checker) admin() {
+	a := &k.c.Admin
+	if k.address(codeListen, "admin.listen", a.Listen) {
+		if host, _, _ := net.SplitHostPort(a.Listen); !loopback(host) && a.TokenFile == "" {
+			k.fail(codeAdminOpen, "admin.listen",
+				"%s can be reached from other machines: set admin.token_file, or listen on 127.0.0.1", a.Listen)
+		}
+	}
+	if a.TokenFile != "" && !filepath.IsAbs(a.TokenFile) {
+		k.fail(codeValue, "admin.token_file", "%s is relative: write the whole path, beginning with /", clip(a.TokenFile))
+	}
+	for _, host := range a.Hosts {
+		if host == "" || strings.ContainsAny(host, " /\\@:?#*\n") {
+			k.fail(codeValue, "admin.hosts", "%s is not a host name (write it without port)", clip(host))
+		}
+	}
+}

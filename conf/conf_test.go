@@ -1,0 +1,179 @@
+package conf_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/cockroachdb/datadriven"
+	"github.com/google/go-cmp/cmp"
+
+	"lagoon/conf"
+)
+
+// TestScenarios runs testdata/*: each case is a file, its environment and flags, and what Load makes of it.
+//
+//	load [env=(A=b,…)] [set=(a.b=c,…)]   problems, warnings, or ok
+//	effective …                          the printed configuration
+//	changed …                            only what differs from the defaults
+func TestScenarios(t *testing.T) {
+	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
+		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
+			opt := conf.LoadOptions{}
+			for _, arg := range d.CmdArgs {
+				switch arg.Key {
+				case "env":
+					opt.Env = arg.Vals
+				case "set":
+					opt.Set = arg.Vals
+				case "preset":
+					opt.Preset, opt.PresetName = arg.Vals, "lagoon dev"
+				default:
+					t.Fatalf("unknown argument %s", arg.Key)
+				}
+			}
+			c, err := conf.Parse("lagoon.toml", d.Input, opt)
+			if err != nil {
+				var ps conf.Problems
+				if !errors.As(err, &ps) {
+					t.Fatalf("error %T is not Problems", err)
+				}
+				return err.Error() + "\n"
+			}
+			var out strings.Builder
+			for _, w := range c.Warnings {
+				out.WriteString("warning: " + w.String() + "\n")
+			}
+			switch d.Cmd {
+			case "load":
+				out.WriteString("ok\n")
+			case "effective":
+				out.WriteString(c.Effective())
+			case "changed":
+				for _, v := range c.Values() {
+					if v.Source != "default" {
+						out.WriteString(v.Key + " = " + v.Value + " (" + v.Source + ", default " + v.Default + ")\n")
+					}
+				}
+			}
+			return out.String()
+		})
+	})
+}
+
+func TestEffectiveLoadsToTheSame(t *testing.T) {
+	text := `
+[server]
+listen = ["0.0.0.0:9092", "[::1]:9093"]
+advertised = "broker.example:9092"
+rack = "a \"quoted\" \\ rack\twith\u0001control"
+[storage]
+retention = "1h30m"
+retention_bytes = "1500MB"
+[[storage.tier]]
+name = "only"
+path = "/srv/a b"
+max_used = "33.3%"
+high_watermark = "12.5%"
+low_watermark = "0.1%"
+[throttle]
+mode = "fixed"
+tier.only = "3MB/s"
+`
+	a, err := conf.Parse("a.toml", text, conf.LoadOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := conf.Parse("b.toml", a.Effective(), conf.LoadOptions{})
+	if err != nil {
+		t.Fatalf("effective text does not load: %v\n%s", err, a.Effective())
+	}
+	if a.Digest() != b.Digest() {
+		t.Errorf("digest changed from %s to %s", a.Digest(), b.Digest())
+	}
+	opt := cmp.Comparer(func(x, y conf.Config) bool { return x.Digest() == y.Digest() })
+	if diff := cmp.Diff(a.Storage, b.Storage, opt); diff != "" {
+		t.Error(diff)
+	}
+	if got := b.Storage.Tiers[0].MaxUsed.String(); got != "33.3%" {
+		t.Errorf("max_used %s", got)
+	}
+}
+
+func TestDefaultFileIsTheDefault(t *testing.T) {
+	bare, err := conf.Load(conf.LoadOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, err := conf.Parse("default.toml", conf.DefaultText(), conf.LoadOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if bare.Digest() != file.Digest() {
+		t.Error("loading the shipped file changes a value")
+	}
+	// Every key must stand in the file: a key that it leaves out would have the zero value as its default.
+	for _, v := range file.Values() {
+		if v.Source == "default" {
+			t.Errorf("%s is not in default.toml", v.Key)
+		}
+	}
+	if len(bare.Warnings) > 0 {
+		t.Errorf("warnings about the defaults: %v", bare.Warnings)
+	}
+}
+
+func TestUnreadableFiles(t *testing.T) {
+	dir := t.TempDir()
+	big := filepath.Join(dir, "big.toml")
+	if err := os.WriteFile(big, []byte(strings.Repeat("#\n", 200<<10)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{
+		filepath.Join(dir, "none.toml"): "no such file",
+		dir:                             "not a regular file",
+		big:                             "larger than 256KiB",
+	} {
+		_, err := conf.Load(conf.LoadOptions{Path: path})
+		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), path) {
+			t.Errorf("%s: %v, want %q", path, err, want)
+		}
+	}
+}
+
+func TestLoadNamesFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "x.toml")
+	if err := os.WriteFile(path, []byte("[server]\nnode_id = -4\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := conf.Load(conf.LoadOptions{Path: path})
+	if want := "x.toml:2:1: server.node_id: -4 is outside 0 to 2147483647 [LC005]"; err == nil || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add(conf.DefaultText())
+	f.Add("[[storage.tier]]\nname='a'\npath='/a'\n[storage]\nx={y=[1,{z=\"\"\"a\"b\"\"\"}]}")
+	f.Add("storage.tier = [{name=\"a\", path=\"/b\"}]\nlog.segment.bytes = 5")
+	f.Add("a.\"b.c\".'d' = 1979-05-27T07:32:00Z # x")
+	f.Fuzz(func(t *testing.T, text string) {
+		c, err := conf.Parse("f.toml", text, conf.LoadOptions{})
+		if err != nil {
+			var ps conf.Problems
+			if !errors.As(err, &ps) || len(ps) == 0 {
+				t.Fatalf("untyped or empty error %v", err)
+			}
+			return
+		}
+		again, err := conf.Parse("g.toml", c.Effective(), conf.LoadOptions{})
+		if err != nil {
+			t.Fatalf("effective text does not load: %v\n%s", err, c.Effective())
+		}
+		if again.Digest() != c.Digest() {
+			t.Fatalf("digest changed\n%s", c.Effective())
+		}
+	})
+}
