@@ -14,11 +14,18 @@ type Limits struct {
 	cfg        LimitsConfig
 	configured map[Subject]Cap
 	overrides  Overrides
-	capped     map[Subject]*capBucket
+	capped     map[capKey]*capBucket
 	global     bucket // reads
 	migration  bucket
 	gen        uint64 // changes whenever an answer "blocked until" may have become wrong
 	sweepAt    int
+}
+
+// capKey tells a subject's own cap from the default one that it has as a flow: a client's own cap holds for it as a flow and
+// inside groups together, the default only for it as a flow.
+type capKey struct {
+	Subject
+	byDefault bool
 }
 
 // capBucket is the bucket of one subject, with the generation in which its rate was looked up.
@@ -30,7 +37,7 @@ type capBucket struct {
 
 // NewLimits makes the caps. Errors: ErrConfig.
 func NewLimits(cfg LimitsConfig, now time.Time) (*Limits, error) {
-	l := &Limits{configured: make(map[Subject]Cap), capped: make(map[Subject]*capBucket), sweepAt: minSweep}
+	l := &Limits{configured: make(map[Subject]Cap), capped: make(map[capKey]*capBucket), sweepAt: minSweep}
 	return l, l.SetConfig(cfg, now)
 }
 
@@ -98,9 +105,9 @@ func (l *Limits) Snapshot(now time.Time) []LimitView {
 	}
 	add(LimitGlobal, "", &l.global)
 	add(LimitGlobal, "migration", &l.migration)
-	for sub := range l.capped {
-		if b := l.bucketOf(sub, true, now); b != nil {
-			add(b.by, sub.String(), &b.bucket)
+	for key := range l.capped {
+		if b := l.bucket(key, now); b != nil {
+			add(b.by, key.String(), &b.bucket)
 		}
 	}
 	slices.SortFunc(views, func(a, b LimitView) int {
@@ -129,38 +136,44 @@ func (l *Limits) weight(flow Subject, now time.Time) int64 {
 	return int64(w)
 }
 
-// rateOf is the subject's cap and where it comes from. The default cap of flows is for flows only.
-func (l *Limits) rateOf(sub Subject, isFlow bool, now time.Time) (int64, LimitScope) {
+// rateOf is the subject's own cap, 0 if it has none, and where it comes from.
+func (l *Limits) rateOf(sub Subject, now time.Time) (int64, LimitScope) {
 	if o, ok := l.overrides.Get(sub, now); ok && o.BytesPerSecond != 0 {
 		return o.BytesPerSecond, LimitOverride
 	}
-	by := LimitReader
 	if sub.Kind == Topic {
-		by = LimitTopic
+		return l.configured[sub].BytesPerSecond, LimitTopic
 	}
-	if c, ok := l.configured[sub]; ok && c.BytesPerSecond != 0 {
-		return c.BytesPerSecond, by
-	}
-	if isFlow {
-		return l.cfg.FlowBytesPerSecond, by
-	}
-	return 0, by
+	return l.configured[sub].BytesPerSecond, LimitReader
 }
 
-// bucketOf is the subject's bucket, nil when it has no cap. A client inside a group has no default cap: the group has.
+// bucketOf is the bucket that holds for the subject, nil when it has no cap.
 func (l *Limits) bucketOf(sub Subject, isFlow bool, now time.Time) *capBucket {
-	b := l.capped[sub]
+	if sub.Name == "" && !isFlow {
+		return nil
+	}
+	if b := l.bucket(capKey{sub, false}, now); b != nil || !isFlow {
+		return b
+	}
+	return l.bucket(capKey{sub, true}, now)
+}
+
+func (l *Limits) bucket(key capKey, now time.Time) *capBucket {
+	b := l.capped[key]
 	if b != nil && b.gen == l.gen {
 		return b.orNil()
 	}
-	rate, by := l.rateOf(sub, isFlow, now)
+	rate, by := l.cfg.FlowBytesPerSecond, LimitReader
+	if !key.byDefault {
+		rate, by = l.rateOf(key.Subject, now)
+	}
 	if b == nil {
 		if rate == 0 {
 			return nil
 		}
 		l.sweep(now)
 		b = &capBucket{}
-		l.capped[sub] = b
+		l.capped[key] = b
 	}
 	if b.by, b.gen = by, l.gen; b.rate != rate {
 		b.setRate(rate, burstOf(rate), now)

@@ -55,35 +55,25 @@ type turn struct {
 	grant  int64 // what one visit adds
 }
 
-// join puts a flow that has become backlogged in its place. One that comes back within keepCredit with the rest of a turn
-// goes on with that turn at once: a reader with one request at a time would otherwise get one request per round where
-// others get a quantum. No flow gets more than its quantum per round either way.
+// join puts a flow that has become backlogged in its place: the one visited last, or, if it comes back with the rest of a
+// turn that is enough for its head, in front. A consumer that asks for one chunk at a time would otherwise get one
+// request per round where others get a quantum. No flow gets more than its quantum per round either way.
 func (r *ring) join(f *flow, resume bool) {
-	if !resume {
-		f.deficit = min(f.deficit, 0)
-		if len(r.flows) == 0 {
-			r.flows, r.cur = append(r.flows, f), 0
-			return
-		}
-		r.flows = slices.Insert(r.flows, r.cur, f) // the place visited last
-		r.cur++
-		return
-	}
-	if r.cur > len(r.flows) {
-		r.cur = 0
-	}
 	r.flows = slices.Insert(r.flows, r.cur, f)
+	if !resume && len(r.flows) > 1 {
+		r.cur++
+	}
 }
 
-// leave takes a flow out that has nothing queued. Its turn passes to the next one.
+// leave takes a flow out that has nothing queued. If it was its turn, the one after it is next.
 func (r *ring) leave(f *flow) {
 	i := slices.Index(r.flows, f)
 	r.flows = slices.Delete(r.flows, i, i+1)
-	if i < r.cur {
+	if i <= r.cur {
 		r.cur--
 	}
-	if r.cur >= len(r.flows) {
-		r.cur = 0
+	if r.cur < 0 {
+		r.cur = max(0, len(r.flows)-1)
 	}
 }
 

@@ -98,7 +98,10 @@ func (s *Scheduler) Enqueue(req Request, now time.Time) error {
 	}
 	req.Flow, req.Client, req.Topic = f.subject, strings.Clone(req.Client), strings.Clone(req.Topic)
 	if f.queued == 0 {
-		r.join(f, f.deficit >= req.Bytes && now.Sub(f.idleSince) <= keepCredit)
+		if now.Sub(f.idleSince) > keepCredit {
+			f.deficit = min(f.deficit, 0)
+		}
+		r.join(f, f.deficit >= req.Bytes)
 	}
 	e := &entry{req: req, flow: f, queued: now}
 	f.push(e)
@@ -215,7 +218,7 @@ func (s *Scheduler) head(f *flow, now time.Time) (*entry, time.Duration) {
 func (s *Scheduler) capOf(req Request, now time.Time) (worst Limit) {
 	for i, sub := range capSubjects(req) {
 		b := s.limits.bucketOf(sub, i == 0, now)
-		if sub.Name == "" || b == nil {
+		if b == nil {
 			continue
 		}
 		if wait := b.wait(req.Bytes, now); wait > worst.Wait {
@@ -266,7 +269,7 @@ func (s *Scheduler) charge(e *entry, n int64, now time.Time) {
 	s.migrationDue = max(0, min(s.migrationDue+int64(due), s.migrationDueMax()))
 	s.limits.global.take(n, now)
 	for i, sub := range capSubjects(e.req) {
-		if b := s.limits.bucketOf(sub, i == 0, now); sub.Name != "" && b != nil {
+		if b := s.limits.bucketOf(sub, i == 0, now); b != nil {
 			b.take(n, now)
 		}
 	}
@@ -320,14 +323,14 @@ func (s *Scheduler) Cancel(id uint64) bool {
 }
 
 // forgetIdle drops flows that have nothing queued or in flight and whose credit is over.
-func (s *Scheduler) forgetIdle(r *ring, now time.Time) (any bool) {
+func (s *Scheduler) forgetIdle(r *ring, now time.Time) (forgot bool) {
 	for sub, f := range r.known {
 		if f.queued == 0 && f.inFlight == 0 && now.Sub(f.idleSince) > keepCredit {
 			delete(r.known, sub)
-			any = true
+			forgot = true
 		}
 	}
-	return any
+	return forgot
 }
 
 func (s *Scheduler) slotsUsed() int { return s.inFlight[KindRead] + s.inFlight[KindMigration] }

@@ -81,7 +81,9 @@ func (s *Scheduler) Snapshot(now time.Time) DeviceView {
 	}
 	for kind := range s.rings {
 		for _, f := range s.rings[kind].known {
-			v.Flows = append(v.Flows, s.flowView(RequestKind(kind), f, now))
+			if f.queued > 0 || f.inFlight > 0 || now.Sub(f.idleSince) < time.Minute {
+				v.Flows = append(v.Flows, s.flowView(RequestKind(kind), f, now))
+			}
 		}
 	}
 	slices.SortFunc(v.Flows, func(a, b FlowView) int {
