@@ -1,0 +1,79 @@
+// Package admission decides how each read is served and when each cold read may start.
+//
+// It answers three questions:
+//
+//   - What is this reader? Readers keeps one state per consumer and partition.
+//   - Which lane? Decide chooses hot, fill, bypass or defer for one read of one partition.
+//   - Whose turn is it on this device? Scheduler shares a device's cold budget between flows (consumer groups, or client ids
+//     while the group is not known), under the caps and weights of Limits.
+//
+// It is not a rate limiter for clients: hot reads and real-time misses are never delayed here, and nothing in it waits. It
+// performs no I/O, reads no clock, starts no goroutine, and imports the standard library only. Time comes in as an
+// argument, so every decision can be replayed; testdata/*.txt are such replays, one story per file.
+//
+// # Readers
+//
+// A reader is outside its window when both hold:
+//
+//	it is behind the end by more than min_bytes   (256 MiB; in this partition, or in all partitions of its flow together)
+//	what it reads next is older than min_age      (60 s; not known counts as older)
+//
+// Both, because either alone is harmless: two seconds of a fast topic, or a week of a slow one. The sum over the flow counts
+// only positions that are older than min_age themselves; it catches the backlog that is spread thinly over many partitions.
+// `lagging_when.behind = "resident"` is the first rule of Decide: what is resident is served from memory whatever the state.
+//
+//	              at the end, or            outside the window
+//	   first ──►  inside the window  ──────────────────────────────────┐
+//	   fetch            │                                              ▼
+//	                    ▼          outside the window             ┌─────────┐
+//	              ┌──────────┐ ─────────────────────────────────► │ lagging │
+//	              │ realtime │                                    └─────────┘
+//	              └──────────┘                  distance shrinks    │     ▲  distance grows
+//	                    ▲                       over 15 s, or below ▼     │  (judged every 5 s)
+//	                    │  at the end: at once;  half the window ┌─────────────┐
+//	                    └─────────────────────────────────────── │ catching_up │
+//	                       below half the window for settle_for  └─────────────┘
+//
+//	   any of them ── data ahead, position stands still for stall_after, not held back by us ──► stalled
+//	   any of them ── no fetch for stop_after ──► stopped ── forget_after ──► gone
+//	   stalled     ── moves ──► where its window says, with the hysteresis it had
+//	   stopped     ── asks  ──► judged by its position at once, as a first fetch
+//
+// Half the window means half of min_bytes or half of min_age: the same rule with both figures halved. Between half and full
+// nothing changes. States are derived from facts (last fetch, last progress, distance), not stepped, so no order of calls
+// can leave a reader in a wrong one.
+//
+// # Lanes
+//
+// See Decide for the rules in their order. A defer is not an error: the caller leaves the partition out of this answer.
+//
+// # Scheduler
+//
+//	             flow group:a  ──► stream (client, topic) ─► requests      caps: flow, client, topic
+//	  reads ──►  flow group:b  ──► …                                       (those of a stream are the same,
+//	             flow client:c ──► …                                        so a capped topic blocks its stream only)
+//	               │  deficit round robin, quantum × weight / 100
+//	               ▼
+//	         global cap ──► device rate ──► slots (MaxInFlight) ──► Next
+//	               ▲
+//	  migrations ──┘  when no read can go, or when their share (5 %) of the bytes is due; a quarter of the slots
+//
+// Buckets are charged when a request starts and corrected at Done. Over any time t a cap of r lets pass at most
+// r·t + max(burst, largest request); burst is 250 ms of the rate. For small caps ask in small requests: a cap is kept in
+// bytes, however large the chunks are, but no chunk is cut. A request larger than a burst passes when the bucket is full
+// and leaves a debt, so it delays its own flow and not others.
+//
+// A flow that a cap holds back is passed over and earns nothing meanwhile; what it leaves goes to the others. When the
+// device's own tokens are short, the flow whose turn it is waits for them and keeps its turn. A flow counts as backlogged
+// while it has a request queued: a consumer that keeps fewer requests outstanding than the device has slots
+// is limited by itself, and no scheduler can give it more without leaving the device idle.
+//
+// Seams: SetRate and Limits.SetConfig are where a controller sets budgets; Limits.weight is the one place that knows a
+// flow's share; flow.streams is where requests can be ordered by Position for a rotating disk.
+//
+// # Concurrency and ownership
+//
+// Nothing here is safe for concurrent use. Readers has a lock of its own; Limits and all Schedulers made with it share one.
+// Strings that are kept are copied. Everything is bounded: Config.MaxReaders, DeviceConfig.MaxQueued and MaxFlows,
+// MaxOverrides. Nothing survives a restart except what the caller persists: configured caps and overrides.
+package admission
