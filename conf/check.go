@@ -133,8 +133,8 @@ func (k *checker) advertised() {
 	if s.Advertised == "" {
 		for _, addr := range s.Listen {
 			if host, _, err := net.SplitHostPort(addr); err == nil && wildcard(host) {
-				k.fail(codeAdvertised, "server.advertised",
-					"is needed because server.listen is %s: write the host:port that clients can reach, as in \"broker1.example:9092\"", addr)
+				k.fail(codeAdvertised, "server.listen",
+					"%s is no address that clients can be told: set server.advertised, as in \"broker1.example:9092\"", addr)
 				return
 			}
 		}

@@ -213,6 +213,7 @@ func (a *assigner) tables(v reflect.Value, raw, dotted string, val any) {
 			delete(a.origins, key)
 		}
 	}
+	a.origins[dotted] = a.origin(raw)
 	out := reflect.MakeSlice(v.Type(), 0, len(list))
 	for i, tree := range list {
 		item := reflect.New(v.Type().Elem()).Elem()
