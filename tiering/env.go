@@ -90,7 +90,7 @@ func (e Env) withDefaults() Env {
 }
 
 // Reader reads one immutable file. ReadAt is as in io.ReaderAt: n < len(p) only with an error.
-// Offsets are multiples of ChunkBytes and p is at most that long; p is not kept.
+// Offsets are multiples of 4096 and p is at most ChunkBytes long; p is not kept.
 type Reader interface {
 	io.ReaderAt
 	io.Closer

@@ -167,8 +167,12 @@ func (c *indexCheck) load() (bool, error) {
 	if c.have {
 		return true, nil
 	}
-	if c.r.rest() == 0 {
+	switch rest := c.r.rest(); {
+	case rest == 0:
 		return false, nil
+	case rest < c.entryBytes():
+		c.number++
+		return false, c.corrupt("file ends inside an entry", c.entryBytes(), rest)
 	}
 	raw, err := c.r.next(c.entryBytes())
 	if err != nil {
