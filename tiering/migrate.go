@@ -14,9 +14,9 @@ import (
 )
 
 const (
-	// syncWindow is how much of the target may be dirty before it is synced and dropped: a bound on what one sync keeps
-	// the device from doing, and a multiple of the 2 MiB under which dropping leaves pages behind (see cachectl).
-	syncWindow = 8 << 20
+	// syncChunks is how many chunks of the target may be dirty before they are synced and dropped: 8 MiB bound what one
+	// sync keeps the device from doing, and are a multiple of the 2 MiB under which dropping leaves pages (see cachectl).
+	syncChunks = 8
 	// indexBufBytes is the read size for indexes: whole entries of either kind (8 and 12 bytes) and whole pages.
 	indexBufBytes = 24 * 4096
 	// metadataBytes bounds partition.metadata, two short lines.
@@ -52,13 +52,17 @@ func fileName(dir string, base segment.Offset, suffix string) string {
 //
 // Two migrations of one segment must not run at the same time; others may. Memory: about 1.2 MiB.
 func Migrate(ctx context.Context, job Job, env Env) error {
+	return migrate(ctx, job, env, ChunkBytes)
+}
+
+func migrate(ctx context.Context, job Job, env Env, chunkBytes int) error {
 	if err := job.Validate(); err != nil {
 		return fmt.Errorf("migrate: %w", err)
 	}
 	if env.Publish == nil || env.Retire == nil {
 		return errors.New("migrate: Env.Publish and Env.Retire are required")
 	}
-	m := &migration{job: job, env: env.withDefaults(), buf: segment.ScanBuffer(ChunkBytes)}
+	m := &migration{job: job, env: env.withDefaults(), buf: segment.ScanBuffer(chunkBytes)}
 	if err := m.run(ctx); err != nil {
 		return fmt.Errorf("migrate %s from %s to %s: %w", fileName(job.Dir, job.Base, logSuffix), job.From.Name, job.To.Name, err)
 	}
@@ -227,7 +231,7 @@ func (m *migration) copyFile(ctx context.Context, file *copied) (err error) {
 			return err
 		}
 		pos += int64(len(chunk))
-		if pos-synced >= syncWindow {
+		if pos-synced >= syncChunks*int64(len(m.buf)) {
 			if err := m.settle(dst, synced, pos); err != nil {
 				return err
 			}
@@ -256,7 +260,7 @@ func (m *migration) settle(dst vfs.File, from, to int64) error {
 }
 
 func (m *migration) readChunk(ctx context.Context, step Step, tier Tier, r Reader, suffix string, p []byte, pos int64) error {
-	done, err := m.env.Gate.Wait(ctx, Transfer{Tier: tier.Name, Name: m.source(suffix), Pos: pos, Bytes: int64(len(p))})
+	done, err := m.wait(ctx, Transfer{Tier: tier.Name, Name: m.source(suffix), Pos: pos, Bytes: int64(len(p))})
 	if err != nil {
 		return m.step(step, tier, err)
 	}
@@ -271,8 +275,16 @@ func (m *migration) readChunk(ctx context.Context, step Step, tier Tier, r Reade
 	return m.step(step, tier, err)
 }
 
+// wait asks the gate, and ctx whatever the gate does.
+func (m *migration) wait(ctx context.Context, t Transfer) (done func(), err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	return m.env.Gate.Wait(ctx, t)
+}
+
 func (m *migration) writeChunk(ctx context.Context, dst vfs.File, suffix string, p []byte, pos int64) error {
-	done, err := m.env.Gate.Wait(ctx, Transfer{Tier: m.job.To.Name, Write: true, Name: m.temporary(suffix), Pos: pos, Bytes: int64(len(p))})
+	done, err := m.wait(ctx, Transfer{Tier: m.job.To.Name, Write: true, Name: m.temporary(suffix), Pos: pos, Bytes: int64(len(p))})
 	if err != nil {
 		return m.step(StepCopy, m.job.To, err)
 	}
@@ -375,12 +387,13 @@ func (m *migration) openIndex(ctx context.Context, file copied) (*indexCheck, fu
 		r: &chunkReader{read: read, buf: make([]byte, min(indexBufBytes, max(file.size, 1))), size: file.size}}, func() { r.Close() }, nil
 }
 
-// commit gives the copies their names: companions first and made durable, then the .log, whose name is the commit point.
+// commit gives the copies their names: companions first and made durable, with the directory itself (an earlier start may
+// have been killed between making and syncing it), then the .log, whose name is the commit point.
 func (m *migration) commit() error {
 	to := m.job.To.FS
 	for _, file := range m.files {
 		if file.suffix == logSuffix {
-			if err := to.SyncDir(m.job.Dir); err != nil {
+			if err := syncNames(to, m.job.Dir); err != nil {
 				return m.step(StepCommit, m.job.To, err)
 			}
 		}
@@ -389,6 +402,14 @@ func (m *migration) commit() error {
 		}
 	}
 	return m.step(StepCommit, m.job.To, to.SyncDir(m.job.Dir))
+}
+
+// syncNames makes the names in dir, and dir's own, durable.
+func syncNames(fsys vfs.FS, dir string) error {
+	if err := fsys.SyncDir(dir); err != nil {
+		return err
+	}
+	return fsys.SyncDir(".")
 }
 
 // abandon removes everything this attempt made, the .log first: the old copy is the one in use.

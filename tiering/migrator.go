@@ -221,7 +221,7 @@ func (m *Migrator) marks() (moving map[key]string, held map[key]bool) {
 		moving[k] = t.move.To
 	}
 	for _, t := range m.queue {
-		if t.move.Cause == CauseManual {
+		if isOrdered(t) {
 			moving[keyOf(t.move)] = t.move.To
 		}
 	}
@@ -243,7 +243,7 @@ func (m *Migrator) Offer(plan []Move) {
 	queue := make([]*task, 0, len(plan))
 	for _, t := range m.queue {
 		waiting[keyOf(t.move)] = t
-		if t.move.Cause == CauseManual {
+		if isOrdered(t) {
 			queue = append(queue, t)
 		}
 	}
@@ -251,8 +251,7 @@ func (m *Migrator) Offer(plan []Move) {
 	for _, move := range plan {
 		k := keyOf(move)
 		old := waiting[k]
-		ordered := old != nil && old.move.Cause == CauseManual
-		if seen[k] || ordered || m.running[k] != nil || m.heldLocked(k, now) || m.checkMove(move) != nil {
+		if seen[k] || isOrdered(old) || m.running[k] != nil || m.heldLocked(k, now) || m.checkMove(move) != nil {
 			continue
 		}
 		seen[k] = true
@@ -293,14 +292,19 @@ func (m *Migrator) Submit(move Move) (uint64, error) {
 	}
 	delete(m.records, k)
 	m.queue = slices.DeleteFunc(m.queue, func(t *task) bool { return keyOf(t.move) == k })
-	at := 0
-	for at < len(m.queue) && m.queue[at].move.Cause == CauseManual {
-		at++
-	}
 	t := m.newTask(move, time.Now())
-	m.queue = slices.Insert(m.queue, at, t)
+	m.insertLocked(t)
 	m.wakeAll()
 	return t.id, nil
+}
+
+// insertLocked puts a task behind the ordered ones and before the planned ones.
+func (m *Migrator) insertLocked(t *task) {
+	at := 0
+	for at < len(m.queue) && isOrdered(m.queue[at]) {
+		at++
+	}
+	m.queue = slices.Insert(m.queue, at, t)
 }
 
 // checkMove refuses moves that no plan makes.
@@ -365,7 +369,7 @@ func (m *Migrator) recordLocked(t *task) *record {
 }
 
 // CancelWhere drops matching moves, forgets everything about their segments, and waits until those that run have cleaned
-// up, or ctx ends. Before a partition's directories are renamed or removed, its owner first makes Prepare and Publish
+// up, or ctx ends. match may get moves of which only topic, partition and base are set. Before a partition's directories are renamed or removed, its owner first makes Prepare and Publish
 // answer ErrGone for it, then calls this: afterwards nothing is written there.
 func (m *Migrator) CancelWhere(ctx context.Context, match func(Move) bool) error {
 	var busy []*task

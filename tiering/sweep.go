@@ -149,6 +149,10 @@ func (s *Swept) resolve(hotter, colder holder, dir string) (holder, error) {
 		return holder{}, err
 	}
 	if same {
+		// The process may have been killed before the colder name was durable: it has to be before the hotter one goes.
+		if err := syncNames(colder.tier.FS, dir); err != nil {
+			return holder{}, err
+		}
 		s.Duplicates = append(s.Duplicates, hotter.tier.FS.Root()+"/"+fileName(dir, hotter.base, logSuffix))
 		return colder, RemoveSegment(hotter.tier.FS, dir, hotter.base)
 	}

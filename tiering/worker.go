@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"slices"
 	"sync"
 	"time"
 
@@ -65,7 +66,7 @@ func (m *Migrator) take(ctx context.Context, device string) (context.Context, *t
 			wait = min(wait, r.nextTry.Sub(now))
 			continue
 		}
-		m.queue = append(m.queue[:i:i], m.queue[i+1:]...)
+		m.queue = slices.Delete(m.queue, i, i+1)
 		taskCtx, cancel := context.WithCancelCause(ctx)
 		t.cancel, t.started = cancel, now
 		t.view = progressView{Progress: Progress{Step: StepPrepare, TotalBytes: 2 * t.move.SizeBytes}, at: now}
@@ -95,15 +96,17 @@ func (m *Migrator) attempt(ctx context.Context, t *task) error {
 	if err != nil {
 		return err
 	}
-	env.Gate = &taskGate{m: m, gate: env.withDefaults().Gate}
-	progress := env.withDefaults().Progress
+	env = env.withDefaults()
+	env.Gate = &taskGate{m: m, gate: env.Gate}
+	progress := env.Progress
 	env.Progress = func(p Progress) {
 		m.progressed(t, p)
 		progress(p)
 	}
-	retire := env.Retire
-	env.Retire = func(job Job, remove func() error) {
-		retire(job, func() error { return m.removed(t.move, remove()) })
+	if retire := env.Retire; retire != nil {
+		env.Retire = func(job Job, remove func() error) {
+			retire(job, func() error { return m.removed(t.move, remove()) })
+		}
 	}
 	return Migrate(ctx, job, env)
 }
@@ -199,7 +202,7 @@ func (m *Migrator) requeueLocked(t *task, now time.Time) {
 	}
 	again := m.newTask(t.move, t.queued)
 	again.id = t.id
-	m.queue = append([]*task{again}, m.queue...)
+	m.insertLocked(again)
 }
 
 func (m *Migrator) endLocked(t *task, state State, text string, now time.Time) {
