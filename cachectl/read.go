@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"lagoon/internal/vfs"
 )
@@ -162,15 +163,15 @@ func (c *Cache) readDontCache(f vfs.File, p []byte, pos int64) (int, error) {
 	return c.kernel.ReadDontCache(f, p, pos)
 }
 
-// readDropBehind reads through the cache and drops what was not there before. Whole windows go where nothing was
-// resident, so that large folios go too; in a mixed window only the cold runs, which without read-ahead consist of single
-// pages or of folios that end where the neighbour begins.
+// readDropBehind reads through the cache and drops what was not there before. A cold run is dropped up to the window's
+// border, so that large folios go too; where pages of others lie in the same window, the run ends at them, and without
+// read-ahead so do the folios in it.
 func (c *Cache) readDropBehind(f vfs.File, p []byte, pos int64) (int, error) {
 	e, err := touched(pos, int64(len(p)))
 	if err != nil {
 		return 0, err
 	}
-	cold, err := c.coldRuns(f, extent{alignDown(e.off, WindowBytes), alignUp(e.end, WindowBytes)})
+	cold, err := c.coldAround(f, e)
 	if err != nil {
 		return 0, err
 	}
@@ -184,4 +185,14 @@ func (c *Cache) readDropBehind(f vfs.File, p []byte, pos int64) (int, error) {
 		}
 	}
 	return got, err
+}
+
+// coldAround is the cold runs of e's windows that a read of e will fill at least in part.
+func (c *Cache) coldAround(f vfs.File, e extent) ([]extent, error) {
+	own, err := c.count(f, e)
+	if err != nil || own.Resident >= own.Pages {
+		return nil, err
+	}
+	runs, err := c.coldRuns(f, extent{alignDown(e.off, WindowBytes), alignUp(e.end, WindowBytes)})
+	return slices.DeleteFunc(runs, func(r extent) bool { return r.end <= e.off || r.off >= e.end }), err
 }

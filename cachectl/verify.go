@@ -59,6 +59,6 @@ func (c *Cache) endVerify(l *ladder, r *rung, src Source, v verification, st *Re
 		r.failures.Store(0)
 		return
 	}
-	c.strike(l, r, causePolluted, fmt.Sprintf("%d of %d pages that a read of %s brought in stayed in the page cache, %d times in a row",
-		st.LeftPages, v.cold, src.Buffered.Name(), r.failures.Load()+1))
+	c.strike(l, r, causePolluted, fmt.Sprintf("a read of %s left %d pages behind where %d had not been resident, failure %d in a row",
+		src.Buffered.Name(), st.LeftPages, v.cold, r.failures.Load()+1))
 }
