@@ -1,0 +1,553 @@
+package cachectl_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"lagoon/cachectl"
+	"lagoon/internal/vfs"
+)
+
+// The Linux suite: what the code believes about the kernel, on the file system below the temporary directory.
+
+// lacking ends a test that this machine cannot run: skipped with the reason, failed when everything is required.
+func lacking(t testing.TB, format string, args ...any) {
+	t.Helper()
+	if os.Getenv("LAGOON_REQUIRE_ALL") == "1" {
+		t.Fatalf(format, args...)
+	}
+	t.Skipf(format, args...)
+}
+
+// disk is a directory on a file system whose pages can be dropped.
+type disk struct {
+	fs   vfs.FS
+	file vfs.File // "a", synced and cold
+	size int64
+}
+
+const diskBytes = 16<<20 + 1234
+
+func newDisk(t testing.TB, size int64) disk {
+	t.Helper()
+	dir := t.TempDir()
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		t.Fatal(err)
+	}
+	if st.Type == unix.TMPFS_MAGIC || st.Type == unix.RAMFS_MAGIC {
+		lacking(t, "%s is a memory file system, whose pages never leave: set TMPDIR to a directory on ext4 or xfs", dir)
+	}
+	fs, err := vfs.OS(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := disk{fs: fs, size: size}
+	w := makeFile(t, fs, "a", size)
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	d.file = d.open(t, vfs.ReadOnly)
+	return d
+}
+
+func (d disk) open(t testing.TB, mode vfs.Mode) vfs.File {
+	t.Helper()
+	f, err := d.fs.Open("a", mode)
+	if errors.Is(err, vfs.ErrDirectUnsupported) {
+		lacking(t, "no O_DIRECT below %s", d.fs.Root())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.Close() })
+	return f
+}
+
+func (d disk) source(t testing.TB) cachectl.Source {
+	direct := d.open(t, vfs.Direct)
+	return cachectl.Source{
+		Buffered: d.open(t, vfs.ReadOnly),
+		Direct:   func() (vfs.File, error) { return direct, nil },
+		Size:     d.size,
+	}
+}
+
+// cold evicts the file completely.
+func (d disk) cold(t testing.TB, c *cachectl.Cache) {
+	t.Helper()
+	for range 5 { // a page may be pinned for a moment
+		e, err := c.Evict(d.file, 0, d.size)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e.LeftPages == 0 {
+			return
+		}
+	}
+	r, err := c.Residency(d.file, 0, d.size)
+	t.Fatalf("the file cannot be made cold: %+v, %v", r, err)
+}
+
+// pages is the exact set of resident pages.
+func (d disk) pages(t testing.TB) []bool {
+	t.Helper()
+	set := make([]bool, (d.size+cachectl.PageSize-1)/cachectl.PageSize)
+	if err := cachectl.LinuxKernel().Mincore(d.file, 0, set); err != nil {
+		t.Fatal(err)
+	}
+	return set
+}
+
+func countPages(set []bool) (n int64) {
+	for _, yes := range set {
+		if yes {
+			n++
+		}
+	}
+	return n
+}
+
+func newCache(mode cachectl.ReadMode) *cachectl.Cache {
+	return cachectl.New(cachectl.LinuxKernel(), cachectl.Options{ReadMode: mode, VerifyEvery: 1})
+}
+
+func requireCachestat(t testing.TB, d disk) {
+	t.Helper()
+	if _, err := cachectl.LinuxKernel().Cachestat(d.file, 0, cachectl.PageSize); errors.Is(err, cachectl.ErrNoCachestat) {
+		lacking(t, "cachestat: %v", err)
+	}
+}
+
+// heat makes some pages resident by readers of every kind and returns the set.
+func (d disk) heat(t testing.TB, rnd *rand.Rand) []bool {
+	t.Helper()
+	f := d.open(t, vfs.ReadOnly)
+	if err := cachectl.LinuxKernel().Advise(f, 0, 0, cachectl.AdviseRandom); err != nil {
+		t.Fatal(err)
+	}
+	for range 12 {
+		pos := rnd.Int64N(d.size)
+		if _, err := f.ReadAt(make([]byte, 1+rnd.Int64N(200<<10)), pos); err != nil && !errors.Is(err, io.EOF) {
+			t.Fatal(err)
+		}
+	}
+	return d.pages(t)
+}
+
+var bypassModes = []cachectl.ReadMode{cachectl.ModeDirect, cachectl.ModeDontCache, cachectl.ModeDropBehind}
+
+// requireMode ends the test where the kernel lacks the method.
+func requireMode(t testing.TB, d disk, mode cachectl.ReadMode) {
+	t.Helper()
+	l, err := newCache(mode).Probe(d.fs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(l.Best()) != string(mode) {
+		lacking(t, "no %s below %s: %s", mode, d.fs.Root(), l.Rungs[0].Why)
+	}
+}
+
+func TestLinux_ReadBypassLeavesCacheAsItWas(t *testing.T) {
+	for _, mode := range bypassModes {
+		t.Run(string(mode), func(t *testing.T) {
+			d := newDisk(t, diskBytes)
+			requireMode(t, d, mode)
+			c := newCache(mode)
+			pool, err := cachectl.NewPool(4<<20, 4<<20)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer pool.Close()
+			seed := rand.Uint64()
+			t.Logf("seed %d", seed)
+			rnd := rand.New(rand.NewPCG(seed, 0))
+			src := d.source(t)
+			for round := range 6 {
+				d.cold(t, c)
+				before := make([]bool, len(d.pages(t)))
+				if round > 0 { // round 0: nothing resident, the pure 0 % rows of kernel-facts
+					before = d.heat(t, rnd)
+				}
+				chunk := []int64{4 << 20, 1 << 20, 2 << 20, 64 << 10, 777777, 300 << 10}[round]
+				for pos := rnd.Int64N(3) * 4711; pos < d.size; pos += chunk {
+					buf, _ := pool.TryGet()
+					st, err := c.ReadBypass(src, buf, pos, chunk)
+					if err == nil {
+						err = checkPattern(buf.Bytes()[st.Off:][:st.N], pos)
+					}
+					buf.Release()
+					if err != nil || st.LeftPages != 0 || string(st.Method) != string(mode) {
+						t.Fatalf("read %d at %d: %+v, %v", chunk, pos, st, err)
+					}
+				}
+				after := d.pages(t)
+				for i := range after {
+					if before[i] && !after[i] {
+						t.Fatalf("%d byte reads evicted page %d, which was resident", chunk, i)
+					}
+				}
+				if left := countPages(after) - countPages(before); left != 0 {
+					t.Errorf("%d byte reads left %d pages of %d", chunk, left, int64(len(after))-countPages(before))
+				}
+			}
+		})
+	}
+}
+
+func TestLinux_ReadBypassBufferedStays(t *testing.T) {
+	d := newDisk(t, diskBytes)
+	c := newCache(cachectl.ModeBuffered)
+	d.cold(t, c)
+	pool, err := cachectl.NewPool(2<<20, 2<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	buf, _ := pool.TryGet()
+	defer buf.Release()
+	st, err := c.ReadBypass(d.source(t), buf, 0, 2<<20)
+	if err != nil || st.Method != cachectl.MethodBuffered || st.LeftPages < 512 {
+		t.Errorf("a buffered read must show what it leaves: %+v, %v", st, err)
+	}
+}
+
+func TestLinux_Probe(t *testing.T) {
+	d := newDisk(t, 4096)
+	l, err := newCache("").Probe(d.fs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%+v", l)
+	for _, r := range l.Rungs {
+		if !r.Usable {
+			lacking(t, "%s is not usable below %s: %s", r.Method, d.fs.Root(), r.Why)
+		}
+	}
+	if !l.Probed || l.Best() != cachectl.MethodDirect || l.MeasuredAlign == 0 || l.MeasuredAlign > max(cachectl.PageSize, l.Align.Offset) {
+		t.Errorf("ladder %+v", l)
+	}
+	entries, err := d.fs.List(".")
+	if err != nil || len(entries) != 1 {
+		t.Errorf("the probe left something: %v, %v", entries, err)
+	}
+}
+
+func TestLinux_TmpfsIsBufferedOnly(t *testing.T) {
+	dir, err := os.MkdirTemp("/dev/shm", "lagoon-cachectl-")
+	if err != nil {
+		lacking(t, "no tmpfs: %v", err)
+	}
+	defer os.RemoveAll(dir)
+	fs, err := vfs.OS(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := makeFile(t, fs, "a", 1<<20)
+	if _, err := cachectl.LinuxKernel().ReadDontCache(f, make([]byte, 4096), 0); !errors.Is(err, cachectl.ErrMethodUnsupported) ||
+		!errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.EINVAL) {
+		t.Errorf("RWF_DONTCACHE on tmpfs: %v, want EOPNOTSUPP", err)
+	}
+	l, err := newCache("").Probe(fs)
+	if err != nil || l.Best() != cachectl.MethodBuffered {
+		t.Errorf("probe: %+v, %v", l, err)
+	}
+}
+
+// TestLinux_DontNeedWindows: large folios from read-ahead go in aligned windows of WindowBytes. That narrower ranges leave
+// most of them is logged, not demanded: the code only avoids it.
+func TestLinux_DontNeedWindows(t *testing.T) {
+	d := newDisk(t, 16<<20)
+	requireCachestat(t, d)
+	k, c := cachectl.LinuxKernel(), newCache("")
+	left := func(window int64) int64 {
+		d.cold(t, c)
+		f := d.open(t, vfs.ReadOnly)
+		buf := make([]byte, window)
+		for pos := int64(0); pos < d.size; pos += window {
+			if _, err := f.ReadAt(buf, pos); err != nil {
+				t.Fatal(err)
+			}
+			if err := k.Advise(f, pos, window, cachectl.AdviseDontNeed); err != nil {
+				t.Fatal(err)
+			}
+		}
+		r, err := c.Residency(f, 0, d.size)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r.Resident * 100 / r.Pages
+	}
+	t.Logf("64 KiB windows leave %d %%, 1 MiB windows %d %%", left(64<<10), left(1<<20))
+	if got := left(cachectl.WindowBytes); got != 0 {
+		t.Errorf("aligned windows of %d bytes leave %d %%", cachectl.WindowBytes, got)
+	}
+}
+
+func TestLinux_CachestatAgreesWithMincore(t *testing.T) {
+	d := newDisk(t, diskBytes)
+	requireCachestat(t, d)
+	c := newCache("")
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	rnd := rand.New(rand.NewPCG(seed, 0))
+	d.cold(t, c)
+	set := d.heat(t, rnd)
+	if n := countPages(set); n == 0 || n == int64(len(set)) {
+		t.Fatalf("%d of %d pages resident: nothing to compare", n, len(set))
+	}
+	for range 200 {
+		pos := rnd.Int64N(d.size)
+		n := 1 + rnd.Int64N(d.size-pos)
+		first, end := pos/cachectl.PageSize, (pos+n+cachectl.PageSize-1)/cachectl.PageSize
+		want := countPages(set[first:end])
+		r, err := c.Residency(d.file, pos, n)
+		if err != nil || r.Resident != want || r.Pages != end-first || r.Method != "cachestat" {
+			t.Fatalf("residency of %d bytes at %d: %+v, %v; mincore says %d of %d", n, pos, r, err, want, end-first)
+		}
+		all, err := c.Resident(d.file, pos, n)
+		if err != nil || all != (want == end-first) {
+			t.Fatalf("resident: %v, %v", all, err)
+		}
+	}
+}
+
+func TestLinux_DirtyPagesAreNotDropped(t *testing.T) {
+	d := newDisk(t, 4096)
+	requireCachestat(t, d)
+	c := newCache("")
+	const size = 64 << 20
+	w, err := d.fs.Open("a", vfs.ReadWrite)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	data := make([]byte, size)
+	fillPattern(data, 0)
+	if _, err := w.WriteAt(data, 0); err != nil {
+		t.Fatal(err)
+	}
+	r, err := c.Residency(w, 0, size)
+	if err != nil || r.Dirty == 0 || r.Resident != size/cachectl.PageSize {
+		t.Fatalf("after the write: %+v, %v", r, err)
+	}
+	e, err := c.Evict(w, 0, size)
+	if err != nil || e.LeftPages == 0 {
+		t.Errorf("evicting 64 MiB that were written a moment ago: %+v, %v", e, err)
+	}
+	got := make([]byte, size)
+	if _, err := w.ReadAt(got, 0); err != nil || !bytes.Equal(got, data) {
+		t.Fatalf("bytes were lost: %v", err)
+	}
+	if err := w.SyncData(); err != nil {
+		t.Fatal(err)
+	}
+	if e, err := c.Evict(w, 0, size); err != nil || e.LeftPages != 0 || e.DirtyPages != 0 {
+		t.Errorf("after the sync: %+v, %v", e, err)
+	}
+}
+
+func TestLinux_WriteBackCleansEarly(t *testing.T) {
+	d := newDisk(t, 4096)
+	requireCachestat(t, d)
+	c := newCache("")
+	const size = 8 << 20
+	w, err := d.fs.Open("a", vfs.ReadWrite)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	if _, err := w.WriteAt(make([]byte, size), 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.WriteBack(w, 0, size); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := c.Residency(w, 0, size); err != nil || r.Dirty != 0 || r.Resident != size/cachectl.PageSize {
+		t.Errorf("pages must be clean or on their way, and stay resident: %+v, %v", r, err)
+	}
+}
+
+func TestLinux_Warm(t *testing.T) {
+	d := newDisk(t, diskBytes)
+	c := newCache("")
+	d.cold(t, c)
+	pages, err := c.Warm(d.file, 1<<20, diskBytes)
+	if want := (d.size - 1<<20 + cachectl.PageSize - 1) / cachectl.PageSize; err != nil || pages != want {
+		t.Errorf("warmed %d pages, %v; want %d", pages, err, want)
+	}
+	if all, err := c.Resident(d.file, 1<<20, d.size-1<<20); err != nil || !all {
+		t.Errorf("resident: %v, %v", all, err)
+	}
+}
+
+// TestLinux_ConcurrentReaders: several bypass readers and a hot one on the same file; bytes right, hot pages kept.
+func TestLinux_ConcurrentReaders(t *testing.T) {
+	d := newDisk(t, diskBytes)
+	c := newCache("")
+	if _, err := c.Probe(d.fs); err != nil {
+		t.Fatal(err)
+	}
+	d.cold(t, c)
+	const hotFrom, hotBytes = 6 << 20, 3 << 20
+	hot := d.open(t, vfs.ReadOnly)
+	if _, err := hot.ReadAt(make([]byte, hotBytes), hotFrom); err != nil {
+		t.Fatal(err)
+	}
+	pool, err := cachectl.NewPool(4<<20, 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	var wg sync.WaitGroup
+	for id := range 6 {
+		src := d.source(t)
+		if id%2 == 1 {
+			src.Direct = nil
+		}
+		wg.Go(func() {
+			for pos := int64(id) * 1000; pos < d.size; {
+				buf, err := pool.Get(t.Context())
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				st, err := c.ReadBypass(src, buf, pos, 1<<20)
+				if err == nil {
+					err = checkPattern(buf.Bytes()[st.Off:][:st.N], pos)
+				}
+				buf.Release()
+				if err != nil {
+					t.Errorf("reader %d at %d: %v", id, pos, err)
+					return
+				}
+				pos += st.N
+			}
+		})
+	}
+	wg.Wait()
+	if all, err := c.Resident(hot, hotFrom, hotBytes); err != nil || !all {
+		t.Errorf("hot pages were evicted: %v, %v", all, err)
+	}
+}
+
+// TestLinux_ReadErrorSurfaces: a failing device is an error of the read, not a reason for another method.
+func TestLinux_ReadErrorSurfaces(t *testing.T) {
+	d := newDisk(t, 1<<20)
+	bad := errors.New("device on fire")
+	src := d.source(t)
+	inner, err := src.Direct()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		mode    cachectl.ReadMode
+		failing error
+	}{{cachectl.ModeDirect, unix.EIO}, {cachectl.ModeDirect, bad}, {cachectl.ModeDropBehind, unix.EIO}, {cachectl.ModeBuffered, bad}} {
+		cache := newCache(c.mode)
+		src := cachectl.Source{
+			Buffered: failingFile{src.Buffered, c.failing},
+			Direct:   func() (vfs.File, error) { return failingFile{inner, c.failing}, nil },
+			Size:     d.size,
+		}
+		pool, err := cachectl.NewPool(1<<20, 1<<20)
+		if err != nil {
+			t.Fatal(err)
+		}
+		buf, _ := pool.TryGet()
+		st, err := cache.ReadBypass(src, buf, 0, 1<<20)
+		if !errors.Is(err, c.failing) || st != (cachectl.ReadStat{}) || !strings.Contains(err.Error(), "of a at 0") {
+			t.Errorf("%s: %+v, %v; want %v", c.mode, st, err, c.failing)
+		}
+		if l := cache.Ladders(); len(l) != 1 || !l[0].Rungs[0].Usable {
+			t.Errorf("%s: a read error changed the ladder: %+v", c.mode, l)
+		}
+		buf.Release()
+		pool.Close()
+	}
+}
+
+type failingFile struct {
+	vfs.File
+	err error
+}
+
+func (f failingFile) ReadAt([]byte, int64) (int, error) { return 0, f.err }
+
+const seccompEnv = "LAGOON_CACHECTL_SECCOMP"
+
+// TestLinux_SeccompFallsBackToMincore runs itself again under a filter that answers cachestat with EPERM or ENOSYS, as
+// older container runtimes do.
+func TestLinux_SeccompFallsBackToMincore(t *testing.T) {
+	if errno := os.Getenv(seccompEnv); errno != "" {
+		underSeccomp(t, map[string]unix.Errno{"EPERM": unix.EPERM, "ENOSYS": unix.ENOSYS}[errno])
+		return
+	}
+	newDisk(t, 4096)
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, errno := range []string{"EPERM", "ENOSYS"} {
+		cmd := exec.Command(exe, "-test.run=^TestLinux_SeccompFallsBackToMincore$", "-test.v")
+		cmd.Env = append(os.Environ(), seccompEnv+"="+errno)
+		out, err := cmd.CombinedOutput()
+		if err != nil || !bytes.Contains(out, []byte("residency by mincore")) {
+			t.Errorf("%s: %v\n%s", errno, err, out)
+		}
+	}
+}
+
+func underSeccomp(t *testing.T, errno unix.Errno) {
+	filter := []unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0}, // the system call's number
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jt: 0, Jf: 1, K: unix.SYS_CACHESTAT},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(errno)},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
+	}
+	prog := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		t.Fatal(err)
+	}
+	_, _, e := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC,
+		uintptr(unsafe.Pointer(&prog)))
+	if e != 0 {
+		t.Fatalf("seccomp: %v", e)
+	}
+	d := newDisk(t, diskBytes)
+	c := newCache(cachectl.ModeDropBehind)
+	d.cold(t, c)
+	before := d.heat(t, rand.New(rand.NewPCG(1, 1)))
+	r, err := c.Residency(d.file, 0, d.size)
+	if err != nil || r.Method != "mincore" || r.Resident != countPages(before) || r.Resident == 0 {
+		t.Fatalf("residency %+v, %v; %d pages are resident", r, err, countPages(before))
+	}
+	pool, err := cachectl.NewPool(4<<20, 4<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	buf, _ := pool.TryGet()
+	defer buf.Release()
+	st, err := c.ReadBypass(d.source(t), buf, 5000, 4<<20)
+	if err != nil || st.LeftPages != 0 || st.Method != cachectl.MethodDropBehind {
+		t.Fatalf("bypass read: %+v, %v", st, err)
+	}
+	if after := d.pages(t); !slices.Equal(before, after) {
+		t.Fatal("the cache is not as it was")
+	}
+	fmt.Println("residency by mincore")
+}
