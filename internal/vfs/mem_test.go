@@ -150,6 +150,30 @@ func TestCrashTruncate(t *testing.T) {
 	}, shapeOf("a"), "100o 8092.")
 }
 
+// What lay beyond a size that a crash took back reads as zeros when the file grows again.
+func TestCrashBeyondSize(t *testing.T) {
+	outcomes(t, vfs.CrashOptions{}, func(m *vfs.Mem) {
+		f := durable(t, m, "a", 'o', 4096)
+		must(t, f.Truncate(100))
+		must(t, f.SyncData())
+		put(t, m, "a", 'n', 4096, 0)
+	}, func(m *vfs.Mem) string {
+		must(t, put(t, m, "a", 'x', 1, 0).Truncate(4096))
+		return shape(m, "a")
+	}, "1x 99o 3996.")
+	outcomes(t, random, func(m *vfs.Mem) {
+		durable(t, m, "a", 'o', 100)
+		put(t, m, "a", 'n', 4096, 0)
+	}, func(m *vfs.Mem) string {
+		size := len(shape(m, "a"))
+		must(t, put(t, m, "a", 'x', 1, 0).Truncate(8192))
+		if size == len("100o") {
+			return shape(m, "a")
+		}
+		return "grown"
+	}, "1x 99o 8092.", "1x 99n 8092.", "grown")
+}
+
 func TestCrashNames(t *testing.T) {
 	both := func(m *vfs.Mem) string { return "a " + shape(m, "a") + ", b " + shape(m, "b") }
 
@@ -263,6 +287,16 @@ func TestFailedSyncLosesData(t *testing.T) {
 	if want := append(bytes.Repeat([]byte("o"), 4096), make([]byte, 4096)...); !bytes.Equal(buf, want) {
 		t.Error("a direct read sees what never reached the disk")
 	}
+	put(t, fsys, "a", 'p', 1, 0) // a page that is written to again is whole again
+	_, err = direct.ReadAt(buf, 0)
+	must(t, err)
+	if want := append(append([]byte("p"), bytes.Repeat([]byte("n"), 4095)...), make([]byte, 4096)...); !bytes.Equal(buf, want) {
+		t.Error("a direct read does not see what was written after the failed sync")
+	}
+	eio.Nth = 4
+	if err := f.SyncData(); !errors.Is(err, syscall.EIO) {
+		t.Fatalf("sync: %v", err)
+	}
 	const remains = "4096o 4096."
 	if got := shape(m.Crash(vfs.CrashOptions{KeepPercent: 100, Live: true}), "a"); got != remains {
 		t.Errorf("after a crash: %s", got)
@@ -272,7 +306,9 @@ func TestFailedSyncLosesData(t *testing.T) {
 		t.Errorf("after the cache was dropped: %s", got)
 	}
 	put(t, fsys, "a", 'r', 8192, 0)
-	must(t, f.SyncData())
+	if err := f.SyncData(); err != nil || eio.Seen() != 5 {
+		t.Errorf("sync: %v, seen %d", err, eio.Seen())
+	}
 	if got := shape(m.Crash(vfs.CrashOptions{}), "a"); got != "8192r" {
 		t.Errorf("written again and synced: %s", got)
 	}
@@ -310,6 +346,35 @@ func TestKill(t *testing.T) {
 	}
 	if got := shape(next.Crash(vfs.CrashOptions{}), "a"); got != "4096o" {
 		t.Errorf("the power cut after the kill left %s", got)
+	}
+}
+
+// Copies share pages; neither sees what is written to the other.
+func TestCopiesAreApart(t *testing.T) {
+	const blocks = 64
+	for name, copyOf := range map[string]func(m *vfs.Mem) *vfs.Mem{
+		"crash": func(m *vfs.Mem) *vfs.Mem { return m.Crash(vfs.CrashOptions{KeepPercent: 100, Live: true}) },
+		"kill":  (*vfs.Mem).Kill,
+	} {
+		m := vfs.NewMem(1)
+		put(t, m, "a", 'o', blocks*4096, 0)
+		must(t, m.SyncDir("."))
+		first, other := copyOf(m), copyOf(m)
+		for i := range int64(blocks) {
+			put(t, first, "a", 'n', 10, i*4096)
+		}
+		if got, want := shape(other, "a"), fmt.Sprintf("%do", blocks*4096); got != want {
+			t.Errorf("%s: the second copy reads %s", name, got)
+		}
+		if name != "crash" {
+			continue
+		}
+		for i := range int64(blocks) {
+			put(t, m, "a", 'x', 10, i*4096)
+		}
+		if got, want := shape(other, "a"), fmt.Sprintf("%do", blocks*4096); got != want {
+			t.Errorf("%s: with the original written to, the copy reads %s", name, got)
+		}
 	}
 }
 

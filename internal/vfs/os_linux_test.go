@@ -5,7 +5,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -140,20 +143,37 @@ func TestOSPermissions(t *testing.T) {
 	}
 }
 
-// A lock file that somebody removes must not let two owners in by two inodes under one name and pass unnoticed for
-// the second: it gets the lock of the file that has the name now.
+// Owners who remove the lock file when they are done: one that waited on the removed inode must not believe that it
+// holds the lock while another holds the one of the new file.
 func TestOSLockReplaced(t *testing.T) {
 	fsys := newOS(t)
-	first, err := fsys.Lock(".lock")
-	must(t, err)
-	defer first.Close()
-	must(t, fsys.Remove(".lock"))
-	second, err := fsys.Lock(".lock")
-	must(t, err)
-	defer second.Close()
-	if err := lock(fsys, ".lock"); !errors.Is(err, vfs.ErrLocked) {
-		t.Errorf("the lock of the present file is free: %v", err)
+	var holders atomic.Int32
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for got := 0; got < 500; {
+				l, err := fsys.Lock(".lock")
+				if errors.Is(err, vfs.ErrLocked) {
+					runtime.Gosched()
+					continue
+				}
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				got++
+				if n := holders.Add(1); n != 1 {
+					t.Errorf("%d holders", n)
+				}
+				runtime.Gosched()
+				holders.Add(-1)
+				if err := errors.Join(fsys.Remove(".lock"), l.Close()); err != nil {
+					t.Error(err)
+				}
+			}
+		})
 	}
+	wg.Wait()
 }
 
 func TestOSFd(t *testing.T) {
