@@ -7,7 +7,6 @@ import (
 	"hash/crc32"
 	"maps"
 	"slices"
-	"strings"
 )
 
 // A snapshot file holds the whole catalogue of one moment, big-endian:
@@ -53,12 +52,7 @@ func (s *Snapshot) records() []record {
 	for _, group := range slices.Sorted(maps.Keys(s.GroupConfigs)) {
 		out = append(out, groupConfigs{group, s.GroupConfigs[group]})
 	}
-	overrides := slices.SortedFunc(maps.Values(s.Overrides), func(a, b Override) int {
-		if a.Kind != b.Kind {
-			return strings.Compare(a.Kind, b.Kind)
-		}
-		return strings.Compare(a.Name, b.Name)
-	})
+	overrides := slices.SortedFunc(maps.Values(s.Overrides), compareOverrides)
 	for _, o := range overrides {
 		out = append(out, overridePut{o})
 	}

@@ -1,0 +1,198 @@
+package metadata
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// TopicConfig is what a topic's configuration comes to, in typed form. Times in ms, -1 is no limit.
+type TopicConfig struct {
+	SegmentBytes        int32
+	SegmentMs           int64
+	SegmentIndexBytes   int32
+	IndexIntervalBytes  int32
+	RetentionMs         int64
+	RetentionBytes      int64
+	LocalRetentionMs    int64 // -2: as RetentionMs
+	LocalRetentionBytes int64 // -2: as RetentionBytes
+	// Delete and Compact are the elements of cleanup.policy. A topic is deleted from only when Delete is set.
+	Delete, Compact       bool
+	MaxMessageBytes       int32
+	LogAppendTime         bool
+	TimestampBeforeMaxMs  int64
+	TimestampAfterMaxMs   int64
+	FileDeleteDelayMs     int64
+	FlushInterval         time.Duration // 0: lagoon.flush=sync
+	TierPolicy            string        // "": the server's
+	ReaderClass           string        // auto, realtime, lagging
+	CatchupMaxBytesPerSec int64         // 0: no cap
+	minCompactionLagMs    int64
+	maxCompactionLagMs    int64
+}
+
+// Effective resolves every key: the topic's own value, else the server's, else the built-in one. Unknown keys in either
+// map are passed over (an older release may have kept them). A value of the wrong type is an error that wraps
+// ErrInvalidConfig; ranges are not checked again, so that a server may have defaults that topics may not choose.
+func Effective(topic, defaults map[string]string) (TopicConfig, error) {
+	r := resolver{topic: topic, defaults: defaults}
+	c := TopicConfig{
+		SegmentBytes:          r.int32("segment.bytes"),
+		SegmentMs:             r.int64("segment.ms"),
+		SegmentIndexBytes:     r.int32("segment.index.bytes"),
+		IndexIntervalBytes:    r.int32("index.interval.bytes"),
+		RetentionMs:           max(r.int64("retention.ms"), -1),
+		RetentionBytes:        max(r.int64("retention.bytes"), -1),
+		LocalRetentionMs:      r.int64("local.retention.ms"),
+		LocalRetentionBytes:   r.int64("local.retention.bytes"),
+		MaxMessageBytes:       r.int32("max.message.bytes"),
+		LogAppendTime:         r.text("message.timestamp.type") == "LogAppendTime",
+		TimestampBeforeMaxMs:  r.int64("message.timestamp.before.max.ms"),
+		TimestampAfterMaxMs:   r.int64("message.timestamp.after.max.ms"),
+		FileDeleteDelayMs:     r.int64("file.delete.delay.ms"),
+		TierPolicy:            r.text("lagoon.tier.policy"),
+		ReaderClass:           r.text("lagoon.reader.class"),
+		CatchupMaxBytesPerSec: r.int64("lagoon.catchup.max.bytes.per.second"),
+		minCompactionLagMs:    r.int64("min.compaction.lag.ms"),
+		maxCompactionLagMs:    r.int64("max.compaction.lag.ms"),
+	}
+	policy := splitList(r.text("cleanup.policy"))
+	c.Delete, c.Compact = slices.Contains(policy, "delete"), slices.Contains(policy, "compact")
+	if interval := r.int64("lagoon.flush.interval.ms"); r.text("lagoon.flush") == "interval" {
+		c.FlushInterval = time.Duration(interval) * time.Millisecond
+	}
+	return c, r.err
+}
+
+type resolver struct {
+	topic, defaults map[string]string
+	err             error
+}
+
+func (r *resolver) text(name string) string {
+	if v, ok := r.topic[name]; ok {
+		return strings.TrimSpace(v)
+	}
+	if v, ok := r.defaults[name]; ok {
+		return strings.TrimSpace(v)
+	}
+	k, ok := TopicConfigs.Find(name)
+	if !ok {
+		panic("metadata: no topic config " + name)
+	}
+	return k.Default
+}
+
+func (r *resolver) int64(name string) int64 { return r.number(name, 64) }
+func (r *resolver) int32(name string) int32 { return int32(r.number(name, 32)) }
+
+func (r *resolver) number(name string, bits int) int64 {
+	text := r.text(name)
+	n, err := strconv.ParseInt(text, 10, bits)
+	if err != nil && r.err == nil {
+		r.err = fmt.Errorf("%w: %s is %q, not a whole number of %d bits", ErrInvalidConfig, name, clip(text), bits)
+	}
+	return n
+}
+
+// Source says where a value comes from, with DescribeConfigs' numbers.
+type Source int8
+
+// Sources in order of precedence, then that of group configs.
+const (
+	SourceTopic         Source = 1
+	SourceBroker        Source = 2 // dynamic, for this node
+	SourceClusterBroker Source = 3 // dynamic, for all nodes
+	SourceStatic        Source = 4
+	SourceDefault       Source = 5
+	SourceGroup         Source = 8
+)
+
+// Value is one setting of a key at one place.
+type Value struct {
+	Name   string // the key as it is called there
+	Value  string
+	Source Source
+}
+
+// TopicValues lists every place that sets a topic key, the one that counts first; the built-in default is always last.
+// static are the server's defaults by topic key; node is the broker's id.
+func (s *Snapshot) TopicValues(k *ConfigKey, topic, static map[string]string, node string) []Value {
+	var out []Value
+	if v, ok := topic[k.Name]; ok {
+		out = append(out, Value{k.Name, v, SourceTopic})
+	}
+	out = append(out, s.dynamicValues(k.Server, node)...)
+	name := k.Name
+	if k.Server != "" {
+		name = k.Server
+	}
+	if v, ok := static[k.Name]; ok && v != k.Default {
+		out = append(out, Value{name, v, SourceStatic})
+	}
+	return append(out, Value{name, k.Default, SourceDefault})
+}
+
+// BrokerValues is TopicValues for a dynamic broker key.
+func (s *Snapshot) BrokerValues(k *ConfigKey, static map[string]string, node string) []Value {
+	out := s.dynamicValues(k.Name, node)
+	for _, t := range TopicConfigs {
+		if v, ok := static[t.Name]; ok && t.Server == k.Name && v != k.Default {
+			out = append(out, Value{k.Name, v, SourceStatic})
+		}
+	}
+	return append(out, Value{k.Name, k.Default, SourceDefault})
+}
+
+func (s *Snapshot) dynamicValues(brokerKey, node string) (out []Value) {
+	if brokerKey == "" {
+		return nil
+	}
+	if v, ok := s.BrokerConfigs[node][brokerKey]; ok && node != "" {
+		out = append(out, Value{brokerKey, v, SourceBroker})
+	}
+	if v, ok := s.BrokerConfigs[""][brokerKey]; ok {
+		out = append(out, Value{brokerKey, v, SourceClusterBroker})
+	}
+	return out
+}
+
+// TopicDefaults is the server's view of topic keys: static, with the dynamic broker configs laid over it.
+// The map is the caller's.
+func (s *Snapshot) TopicDefaults(static map[string]string, node string) map[string]string {
+	out := cloneConfigs(static)
+	for _, k := range TopicConfigs {
+		if v := s.dynamicValues(k.Server, node); len(v) > 0 {
+			out[k.Name] = v[0].Value
+		}
+	}
+	return out
+}
+
+// EffectiveOverrides is every throttle rule in force: those set at the admin API and those that group configs make. For a
+// group that has both, the former counts.
+func (s *Snapshot) EffectiveOverrides() []Override {
+	all := maps.Clone(s.Overrides)
+	for group, configs := range s.GroupConfigs {
+		key := OverrideKey{"group", group}
+		o := Override{Kind: key.Kind, Name: group, Reason: "group config"}
+		o.BytesPerSecond, _ = strconv.ParseInt(strings.TrimSpace(configs["lagoon.catchup.max.bytes.per.second"]), 10, 64)
+		o.Weight, _ = strconv.ParseFloat(strings.TrimSpace(configs["lagoon.catchup.weight"]), 64)
+		if _, ok := all[key]; !ok && (o.BytesPerSecond > 0 || o.Weight > 0) {
+			all[key] = o
+		}
+	}
+	return slices.SortedFunc(maps.Values(all), compareOverrides)
+}
+
+func compareOverrides(a, b Override) int {
+	if a.Kind != b.Kind {
+		return strings.Compare(a.Kind, b.Kind)
+	}
+	return strings.Compare(a.Name, b.Name)
+}
+
+func sortedNames(configs map[string]string) []string { return slices.Sorted(maps.Keys(configs)) }
