@@ -1,0 +1,460 @@
+package admin
+
+import (
+	"cmp"
+	_ "embed"
+	"math"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+)
+
+//go:embed openapi.json
+var openAPI []byte
+
+// table lists the whole API; openapi.json describes the same operations.
+func (s *Server) table() []route {
+	metrics, detailed := s.metricsHandlers()
+	raw := func(path string, h http.HandlerFunc, query ...string) route {
+		return route{method: http.MethodGet, pattern: segments(path), raw: h, query: query}
+	}
+	public := func(r route) route { r.public = true; return r }
+	write := func(method, path string, h func(*call) (any, error)) route {
+		return route{method: method, pattern: segments(path), handle: h, mutates: true}
+	}
+	slow := func(r route) route { r.slow = true; return r }
+	explain := write(http.MethodPost, "/api/v1/explain/fetch", s.explain)
+	explain.mutates = false
+	return []route{
+		get("/", s.index),
+		raw("/openapi.json", serveOpenAPI),
+		public(raw("/livez", s.livez, "verbose")),
+		public(raw("/-/healthy", s.livez, "verbose")),
+		public(raw("/readyz", s.readyz, "verbose", "exclude")),
+		public(raw("/-/ready", s.readyz, "verbose", "exclude")),
+		raw("/metrics", metrics),
+		raw("/metrics/detailed", detailed),
+		get("/api/v1/status", s.status),
+		get("/api/v1/topics", s.topics, "limit"),
+		get("/api/v1/topics/{topic}", s.topic),
+		get("/api/v1/topics/{topic}/partitions/{partition}", s.partition),
+		get("/api/v1/topics/{topic}/partitions/{partition}/segments", s.segments),
+		get("/api/v1/cache", s.cache, "topic", "partition", "cells"),
+		slow(write(http.MethodPost, "/api/v1/cache/evict", s.evict)),
+		slow(write(http.MethodPost, "/api/v1/cache/warm", s.warm)),
+		get("/api/v1/readers", s.readers, "class", "topic", "group", "sort", "limit"),
+		get("/api/v1/tiers", s.tiers),
+		get("/api/v1/tiers/{tier}", s.tier),
+		get("/api/v1/throttle", s.throttle),
+		write(http.MethodPut, "/api/v1/throttle/overrides/{kind}/{name}", s.putOverride),
+		write(http.MethodDelete, "/api/v1/throttle/overrides/{kind}/{name}", s.deleteOverride),
+		get("/api/v1/migrations", s.migrations),
+		get("/api/v1/migrations/{id}", s.migration),
+		explain,
+		get("/api/v1/config", s.config),
+	}
+}
+
+func serveOpenAPI(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = w.Write(openAPI) // the caller went away: nobody is left to tell
+}
+
+func (s *Server) index(*call) (any, error) {
+	paths := []string{}
+	for _, rt := range s.routes {
+		if rt.method == http.MethodGet && !strings.Contains(rt.path(), "{") && rt.path() != "/" {
+			paths = append(paths, rt.path())
+		}
+	}
+	return map[string]any{"name": "lagoon", "paths": paths}, nil
+}
+
+func (s *Server) status(c *call) (any, error) {
+	st, err := s.opt.Backend.Status(c)
+	st.Checks = s.opt.Backend.Checks(c)
+	return st, err
+}
+
+// TopicList answers GET /api/v1/topics.
+type TopicList struct {
+	Now    time.Time `json:"now"`
+	Total  int       `json:"total"`
+	Topics []Topic   `json:"topics"`
+}
+
+const maxList = 10000
+
+func (s *Server) topics(c *call) (any, error) {
+	limit, err := c.integer("limit", maxList, 1, maxList)
+	if err != nil {
+		return nil, err
+	}
+	list, err := s.opt.Backend.Topics(c)
+	return TopicList{c.now, len(list), some(list, limit)}, err
+}
+
+// some cuts a list and makes nil an empty one, so that JSON has [] and not null.
+func some[T any](list []T, limit int) []T {
+	if list == nil {
+		return []T{}
+	}
+	return list[:min(len(list), limit)]
+}
+
+func (s *Server) findTopic(c *call) (Topic, error) {
+	list, err := s.opt.Backend.Topics(c)
+	if err != nil {
+		return Topic{}, err
+	}
+	names := make([]string, len(list))
+	for i, t := range list {
+		if t.Name == c.params["topic"] {
+			return t, nil
+		}
+		names[i] = t.Name
+	}
+	return Topic{}, &NotFoundError{What: "topic", Name: c.params["topic"], Known: names}
+}
+
+func (s *Server) topic(c *call) (any, error) { return s.findTopic(c) }
+
+func (s *Server) findPartition(c *call) (Partition, error) {
+	n, err := partitionNumber(c.params["partition"])
+	if err != nil {
+		return Partition{}, err
+	}
+	t, err := s.findTopic(c)
+	if err != nil {
+		return Partition{}, err
+	}
+	for _, p := range t.Partitions {
+		if p.Partition == n {
+			return p, nil
+		}
+	}
+	return Partition{}, &NotFoundError{What: "partition", Name: t.Name + "/" + c.params["partition"]}
+}
+
+func (s *Server) partition(c *call) (any, error) { return s.findPartition(c) }
+
+// SegmentList answers GET …/segments.
+type SegmentList struct {
+	Now      time.Time `json:"now"`
+	Total    int       `json:"total"`
+	Segments []Segment `json:"segments"`
+}
+
+func (s *Server) segments(c *call) (any, error) {
+	p, err := s.findPartition(c)
+	if err != nil {
+		return nil, err
+	}
+	list, err := s.opt.Backend.Segments(c, c.params["topic"], p.Partition)
+	return SegmentList{c.now, len(list), some(list, len(list))}, err
+}
+
+func (s *Server) cache(c *call) (any, error) {
+	q := CacheQuery{Topic: c.query.Get("topic"), Partition: -1}
+	var err error
+	if text := c.query.Get("partition"); text != "" {
+		if q.Topic == "" {
+			return nil, &InvalidError{Detail: "partition needs topic"}
+		}
+		if q.Partition, err = partitionNumber(text); err != nil {
+			return nil, err
+		}
+	}
+	if q.Cells, err = c.integer("cells", 512, 1, 4096); err != nil {
+		return nil, err
+	}
+	answer, err := s.opt.Backend.Cache(c, q)
+	answer.Rows = some(answer.Rows, len(answer.Rows))
+	return answer, err
+}
+
+// ReaderList answers GET /api/v1/readers.
+type ReaderList struct {
+	Now     time.Time `json:"now"`
+	Total   int       `json:"total"` // before limit
+	Readers []Reader  `json:"readers"`
+}
+
+var classes = []string{"realtime", "catching_up", "lagging", "stalled", "stopped"}
+
+// readerOrder are the sort keys; each puts small before large, a "-" in front turns it round.
+var readerOrder = map[string]func(a, b Reader) int{
+	"lag_bytes":   func(a, b Reader) int { return cmp.Compare(a.LagBytes, b.LagBytes) },
+	"lag_records": func(a, b Reader) int { return cmp.Compare(a.LagRecords, b.LagRecords) },
+	"lag_seconds": func(a, b Reader) int { return cmp.Compare(a.LagSeconds, b.LagSeconds) },
+	"cold_bytes":  func(a, b Reader) int { return cmp.Compare(a.ColdBytes, b.ColdBytes) },
+	"rate":        func(a, b Reader) int { return cmp.Compare(a.RateBytes, b.RateBytes) },
+	"group":       func(a, b Reader) int { return cmp.Compare(a.Group+"\x00"+a.ClientID, b.Group+"\x00"+b.ClientID) },
+	"topic": func(a, b Reader) int {
+		return cmp.Or(cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.Partition, b.Partition), cmp.Compare(a.ID, b.ID))
+	},
+}
+
+func (s *Server) readers(c *call) (any, error) {
+	limit, err := c.integer("limit", 1000, 1, maxList)
+	if err != nil {
+		return nil, err
+	}
+	var wanted []string
+	if text := c.query.Get("class"); text != "" {
+		for class := range strings.SplitSeq(text, ",") {
+			if !slices.Contains(classes, class) {
+				return nil, &InvalidError{Detail: "class " + quote(class) + " is not one of " + strings.Join(classes, ", ")}
+			}
+			wanted = append(wanted, class)
+		}
+	}
+	key, descending := strings.CutPrefix(cmp.Or(c.query.Get("sort"), "-lag_bytes"), "-")
+	order := readerOrder[key]
+	if order == nil {
+		return nil, &InvalidError{Detail: "sort " + quote(key) + " is not one of lag_bytes, lag_records, lag_seconds, cold_bytes, rate, group, topic"}
+	}
+	list, err := s.opt.Backend.Readers(c)
+	if err != nil {
+		return nil, err
+	}
+	list = slices.DeleteFunc(list, func(r Reader) bool {
+		return wanted != nil && !slices.Contains(wanted, r.Class) ||
+			c.query.Has("topic") && r.Topic != c.query.Get("topic") ||
+			c.query.Has("group") && r.Group != c.query.Get("group")
+	})
+	slices.SortStableFunc(list, func(a, b Reader) int {
+		if descending {
+			a, b = b, a
+		}
+		return order(a, b)
+	})
+	return ReaderList{c.now, len(list), some(list, limit)}, nil
+}
+
+// TierList answers GET /api/v1/tiers.
+type TierList struct {
+	Now   time.Time `json:"now"`
+	Total int       `json:"total"`
+	Tiers []Tier    `json:"tiers"`
+}
+
+func (s *Server) tiers(c *call) (any, error) {
+	list, err := s.opt.Backend.Tiers(c)
+	return TierList{c.now, len(list), some(list, len(list))}, err
+}
+
+func (s *Server) tier(c *call) (any, error) {
+	list, err := s.opt.Backend.Tiers(c)
+	if err != nil {
+		return nil, err
+	}
+	e := &NotFoundError{What: "tier", Name: c.params["tier"]}
+	for _, t := range list {
+		if t.Name == e.Name {
+			return t, nil
+		}
+		e.Known = append(e.Known, t.Name)
+	}
+	return nil, e
+}
+
+func (s *Server) throttle(c *call) (any, error) {
+	t, err := s.opt.Backend.Throttle(c)
+	t.Devices, t.Flows = some(t.Devices, len(t.Devices)), some(t.Flows, len(t.Flows))
+	t.Overrides = some(t.Overrides, len(t.Overrides))
+	return t, err
+}
+
+// OverrideBody is the body of PUT /api/v1/throttle/overrides/{kind}/{name}.
+type OverrideBody struct {
+	BytesPerSecond int64   `json:"bytes_per_second"`
+	Weight         float64 `json:"weight"`
+	TTLSeconds     float64 `json:"ttl_seconds"` // 0: for ever
+	Reason         string  `json:"reason"`
+	DryRun         bool    `json:"dry_run"`
+}
+
+// OverrideResult answers PUT and DELETE of an override.
+type OverrideResult struct {
+	Applied     bool     `json:"applied"`
+	WouldChange []string `json:"would_change"`
+	Override    Override `json:"override"`
+}
+
+func (r OverrideResult) auditAttrs() []any {
+	return []any{"applied", r.Applied, "kind", string(r.Override.Kind), "name", r.Override.Name,
+		"bytes_per_second", r.Override.BytesPerSecond, "weight", r.Override.Weight, "reason", r.Override.Reason}
+}
+
+const (
+	minOverrideRate = 1 << 10                   // below it a 1 MiB chunk would wait for a quarter of an hour
+	maxTTL          = 10 * 365 * 24 * time.Hour // far enough, and far from overflow
+)
+
+func (s *Server) putOverride(c *call) (any, error) {
+	o, err := c.override()
+	if err != nil {
+		return nil, err
+	}
+	var b OverrideBody
+	if err := c.body(&b); err != nil {
+		return nil, err
+	}
+	switch {
+	case b.BytesPerSecond < 0 || b.BytesPerSecond > 0 && b.BytesPerSecond < minOverrideRate:
+		return nil, &InvalidError{Detail: "bytes_per_second must be 0 (no cap) or at least 1024"}
+	case math.IsNaN(b.Weight) || b.Weight != 0 && (b.Weight < 0.01 || b.Weight > 100):
+		return nil, &InvalidError{Detail: "weight must be from 0.01 to 100; 1 is the standard"}
+	case b.BytesPerSecond == 0 && b.Weight == 0:
+		return nil, &InvalidError{Detail: "give bytes_per_second, weight, or both"}
+	case math.IsNaN(b.TTLSeconds) || b.TTLSeconds < 0 || b.TTLSeconds > maxTTL.Seconds():
+		return nil, &InvalidError{Detail: "ttl_seconds must be from 0 (for ever) to ten years"}
+	case len(b.Reason) > 500:
+		return nil, &InvalidError{Detail: "reason is longer than 500 bytes"}
+	}
+	o.BytesPerSecond, o.Weight, o.Reason, o.SetAt = b.BytesPerSecond, b.Weight, b.Reason, c.now
+	if b.TTLSeconds > 0 {
+		o.Expires = c.now.Add(time.Duration(b.TTLSeconds * float64(time.Second)))
+	}
+	if b.DryRun {
+		return OverrideResult{WouldChange: []string{"set " + string(o.Kind) + "/" + o.Name}, Override: o}, nil
+	}
+	return OverrideResult{Applied: true, WouldChange: []string{}, Override: o}, s.opt.Backend.SetOverride(c, o)
+}
+
+func (s *Server) deleteOverride(c *call) (any, error) {
+	o, err := c.override()
+	if err != nil {
+		return nil, err
+	}
+	return OverrideResult{Applied: true, WouldChange: []string{}, Override: o}, s.opt.Backend.DeleteOverride(c, o.Kind, o.Name)
+}
+
+// override reads kind and name from the path. Groups and clients are named by other people: anything printable is fine.
+func (c *call) override() (Override, error) {
+	o := Override{Kind: OverrideKind(c.params["kind"]), Name: c.params["name"]}
+	if !slices.Contains([]OverrideKind{OverrideGroup, OverrideClient, OverrideTopic}, o.Kind) {
+		return o, &InvalidError{Detail: quote(string(o.Kind)) + " is not a kind of override: use group, client or topic"}
+	}
+	if len(o.Name) > 255 || !utf8.ValidString(o.Name) || strings.ContainsFunc(o.Name, unicode.IsControl) {
+		return o, &InvalidError{Detail: "the name must be printable and at most 255 bytes"}
+	}
+	return o, nil
+}
+
+func (s *Server) migrations(c *call) (any, error) {
+	m, err := s.opt.Backend.Migrations(c)
+	m.Migrations = some(m.Migrations, len(m.Migrations))
+	return m, err
+}
+
+func (s *Server) migration(c *call) (any, error) {
+	m, err := s.opt.Backend.Migrations(c)
+	if err != nil {
+		return nil, err
+	}
+	for _, one := range m.Migrations {
+		if one.ID == c.params["id"] {
+			return one, nil
+		}
+	}
+	return nil, &NotFoundError{What: "migration", Name: c.params["id"]}
+}
+
+func (s *Server) explain(c *call) (any, error) {
+	var q ExplainQuery
+	if err := c.body(&q); err != nil {
+		return nil, err
+	}
+	switch {
+	case q.Topic == "" || len(q.Topic) > 249:
+		return nil, &InvalidError{Detail: "topic is missing or too long"}
+	case q.Partition < 0:
+		return nil, &InvalidError{Detail: "partition is negative"}
+	case q.Offset < 0:
+		return nil, &InvalidError{Detail: "offset is negative"}
+	case q.MaxBytes < 0 || q.MaxBytes > 1<<30:
+		return nil, &InvalidError{Detail: "max_bytes must be from 0 (1 MiB) to 1 GiB"}
+	case len(q.Client) > 255 || len(q.Group) > 255:
+		return nil, &InvalidError{Detail: "client and group are at most 255 bytes"}
+	}
+	if q.MaxBytes == 0 {
+		q.MaxBytes = 1 << 20
+	}
+	return s.opt.Backend.ExplainFetch(c, q)
+}
+
+// ActionBody is the body of POST /api/v1/cache/evict and warm.
+type ActionBody struct {
+	Topic       string  `json:"topic"`
+	Partition   int32   `json:"partition"`
+	From        *int64  `json:"from"`         // default: the log start
+	To          *int64  `json:"to"`           // default: the log end
+	LastSeconds float64 `json:"last_seconds"` // instead of from
+	DryRun      *bool   `json:"dry_run"`      // default: true
+	Reason      string  `json:"reason"`
+}
+
+func (r CacheActionResult) auditAttrs() []any {
+	return []any{"applied", r.Applied, "segments", r.Segments, "bytes", r.Bytes}
+}
+
+func (c *call) action() (CacheAction, error) {
+	b := ActionBody{Partition: -1}
+	if err := c.body(&b); err != nil {
+		return CacheAction{}, err
+	}
+	a := CacheAction{Topic: b.Topic, Partition: b.Partition, From: -1, To: -1, LastSeconds: b.LastSeconds, DryRun: true, Reason: b.Reason}
+	if b.From != nil {
+		a.From = *b.From
+	}
+	if b.To != nil {
+		a.To = *b.To
+	}
+	if b.DryRun != nil {
+		a.DryRun = *b.DryRun
+	}
+	switch {
+	case a.Topic == "" || len(a.Topic) > 249:
+		return a, &InvalidError{Detail: "topic is missing or too long"}
+	case a.Partition < 0:
+		return a, &InvalidError{Detail: "partition is missing or negative"}
+	case a.From < -1 || a.To < -1 || a.To >= 0 && a.From > a.To:
+		return a, &InvalidError{Detail: "from and to must be offsets, from not above to"}
+	case math.IsNaN(a.LastSeconds) || a.LastSeconds < 0 || a.LastSeconds > maxTTL.Seconds() || a.LastSeconds > 0 && a.From >= 0:
+		return a, &InvalidError{Detail: "last_seconds must be positive and goes without from"}
+	case len(a.Reason) > 500:
+		return a, &InvalidError{Detail: "reason is longer than 500 bytes"}
+	}
+	return a, nil
+}
+
+func (s *Server) evict(c *call) (any, error) {
+	a, err := c.action()
+	if err != nil {
+		return nil, err
+	}
+	r, err := s.opt.Backend.Evict(c, a)
+	r.WouldChange = some(r.WouldChange, len(r.WouldChange))
+	return r, err
+}
+
+func (s *Server) warm(c *call) (any, error) {
+	a, err := c.action()
+	if err != nil {
+		return nil, err
+	}
+	r, err := s.opt.Backend.Warm(c, a)
+	r.WouldChange = some(r.WouldChange, len(r.WouldChange))
+	return r, err
+}
+
+func (s *Server) config(c *call) (any, error) {
+	cfg, err := s.opt.Backend.Config(c)
+	cfg.Values = some(cfg.Values, len(cfg.Values))
+	return cfg, err
+}

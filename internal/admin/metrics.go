@@ -1,0 +1,323 @@
+package admin
+
+import (
+	"cmp"
+	"context"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// scrapeTimeout bounds one scrape's questions to the backend; Prometheus gives up after 10 s by default.
+const scrapeTimeout = 8 * time.Second
+
+// maxReaderSeries bounds the readers in /metrics/detailed: those furthest behind are kept.
+const maxReaderSeries = 1000
+
+// metricsHandlers makes the two scrape endpoints: a bounded number of series per topic and tier, and the long one with partitions
+// and readers. Both are computed from the backend's snapshots at scrape time.
+func (s *Server) metricsHandlers() (metrics, detailed http.HandlerFunc) {
+	exporter := slices.Contains(s.opt.Compat, "exporter")
+	jmx := slices.Contains(s.opt.Compat, "jmx")
+	handler := func(collect func(*scrape)) http.HandlerFunc {
+		reg := prometheus.NewRegistry()
+		reg.MustRegister(&collector{s.opt.Backend, collect})
+		gatherers := prometheus.Gatherers{reg}
+		if s.opt.Gatherer != nil {
+			gatherers = append(gatherers, s.opt.Gatherer)
+		}
+		return promhttp.HandlerFor(gatherers, promhttp.HandlerOpts{
+			ErrorHandling: promhttp.ContinueOnError, MaxRequestsInFlight: 4, Timeout: callTimeout, EnableOpenMetrics: true,
+			ErrorLog: scrapeLog{s},
+		}).ServeHTTP
+	}
+	metrics = handler(func(m *scrape) {
+		m.process()
+		m.tiers()
+		m.topics()
+		m.throttle()
+		m.migrations()
+		if exporter {
+			m.exporter()
+		}
+		if jmx {
+			m.jmx()
+		}
+	})
+	detailed = handler(func(m *scrape) {
+		m.partitions()
+		m.readers()
+	})
+	return metrics, detailed
+}
+
+type scrapeLog struct{ s *Server }
+
+func (l scrapeLog) Println(v ...any) { l.s.opt.Log.Warn("metrics scrape had faults", "faults", v) }
+
+// collector asks the backend at every scrape. It is unchecked (describes nothing), because what it has depends on the answers.
+type collector struct {
+	backend Backend
+	collect func(*scrape)
+}
+
+func (*collector) Describe(chan<- *prometheus.Desc) {}
+
+func (c *collector) Collect(out chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(context.Background(), scrapeTimeout)
+	defer cancel()
+	m := &scrape{ctx: ctx, backend: c.backend, out: out}
+	if list, err := c.backend.Topics(ctx); err == nil { // while starting there are none
+		m.list = list
+	}
+	c.collect(m)
+}
+
+// scrape is one answer in the making.
+type scrape struct {
+	ctx     context.Context
+	backend Backend
+	out     chan<- prometheus.Metric
+	list    []Topic
+}
+
+// put emits one sample; labels are name, value pairs.
+func (m *scrape) put(kind prometheus.ValueType, name, help string, value float64, labels ...string) {
+	var names, values []string
+	for i := 0; i+1 < len(labels); i += 2 {
+		names, values = append(names, labels[i]), append(values, strings.ToValidUTF8(labels[i+1], "?"))
+	}
+	m.out <- prometheus.MustNewConstMetric(prometheus.NewDesc(name, help, names, nil), kind, value, values...)
+}
+
+func (m *scrape) gauge(name, help string, value float64, labels ...string) {
+	m.put(prometheus.GaugeValue, name, help, value, labels...)
+}
+
+func (m *scrape) counter(name, help string, value float64, labels ...string) {
+	m.put(prometheus.CounterValue, name, help, value, labels...)
+}
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func (m *scrape) process() {
+	for _, c := range m.backend.Checks(m.ctx) {
+		m.gauge("lagoon_check_ok", "1 when the readiness check passes.", truth(c.OK), "check", c.Name)
+		if c.Progress != nil {
+			m.gauge("lagoon_check_progress_done", "Progress of long work, in its own unit.", float64(c.Progress.Done), "check", c.Name)
+			m.gauge("lagoon_check_progress_total", "What the long work comes to; 0 while unknown.", float64(c.Progress.Total), "check", c.Name)
+		}
+	}
+	st, err := m.backend.Status(m.ctx)
+	if err != nil {
+		return
+	}
+	m.gauge("lagoon_build_info", "Version of the daemon.", 1, "version", st.Version, "commit", st.Commit, "go_version", st.GoVersion)
+	m.gauge("lagoon_start_time_seconds", "Unix time of the start.", float64(st.StartedAt.UnixMilli())/1000)
+	m.gauge("lagoon_config_info", "Digest of the effective configuration.", 1, "digest", st.ConfigDigest)
+	m.gauge("lagoon_chunk_pool_total_bytes", "Memory for cold reads.", float64(st.Pool.TotalBytes))
+	m.gauge("lagoon_chunk_pool_used_bytes", "Memory for cold reads in use.", float64(st.Pool.UsedBytes))
+	for tier, mode := range st.Kernel.ReadModes {
+		m.gauge("lagoon_tier_read_mode_info", "Method of bypass reads in use.", 1, "tier", tier, "mode", mode)
+	}
+	m.readerCounts()
+}
+
+func (m *scrape) readerCounts() {
+	list, err := m.backend.Readers(m.ctx)
+	if err != nil {
+		return
+	}
+	count := map[[2]string]int{}
+	for _, r := range list {
+		count[[2]string{r.Topic, r.Class}]++
+	}
+	for k, n := range count {
+		m.gauge("lagoon_readers", "Readers by state.", float64(n), "topic", k[0], "class", k[1])
+	}
+}
+
+func (m *scrape) tiers() {
+	list, err := m.backend.Tiers(m.ctx)
+	if err != nil {
+		return
+	}
+	for _, t := range list {
+		m.gauge("lagoon_tier_up", "1 unless the tier is fenced or missing.", truth(t.State == "ok" || t.State == "full"), "tier", t.Name)
+		m.gauge("lagoon_tier_capacity_bytes", "Size of the tier's file system.", float64(t.CapacityBytes), "tier", t.Name)
+		m.gauge("lagoon_tier_free_bytes", "Free space of the tier's file system.", float64(t.FreeBytes), "tier", t.Name)
+		m.gauge("lagoon_tier_used_bytes", "Bytes of Lagoon's files.", float64(t.UsedBytes), "tier", t.Name)
+		m.gauge("lagoon_tier_segments", "Segments.", float64(t.Segments), "tier", t.Name)
+		m.gauge("lagoon_tier_watermark_ratio", "Fill level at which segments start and stop moving.", t.HighWatermark, "tier", t.Name, "level", "high")
+		m.gauge("lagoon_tier_watermark_ratio", "Fill level at which segments start and stop moving.", t.LowWatermark, "tier", t.Name, "level", "low")
+		m.counter("lagoon_tier_cold_read_bytes_total", "Bytes that bypass reads took from the device.", float64(t.ReadBytesTotal), "tier", t.Name)
+		m.gauge("lagoon_throttle_queue_readers", "Cold reads waiting for their turn.", float64(t.QueuedReads), "tier", t.Name)
+	}
+}
+
+func (m *scrape) topics() {
+	for _, t := range m.list {
+		tiers := map[string]int64{}
+		for _, p := range t.Partitions {
+			for tier, n := range p.TierBytes {
+				tiers[tier] += n
+			}
+		}
+		for tier, n := range tiers {
+			m.gauge("lagoon_topic_bytes", "Bytes of log.", float64(n), "topic", t.Name, "tier", tier)
+		}
+		m.gauge("lagoon_cache_resident_bytes", "Bytes of log in the page cache, of the last sample.", float64(t.ResidentBytes), "topic", t.Name)
+	}
+}
+
+func (m *scrape) throttle() {
+	t, err := m.backend.Throttle(m.ctx)
+	if err != nil {
+		return
+	}
+	const help = "Limits in force; series without a limit are left out."
+	if t.TotalBytes > 0 {
+		m.gauge("lagoon_throttle_limit_bytes_per_second", help, float64(t.TotalBytes), "scope", "total", "name", "")
+	}
+	for _, d := range t.Devices {
+		if d.LimitBytes > 0 {
+			m.gauge("lagoon_throttle_limit_bytes_per_second", help, float64(d.LimitBytes), "scope", "tier", "name", d.Tier)
+			m.gauge("lagoon_throttle_tokens_bytes", "Budget left.", float64(d.TokensBytes), "tier", d.Tier)
+		}
+		m.counter("lagoon_throttle_granted_bytes_total", "Cold bytes granted.", float64(d.GrantedBytes), "tier", d.Tier)
+	}
+	for _, o := range t.Overrides {
+		if o.BytesPerSecond > 0 {
+			m.gauge("lagoon_throttle_limit_bytes_per_second", help, float64(o.BytesPerSecond), "scope", string(o.Kind), "name", o.Name)
+		}
+	}
+}
+
+func (m *scrape) migrations() {
+	list, err := m.backend.Migrations(m.ctx)
+	if err != nil {
+		return
+	}
+	count := map[[3]string]int{}
+	for _, g := range list.Migrations {
+		count[[3]string{g.From, g.To, g.State}]++
+	}
+	for k, n := range count {
+		m.gauge("lagoon_migrations", "Migrations known, by state.", float64(n), "from", k[0], "to", k[1], "state", k[2])
+	}
+	m.gauge("lagoon_migration_backlog_bytes", "Bytes waiting to move.", float64(list.BacklogBytes))
+	m.counter("lagoon_migration_bytes_total", "Bytes moved.", float64(list.MovedBytes))
+	m.counter("lagoon_migration_failures_total", "Migrations that failed.", float64(list.Failed))
+}
+
+// eachPartition visits all partitions with their labels.
+func (m *scrape) eachPartition(fn func(t Topic, p Partition, labels []string)) {
+	for _, t := range m.list {
+		for _, p := range t.Partitions {
+			fn(t, p, []string{"topic", t.Name, "partition", strconv.Itoa(int(p.Partition))})
+		}
+	}
+}
+
+func (m *scrape) partitions() {
+	m.eachPartition(func(_ Topic, p Partition, l []string) {
+		m.gauge("lagoon_partition_start_offset", "First offset.", float64(p.StartOffset), l...)
+		m.gauge("lagoon_partition_end_offset", "Next offset to be assigned.", float64(p.EndOffset), l...)
+		m.gauge("lagoon_partition_high_watermark", "First offset that consumers do not see.", float64(p.HighWatermark), l...)
+		m.gauge("lagoon_partition_bytes", "Bytes of log.", float64(p.Bytes), l...)
+		m.gauge("lagoon_partition_resident_bytes", "Bytes in the page cache, of the last sample.", float64(p.ResidentBytes), l...)
+		m.gauge("lagoon_partition_hot_window_bytes", "Bytes at the end that are to stay in the page cache.", float64(p.HotWindowBytes), l...)
+		m.gauge("lagoon_partition_segments", "Segments.", float64(p.Segments), l...)
+	})
+}
+
+func (m *scrape) readers() {
+	list, err := m.backend.Readers(m.ctx)
+	if err != nil {
+		return
+	}
+	slices.SortStableFunc(list, func(a, b Reader) int { return cmp.Compare(b.LagBytes, a.LagBytes) })
+	seen := map[[4]string]bool{}
+	left := 0
+	for _, r := range list {
+		// One series per name: of two cursors with the same names the one further behind came first.
+		key := [4]string{r.Group, r.ClientID, r.Topic, strconv.Itoa(int(r.Partition))}
+		if seen[key] {
+			continue
+		}
+		if len(seen) == maxReaderSeries {
+			left++
+			continue
+		}
+		seen[key] = true
+		l := []string{"group", key[0], "client_id", key[1], "topic", key[2], "partition", key[3]}
+		m.gauge("lagoon_reader_lag_records", "Records behind the end.", float64(r.LagRecords), l...)
+		m.gauge("lagoon_reader_lag_bytes", "Bytes behind the end.", float64(r.LagBytes), l...)
+		m.gauge("lagoon_reader_lag_seconds", "Age of the next record to read.", r.LagSeconds, l...)
+		if r.ETASeconds >= 0 {
+			m.gauge("lagoon_reader_eta_seconds", "Time until the reader has caught up.", r.ETASeconds, l...)
+		}
+		m.gauge("lagoon_reader_rate_bytes_per_second", "Bytes served per second.", r.RateBytes, l...)
+		m.gauge("lagoon_reader_throttle_wait_ratio", "Share of the last minute spent waiting for budget.", r.Throttle.WaitRatio, l...)
+	}
+	m.gauge("lagoon_metrics_dropped_readers", "Readers left out because there are too many.", float64(left))
+}
+
+// exporter serves kafka_exporter's names. This is a single-node broker: leader, replica and ISR are this node.
+func (m *scrape) exporter() {
+	m.gauge("kafka_brokers", "Number of Brokers in the Kafka Cluster.", 1)
+	for _, t := range m.list {
+		m.gauge("kafka_topic_partitions", "Number of partitions for this Topic", float64(len(t.Partitions)), "topic", t.Name)
+	}
+	node := 0.0
+	if st, err := m.backend.Status(m.ctx); err == nil {
+		node = float64(st.NodeID)
+	}
+	m.eachPartition(func(_ Topic, p Partition, l []string) {
+		m.gauge("kafka_topic_partition_current_offset", "Current Offset of a Broker at Topic/Partition", float64(p.HighWatermark), l...)
+		m.gauge("kafka_topic_partition_oldest_offset", "Oldest Offset of a Broker at Topic/Partition", float64(p.StartOffset), l...)
+		m.gauge("kafka_topic_partition_in_sync_replica", "Number of In-Sync Replicas for this Topic/Partition", truth(p.Error == ""), l...)
+		m.gauge("kafka_topic_partition_leader", "Leader Broker ID of this Topic/Partition", node, l...)
+		m.gauge("kafka_topic_partition_leader_is_preferred", "1 if Topic/Partition is using the Preferred Broker", 1, l...)
+		m.gauge("kafka_topic_partition_replicas", "Number of Replicas for this Topic/Partition", 1, l...)
+		m.gauge("kafka_topic_partition_under_replicated_partition", "1 if Topic/Partition is under Replicated", truth(p.Error != ""), l...)
+	})
+}
+
+// jmx serves the JMX exporter's names that Strimzi's dashboards use, as far as one node without groups has them.
+func (m *scrape) jmx() {
+	partitions, offline := 0, 0
+	for _, t := range m.list {
+		var in, out, records int64
+		for _, p := range t.Partitions {
+			partitions++
+			offline += int(truth(p.Error != ""))
+			in, out, records = in+p.BytesIn, out+p.BytesOut, records+p.RecordsIn
+		}
+		m.counter("kafka_server_brokertopicmetrics_bytesin_total", "Bytes produced.", float64(in), "topic", t.Name)
+		m.counter("kafka_server_brokertopicmetrics_bytesout_total", "Bytes fetched.", float64(out), "topic", t.Name)
+		m.counter("kafka_server_brokertopicmetrics_messagesin_total", "Records produced.", float64(records), "topic", t.Name)
+	}
+	m.gauge("kafka_server_replicamanager_leadercount", "Partitions led by this broker.", float64(partitions-offline))
+	m.gauge("kafka_server_replicamanager_partitioncount", "Partitions on this broker.", float64(partitions))
+	m.gauge("kafka_server_replicamanager_underreplicatedpartitions", "Partitions with too few replicas.", float64(offline))
+	m.gauge("kafka_controller_kafkacontroller_activecontrollercount", "1: this node is the controller.", 1)
+	m.gauge("kafka_controller_kafkacontroller_offlinepartitionscount", "Partitions that serve nothing.", float64(offline))
+	if st, err := m.backend.Status(m.ctx); err == nil {
+		m.gauge("kafka_server_socket_server_metrics_connection_count", "Open client connections.", float64(st.Connections))
+	}
+	m.eachPartition(func(_ Topic, p Partition, l []string) {
+		m.gauge("kafka_log_log_size", "Bytes of log.", float64(p.Bytes), l...)
+		m.gauge("kafka_cluster_partition_replicascount", "Replicas.", 1, l...)
+	})
+}
