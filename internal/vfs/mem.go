@@ -302,11 +302,11 @@ func (m *Mem) MkdirAll(dir string) error {
 		if next == nil {
 			next = newDirInode()
 			m.link(effect{dir: at, name: elem, new: next})
-			m.syncDir(at)
 		}
 		if next.entries == nil {
 			return m.fail("mkdir", dir, syscall.ENOTDIR)
 		}
+		m.syncDir(at)
 		at = next
 	}
 	return nil

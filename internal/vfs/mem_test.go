@@ -245,6 +245,12 @@ func TestCrashDirectories(t *testing.T) {
 		return shape(m, "d/e/a")
 	}, "absent", "10x")
 
+	outcomes(t, random, func(m *vfs.Mem) { // also of a directory that was there, but not durably
+		must(t, m.MkdirAll("d"))
+		must(t, m.Rename("d", "e"))
+		must(t, m.MkdirAll("e"))
+	}, func(m *vfs.Mem) string { return fmt.Sprint(list(m, "e")) }, "<nil>")
+
 	outcomes(t, random, func(m *vfs.Mem) {
 		must(t, m.MkdirAll("d"))
 		must(t, put(t, m, "d/a", 'x', 10, 0).SyncData())

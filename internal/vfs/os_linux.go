@@ -10,7 +10,6 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -29,9 +28,8 @@ const (
 // when a disk is unmounted or another is mounted over the path, the FS goes on with the old one or fails; it never
 // writes into what appears there.
 type osFS struct {
-	root    string
-	dir     *os.File
-	mkdirMu sync.Mutex // one MkdirAll at a time: nobody may see a directory whose entry is not yet synced
+	root string
+	dir  *os.File
 }
 
 // OS opens the existing directory root as an FS. root itself may be, or be reached by, a symbolic link: the operator
@@ -184,24 +182,9 @@ func (s *osFS) MkdirAll(dir string) error {
 	if err != nil {
 		return s.fail("mkdir", dir, err)
 	}
-	s.mkdirMu.Lock()
-	defer s.mkdirMu.Unlock()
 	parent := "."
 	for _, elem := range elements(clean) {
-		err := s.inDir(parent, func(dirfd int) error {
-			err := ignoringEINTR(func() error { return unix.Mkdirat(dirfd, elem, dirMode) })
-			if err == nil {
-				return syncDirFd(dirfd)
-			}
-			if err != unix.EEXIST {
-				return err
-			}
-			fd, err := openDir(dirfd, elem) // what is there must be a directory
-			if err == nil {
-				err = unix.Close(fd)
-			}
-			return err
-		})
+		err := s.inDir(parent, func(dirfd int) error { return mkdirSynced(dirfd, elem) })
 		if parent == "." {
 			parent = elem
 		} else {
@@ -212,6 +195,22 @@ func (s *osFS) MkdirAll(dir string) error {
 		}
 	}
 	return nil
+}
+
+// mkdirSynced makes or finds the directory elem. A found one is synced as well: whoever made it may not have come to
+// that, being another goroutine or a process that was killed. Syncing what is clean costs next to nothing.
+func mkdirSynced(dirfd int, elem string) error {
+	err := ignoringEINTR(func() error { return unix.Mkdirat(dirfd, elem, dirMode) })
+	if err == unix.EEXIST {
+		var fd int
+		if fd, err = openDir(dirfd, elem); err == nil { // what is there must be a directory
+			err = unix.Close(fd)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	return syncDirFd(dirfd)
 }
 
 func (s *osFS) SyncDir(dir string) error {

@@ -46,7 +46,8 @@ type FS interface {
 	List(dir string) ([]Entry, error)
 	// Stat describes one name without following links.
 	Stat(name string) (Entry, error)
-	// MkdirAll makes dir and its parents, mode 0700, and syncs every parent in which it made an entry.
+	// MkdirAll makes dir and its parents, mode 0700, and makes their names durable by syncing each parent, also where
+	// the directory was there already: whoever made it may have been killed before syncing.
 	MkdirAll(dir string) error
 	// SyncDir makes the names in dir durable.
 	SyncDir(dir string) error
