@@ -208,8 +208,10 @@ func (m *migration) copyFile(ctx context.Context, file *copied) (err error) {
 		return m.step(StepCopy, m.job.To, err)
 	}
 	defer func() { err = m.step(StepCopy, m.job.To, errors.Join(err, dst.Close())) }()
-	if err := dst.Allocate(0, file.size); err != nil && !errors.Is(err, errors.ErrUnsupported) {
-		return m.step(StepCopy, m.job.To, err) // no space: known before the first byte
+	if file.size > 0 { // no space: known before the first byte
+		if err := dst.Allocate(0, file.size); err != nil && !errors.Is(err, errors.ErrUnsupported) {
+			return m.step(StepCopy, m.job.To, err)
+		}
 	}
 	var check *batchCheck
 	if file.suffix == logSuffix {
