@@ -428,10 +428,11 @@ func TestCrashRepeats(t *testing.T) {
 		}
 		return s
 	}
-	if run(1) != run(1) {
+	first, again := run(1), run(1)
+	if first != again {
 		t.Error("the same seed gave different crashes")
 	}
-	if run(1) == run(2) {
+	if first == run(2) {
 		t.Error("two seeds gave the same crash")
 	}
 }
