@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"syscall"
 
 	"lagoon/internal/vfs"
 )
@@ -138,6 +139,9 @@ func (c *Cache) readDirect(l *ladder, src Source, mem []byte, pos, n int64) (Rea
 		return ReadStat{}, errSkip // the buffer does not hold one unit
 	}
 	f, err := src.Direct()
+	if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
+		return ReadStat{}, errSkip // no descriptor left: the one that is open serves
+	}
 	if err != nil {
 		return ReadStat{}, err
 	}
