@@ -1,0 +1,81 @@
+package broker
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// request is one decoded request of an ordinary API, with what a handler may know about who sent it.
+type request struct {
+	version  int16
+	clientID string // at most 256 bytes; "" when the client sent null
+	peer     peer
+	endpoint *endpoint // the listener the client came in by; see Broker.advertised
+	received time.Time // when the frame was complete
+	// body is the request, its version set. Strings are copies and may be kept; []byte fields alias the frame and must
+	// not be used after the handler has returned.
+	body kmsg.Request
+}
+
+// handler answers one request of an ordinary API. The response has its version set (r.body.ResponseKind() does that).
+// An error closes the connection and is for nothing else: what the client should know goes into the response.
+// Handlers of one connection run one after the other, of different connections at the same time. ctx ends when the
+// connection does.
+type handler func(b *Broker, ctx context.Context, r *request) (kmsg.Response, error)
+
+// api is one row of the table: what is advertised is what is served.
+type api struct {
+	key      int16
+	name     string
+	min, max int16 // advertised
+	served   int16 // lowest version that is more than an error (differs from min for Produce only)
+	maxBody  int32 // bytes after the request header; 0: the broker's MaxRequestBytes
+	body     func() kmsg.Request
+	handle   handler
+	// start is for Produce and Fetch, which have codecs of their own and answer later than they are read.
+	start starter
+
+	metrics *apiMetrics // filled in by the broker
+}
+
+// Body limits bound what an array-heavy body can blow up to in memory (kmsg decodes to about 20 times the bytes).
+const (
+	smallBody = 64 << 10
+	adminBody = 1 << 20
+	fetchBody = 4 << 20
+)
+
+// apiTable is the one list of APIs: requests are dispatched by it and ApiVersions is answered from it. It is a function
+// because handleAPIVersions reads it.
+func apiTable() []api {
+	table := []api{
+		{key: 0, name: "Produce", min: 0, max: 13, served: 3, start: (*conn).startProduce},
+		{key: 1, name: "Fetch", min: 4, max: 18, served: 4, maxBody: fetchBody, start: (*conn).startFetch},
+		{key: 2, name: "ListOffsets", min: 1, max: 11, served: 1, maxBody: adminBody, body: newBody[kmsg.ListOffsetsRequest], handle: (*Broker).handleListOffsets},
+		{key: 18, name: "ApiVersions", min: 0, max: 4, maxBody: smallBody, body: newBody[kmsg.ApiVersionsRequest], handle: (*Broker).handleAPIVersions},
+		{key: 22, name: "InitProducerId", min: 0, max: 5, maxBody: smallBody, body: newBody[kmsg.InitProducerIDRequest], handle: (*Broker).handleInitProducerID},
+		{key: 23, name: "OffsetForLeaderEpoch", min: 2, max: 4, served: 2, maxBody: adminBody, body: newBody[kmsg.OffsetForLeaderEpochRequest], handle: (*Broker).handleOffsetForLeaderEpoch},
+	}
+	slices.SortFunc(table, func(a, b api) int { return int(a.key) - int(b.key) })
+	return table
+}
+
+// newBody makes an empty request body of one kind.
+func newBody[T any, P interface {
+	*T
+	kmsg.Request
+}]() kmsg.Request {
+	return P(new(T))
+}
+
+// api finds the row of a key.
+func (b *Broker) api(key int16) (*api, bool) {
+	i, ok := slices.BinarySearchFunc(b.apis, key, func(a api, key int16) int { return int(a.key) - int(key) })
+	if !ok {
+		return nil, false
+	}
+	return &b.apis[i], true
+}

@@ -1,0 +1,50 @@
+package broker
+
+import (
+	"context"
+	"regexp"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// ApiVersions (key 18)
+//
+// Behaviour:
+//   - Answered from the one table of APIs.
+//   - A version above ours is not parsed: the answer is a v0 body with UNSUPPORTED_VERSION and the range of ApiVersions
+//     itself (KIP-511), and the connection stays.
+//   - The response always has header v0, whatever its version.
+//   - No features are finalized, so FinalizedFeaturesEpoch is -1 and both lists are empty.
+const apiVersionsKey = 18
+
+// softwareName is what KIP-511 allows as client software name and version.
+var softwareName = regexp.MustCompile(`^[a-zA-Z0-9](?:[a-zA-Z0-9\-.]*[a-zA-Z0-9])?$`)
+
+func (b *Broker) handleAPIVersions(_ context.Context, r *request) (kmsg.Response, error) {
+	req := r.body.(*kmsg.ApiVersionsRequest)
+	resp := req.ResponseKind().(*kmsg.ApiVersionsResponse)
+	if r.version >= 3 && (!softwareName.MatchString(req.ClientSoftwareName) || !softwareName.MatchString(req.ClientSoftwareVersion)) {
+		resp.ErrorCode = kerr.InvalidRequest.Code
+		return resp, nil
+	}
+	for _, a := range b.apis {
+		resp.ApiKeys = append(resp.ApiKeys, apiRange(a))
+	}
+	return resp, nil
+}
+
+// versionsTooNew answers a version of ApiVersions that is not served.
+func (b *Broker) versionsTooNew(in *incoming) *encodedReply {
+	resp := kmsg.NewApiVersionsResponse()
+	resp.Version = 0
+	resp.ErrorCode = kerr.UnsupportedVersion.Code
+	resp.ApiKeys = append(resp.ApiKeys, apiRange(*in.api))
+	return encodeReply(in, &resp, false)
+}
+
+func apiRange(a api) kmsg.ApiVersionsResponseApiKey {
+	k := kmsg.NewApiVersionsResponseApiKey()
+	k.ApiKey, k.MinVersion, k.MaxVersion = a.key, a.min, a.max
+	return k
+}

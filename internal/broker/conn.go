@@ -1,0 +1,409 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"time"
+
+	"lagoon/internal/broker/wire"
+)
+
+const (
+	// maxQueuedReplies bounds the pipelining of one connection: the reader waits when that many responses are owed.
+	maxQueuedReplies = 128
+	// maxQueuedBytes bounds the encoded responses that wait behind a slow one; a single larger response is let in.
+	maxQueuedBytes = 1 << 20
+	// minBytesPerSecond is what a frame must arrive with once RequestTimeout has passed.
+	minBytesPerSecond = 16 << 10
+	maxClientID       = 256
+)
+
+// errDrained ends a connection's reader at shutdown.
+var errDrained = errors.New("broker: draining")
+
+// reply is one response in the making. Replies of a connection are sent in the order of their requests.
+type reply interface {
+	// send waits for what the response depends on and writes it. It owns what the reply holds and gives it back.
+	send(ctx context.Context, c *conn) error
+	// drop gives back what the reply holds, in place of send, when the connection is gone.
+	drop()
+	// size is the memory the reply holds while it waits for its turn.
+	size() int
+}
+
+// starter begins a request whose response comes later: it decodes the body, does what must happen in arrival order, and
+// hands a reply to conn.enqueue (or none). It owns frame and releases it. An error closes the connection.
+type starter func(c *conn, ctx context.Context, in *incoming) error
+
+// incoming is a request of an API with its own codec.
+type incoming struct {
+	header   wire.Header
+	api      *api
+	body     []byte // aliases frame
+	frame    *wire.Frame
+	received time.Time
+}
+
+// conn is one client connection: a reader goroutine decodes requests and runs their handlers in order; responses that are
+// ready at once and those that wait go through one queue, which a second goroutine empties for as long as there is
+// something in it. So a parked fetch delays the responses after it, as in Kafka, and does not delay reading.
+type conn struct {
+	b        *Broker
+	nc       net.Conn
+	out      *wire.Sender // response goroutine only
+	peer     peer
+	endpoint *endpoint
+	lease    lease
+
+	done      chan struct{} // closed by close
+	closeOnce sync.Once
+	stopping  chan struct{} // closed by drain: parked fetches answer now
+	stopOnce  sync.Once
+
+	// reader goroutine only
+	frames     wire.FrameReader
+	frameStart time.Time // zero between frames
+	lastFrame  time.Time
+	frameBytes int64
+	clientID   string
+
+	mu       sync.Mutex
+	room     sync.Cond // the queue got shorter, or closed
+	queue    []reply   // reply 0 is being sent
+	store    [2]reply  // where a short queue lives
+	queued   int       // sum of sizes
+	sending  bool      // a response goroutine runs
+	closed   bool
+	idleFrom time.Time // when the last response went out
+	loop     func()    // sendLoop with the connection's context; one closure for all its runs
+
+	// response goroutine only
+	waits waitCtx
+}
+
+func newConn(b *Broker, ep *endpoint, nc net.Conn) *conn {
+	c := &conn{
+		b: b, nc: nc, endpoint: ep,
+		peer:     identify(nc, b.nextConn.Add(1)),
+		done:     make(chan struct{}),
+		stopping: make(chan struct{}),
+		idleFrom: time.Now(),
+	}
+	c.room.L = &c.mu
+	c.lease = lease{b: b.budget, done: c.done, patience: b.opt.RequestTimeout}
+	c.frames.Init(c, b.opt.MaxRequestBytes, &c.lease)
+	c.out = wire.NewSender(nc, b.opt.WriteTimeout)
+	return c
+}
+
+// serve runs the connection until it ends and cleans up after it.
+func (c *conn) serve(ctx context.Context) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stop := context.AfterFunc(ctx, c.close)
+	defer stop()
+	c.queue = c.store[:0]
+	c.loop = func() { c.sendLoop(ctx) }
+	err := c.readLoop(ctx)
+	if errors.Is(err, errDrained) {
+		c.waitSent()
+	}
+	c.close()
+	cancel()
+	c.waitSent()
+	c.b.forget(c)
+	c.explain(err)
+}
+
+// explain logs and counts why a connection was closed by this side; the ends that clients choose are not news.
+func (c *conn) explain(err error) {
+	reason := ""
+	switch {
+	case err == nil, errors.Is(err, io.EOF), errors.Is(err, net.ErrClosed), errors.Is(err, errDrained), errors.Is(err, errIdle):
+		return
+	case errors.Is(err, errPanic):
+		reason = "panic"
+	case errors.Is(err, wire.ErrFrameSize):
+		reason = "frame"
+	case errors.Is(err, wire.ErrMalformed), errors.Is(err, wire.ErrTooMany), errors.Is(err, errBodySize):
+		reason = "malformed"
+	case errors.Is(err, errUnknownAPI), errors.Is(err, errVersion):
+		reason = "unsupported"
+	case errors.Is(err, errBudget):
+		reason = "memory"
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		reason = "slow"
+	default:
+		reason = "other"
+	}
+	c.b.metrics.closed.WithLabelValues(reason).Inc()
+	if reason == "other" {
+		c.b.log.Debug("connection was closed", "peer", c.peer.addr, "client_id", c.clientID, "err", err)
+	} else if c.b.noise.Allow() {
+		c.b.log.Warn("connection was closed", "peer", c.peer.addr, "client_id", c.clientID, "err", err)
+	}
+}
+
+// close cuts the connection; safe from any goroutine and more than once.
+func (c *conn) close() {
+	c.closeOnce.Do(func() {
+		close(c.done)
+		c.nc.Close()
+		c.waits.cancel()
+		c.mu.Lock()
+		c.closed = true
+		c.room.Broadcast()
+		c.mu.Unlock()
+	})
+}
+
+// drain lets the connection finish what it has read and close itself.
+func (c *conn) drain() {
+	c.stopOnce.Do(func() {
+		close(c.stopping)
+		c.nc.SetReadDeadline(time.Unix(1, 0))
+	})
+}
+
+func (c *conn) draining() bool {
+	select {
+	case <-c.stopping:
+		return true
+	default:
+		return false
+	}
+}
+
+// errIdle ends a connection that nobody used for the idle timeout.
+var errIdle = errors.New("broker: idle")
+
+// Read is the frame reader's source: it sets the deadline that fits what is being read.
+func (c *conn) Read(p []byte) (int, error) {
+	var deadline time.Time
+	switch {
+	case c.frameStart.IsZero() && !c.frames.Started():
+		c.mu.Lock()
+		deadline = c.idleStart().Add(c.b.opt.IdleTimeout)
+		c.mu.Unlock()
+	case c.frameStart.IsZero():
+		deadline = time.Now().Add(c.b.opt.RequestTimeout)
+	case c.lease.overdrawn.Load():
+		deadline = c.frameStart.Add(c.b.opt.RequestTimeout)
+	default:
+		deadline = c.frameStart.Add(c.b.opt.RequestTimeout + time.Duration(c.frameBytes)*(time.Second/minBytesPerSecond))
+	}
+	if err := c.nc.SetReadDeadline(deadline); err != nil {
+		return 0, err
+	}
+	if c.draining() { // drain's deadline may have been overwritten just now
+		return 0, errDrained
+	}
+	n, err := c.nc.Read(p)
+	c.frameBytes += int64(n)
+	return n, err
+}
+
+// next waits for a frame.
+func (c *conn) next() (wire.Frame, error) {
+	c.frameStart = time.Time{}
+	for {
+		size, err := c.frames.Size()
+		if err == nil {
+			c.lastFrame = time.Now()
+			c.frameStart, c.frameBytes = c.lastFrame, 0
+			return c.frames.Body(size)
+		}
+		switch {
+		case c.draining():
+			return wire.Frame{}, errDrained
+		case !errors.Is(err, os.ErrDeadlineExceeded) || c.frames.Started():
+			return wire.Frame{}, err
+		case c.idle():
+			return wire.Frame{}, errIdle
+		}
+	}
+}
+
+// idle reports whether the idle timeout has passed since the last request and response, with none owed.
+func (c *conn) idle() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return time.Since(c.idleStart()) >= c.b.opt.IdleTimeout
+}
+
+// idleStart is when the connection fell idle: now, while a response is owed. The caller holds mu.
+func (c *conn) idleStart() time.Time {
+	switch {
+	case len(c.queue) > 0:
+		return time.Now()
+	case c.idleFrom.Before(c.lastFrame):
+		return c.lastFrame
+	}
+	return c.idleFrom
+}
+
+var (
+	errPanic      = errors.New("broker: panic while serving a request")
+	errUnknownAPI = errors.New("broker: unknown api key")
+	errVersion    = errors.New("broker: unsupported api version")
+	errBodySize   = errors.New("broker: request larger than its api allows")
+)
+
+func (c *conn) readLoop(ctx context.Context) (err error) {
+	for {
+		frame, err := c.next()
+		if err != nil {
+			return err
+		}
+		if err := c.handle(ctx, &frame); err != nil {
+			return err
+		}
+	}
+}
+
+// recovered turns a panic into an error that closes this connection only.
+func (c *conn) recovered(err *error, doing string) {
+	if p := recover(); p != nil {
+		c.b.log.Error("request handling panicked", "doing", doing, "peer", c.peer.addr, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+		*err = fmt.Errorf("%w: %s: %v", errPanic, doing, p)
+	}
+}
+
+// handle serves one frame as far as it can be served in arrival order, and releases it.
+func (c *conn) handle(ctx context.Context, frame *wire.Frame) (err error) {
+	owned := true
+	defer func() {
+		if owned {
+			frame.Release()
+		}
+	}()
+	defer c.recovered(&err, "request")
+	header, rest, err := wire.ParseHeader(frame.Bytes())
+	if err != nil {
+		return err
+	}
+	row, ok := c.b.api(header.Key)
+	if !ok {
+		return fmt.Errorf("%w %d", errUnknownAPI, header.Key)
+	}
+	c.identifyClient(header.ClientID)
+	in := incoming{header: header, api: row, body: rest, frame: frame, received: time.Now()}
+	row.metrics.requests.Inc()
+	if header.Version < row.min || header.Version > row.max {
+		if row.key == apiVersionsKey {
+			return c.enqueue(c.b.versionsTooNew(&in))
+		}
+		return fmt.Errorf("%w: %s v%d, served are v%d to v%d", errVersion, row.name, header.Version, row.min, row.max)
+	}
+	if row.start != nil {
+		owned = false // the starter releases it, also when it panics
+		return row.start(c, ctx, &in)
+	}
+	return c.ordinary(ctx, &in)
+}
+
+// ordinary decodes, handles and encodes a request of an API that has no path of its own.
+func (c *conn) ordinary(ctx context.Context, in *incoming) error {
+	body := in.api.body()
+	body.SetVersion(in.header.Version)
+	if body.IsFlexible() {
+		rest, err := wire.SkipHeaderTags(in.body)
+		if err != nil {
+			return err
+		}
+		in.body = rest
+	}
+	if len(in.body) > int(in.api.maxBody) {
+		return fmt.Errorf("%w: %s with %d bytes, allowed are %d", errBodySize, in.api.name, len(in.body), in.api.maxBody)
+	}
+	if err := body.ReadFrom(in.body); err != nil {
+		return fmt.Errorf("%w: %s v%d: %w", wire.ErrMalformed, in.api.name, in.header.Version, err)
+	}
+	r := &request{version: in.header.Version, clientID: c.clientID, peer: c.peer, endpoint: c.endpoint, received: in.received, body: body}
+	resp, err := in.api.handle(c.b, ctx, r)
+	if err != nil {
+		return fmt.Errorf("%s v%d: %w", in.api.name, in.header.Version, err)
+	}
+	return c.enqueue(encodeReply(in, resp, resp.IsFlexible() && in.api.key != apiVersionsKey))
+}
+
+// identifyClient keeps the client id as a string for as long as it does not change; it is bounded and printable.
+func (c *conn) identifyClient(id []byte) {
+	id = id[:min(len(id), maxClientID)]
+	if c.clientID != string(id) {
+		c.clientID = strings.ToValidUTF8(string(id), "?")
+	}
+}
+
+// enqueue hands a reply over in order and waits while the client owes the reading of too many.
+func (c *conn) enqueue(r reply) error {
+	c.mu.Lock()
+	for !c.closed && (len(c.queue) >= maxQueuedReplies || len(c.queue) > 0 && c.queued+r.size() > maxQueuedBytes) {
+		c.room.Wait()
+	}
+	if c.closed {
+		c.mu.Unlock()
+		r.drop()
+		return net.ErrClosed
+	}
+	c.queue = append(c.queue, r)
+	c.queued += r.size()
+	start := !c.sending
+	c.sending = true
+	c.mu.Unlock()
+	if start {
+		go c.loop()
+	}
+	return nil
+}
+
+// sendLoop sends queued replies until there are none; enqueue starts the next one.
+func (c *conn) sendLoop(ctx context.Context) {
+	for {
+		c.mu.Lock()
+		if len(c.queue) == 0 {
+			c.sending = false
+			c.queue = c.store[:0]
+			c.idleFrom = time.Now()
+			c.room.Broadcast()
+			c.mu.Unlock()
+			return
+		}
+		r, closed := c.queue[0], c.closed
+		size := r.size()
+		c.mu.Unlock()
+		if closed {
+			r.drop()
+		} else if err := c.sendOne(ctx, r); err != nil {
+			c.explain(err)
+			c.close()
+		}
+		c.mu.Lock()
+		c.queue[0] = nil
+		c.queue = c.queue[1:]
+		c.queued -= size
+		c.room.Signal()
+		c.mu.Unlock()
+	}
+}
+
+func (c *conn) sendOne(ctx context.Context, r reply) (err error) {
+	defer c.recovered(&err, "response")
+	return r.send(ctx, c)
+}
+
+// waitSent waits until no response is owed any more (all are dropped once the connection is closed).
+func (c *conn) waitSent() {
+	c.mu.Lock()
+	for c.sending {
+		c.room.Wait()
+	}
+	c.mu.Unlock()
+}

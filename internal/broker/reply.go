@@ -1,0 +1,42 @@
+package broker
+
+import (
+	"context"
+	"encoding/binary"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"lagoon/internal/broker/wire"
+)
+
+// encodedReply is a response that is ready.
+type encodedReply struct {
+	buf      *wire.Buffer
+	api      *api
+	received time.Time
+}
+
+// encodeReply encodes a response with header v1 (tagged) or v0.
+func encodeReply(in *incoming, resp kmsg.Response, tagged bool) *encodedReply {
+	buf := wire.NewBuffer(0)
+	buf.B = append(buf.B, 0, 0, 0, 0)
+	buf.B = binary.BigEndian.AppendUint32(buf.B, uint32(in.header.CorrelationID))
+	if tagged {
+		buf.B = append(buf.B, 0)
+	}
+	buf.B = resp.AppendTo(buf.B)
+	binary.BigEndian.PutUint32(buf.B, uint32(len(buf.B)-4))
+	return &encodedReply{buf: buf, api: in.api, received: in.received}
+}
+
+func (r *encodedReply) send(_ context.Context, c *conn) error {
+	defer r.drop()
+	err := c.out.Send(r.buf.B, nil)
+	r.api.metrics.seconds.Observe(time.Since(r.received).Seconds())
+	return err
+}
+
+func (r *encodedReply) drop() { r.buf.Release() }
+
+func (r *encodedReply) size() int { return len(r.buf.B) }
