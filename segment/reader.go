@@ -1,0 +1,289 @@
+package segment
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"sync"
+	"sync/atomic"
+
+	"lagoon/internal/vfs"
+)
+
+// Reader is the shared view of one segment, active or sealed. Its methods are safe for concurrent use.
+//
+// Whoever uses one holds it acquired: Acquire, use, Release. The word below packs the number of users with two facts
+// about the reader: retired (no new user, teardown follows the last Release) and closing (the file cache is taking the
+// idle descriptor away). "Retired" and "in use" are separate, and Acquire can fail, so nobody gets a reader whose files
+// are gone.
+type Reader struct {
+	fs      vfs.FS
+	dir     string
+	base    Offset
+	logName string // relative to the FS
+	cache   *FileCache
+
+	word atomic.Uint64
+	file atomic.Pointer[openFile] // nil: not open
+	hot  atomic.Bool              // used since the file cache last looked
+
+	act    atomic.Pointer[active] // nil: sealed
+	sealed atomic.Pointer[Meta]
+	idx    atomic.Pointer[index]  // of a sealed segment, when loaded
+	holes  atomic.Pointer[[]hole] // damage that reads step over; nil: none known
+	healed atomic.Bool            // the whole log was checked once
+	healMu sync.Mutex             // one load or rebuild of the index at a time
+
+	mu       sync.Mutex // opening and closing the descriptor, retiring
+	retiring bool
+	teardown func()
+}
+
+const (
+	retiredBit = 1 << 63
+	closingBit = 1 << 62
+	usersMask  = closingBit - 1
+)
+
+// openFile gives the interface value an address that can be swapped atomically.
+type openFile struct{ vfs.File }
+
+func newReader(fsys vfs.FS, dir string, base Offset, cache *FileCache) *Reader {
+	return &Reader{fs: fsys, dir: dir, base: base, logName: inDir(dir, LogName(base)), cache: cache}
+}
+
+// Sealed is what the listing and the following segment's name tell about a sealed segment.
+type Sealed struct {
+	Base, Next Offset // Next: base of the following segment
+	SizeBytes  int64
+}
+
+// OpenSealed makes the Reader of a sealed segment. It only asks for the file's size: descriptor and index are opened
+// on first use, the index is then checked, and rebuilt from the log (and reported to the cache's OnCorrupt) when wrong.
+// Errors: *CorruptError when the file does not have the expected size; ErrOutOfRange.
+func OpenSealed(fsys vfs.FS, dir string, s Sealed, cache *FileCache) (*Reader, error) {
+	r := newReader(fsys, dir, s.Base, cache)
+	if s.Base < 0 || s.Next < s.Base || s.SizeBytes < 0 || s.SizeBytes > maxSegmentBytes {
+		return nil, fmt.Errorf("open %s: offsets %d to %d, %d bytes: %w", r.logName, s.Base, s.Next, s.SizeBytes, ErrOutOfRange)
+	}
+	entry, err := fsys.Stat(r.logName)
+	if err != nil {
+		return nil, fmt.Errorf("open sealed segment: %w", err)
+	}
+	if !entry.Regular || entry.Size != s.SizeBytes {
+		return nil, &CorruptError{Path: r.logName, Pos: -1, Want: s.SizeBytes, Got: entry.Size, Err: errors.New("size in bytes")}
+	}
+	r.sealed.Store(&Meta{Base: s.Base, Next: s.Next, SizeBytes: s.SizeBytes, MaxTimestampMs: noTimestamp,
+		MaxTimestampOffset: s.Base, Sealed: true})
+	return r, nil
+}
+
+// becomeSealed turns the reader of the active segment into that of a sealed one; its users notice nothing.
+func (r *Reader) becomeSealed(meta Meta, idx *index) {
+	r.sealed.Store(&meta)
+	r.idx.Store(idx)
+	r.act.Store(nil)
+	r.cache.addFile(r)
+	r.cache.addIndex(r, idx.bytes())
+}
+
+// Acquire makes the caller a user, so that descriptor and files stay, until Release. False: the reader is retired and
+// the caller must look up the segment again.
+func (r *Reader) Acquire() bool {
+	for {
+		w := r.word.Load()
+		if w&retiredBit != 0 {
+			return false
+		}
+		if r.word.CompareAndSwap(w, w+1) {
+			return true
+		}
+	}
+}
+
+// Release ends one Acquire. The last user of a retired reader runs the teardown.
+func (r *Reader) Release() {
+	w := r.word.Add(^uint64(0))
+	if w&usersMask == usersMask {
+		panic("segment: Release without Acquire")
+	}
+	if w&retiredBit != 0 && w&usersMask == 0 {
+		r.close()
+	}
+}
+
+// Retire lets nobody acquire the reader any more and runs teardown (may be nil) exactly once, when the last user is
+// gone: at once, or on the goroutine of the last Release. The descriptor is closed before. False: it was retired
+// before, and teardown will not run.
+func (r *Reader) Retire(teardown func()) bool {
+	r.mu.Lock()
+	if r.retiring {
+		r.mu.Unlock()
+		return false
+	}
+	r.retiring, r.teardown = true, teardown
+	r.mu.Unlock()
+	if old := r.word.Or(retiredBit); old&usersMask == 0 {
+		r.close()
+	}
+	return true
+}
+
+// close runs once: the users of a retired reader only become fewer, and exactly one call sees them reach 0.
+func (r *Reader) close() {
+	r.mu.Lock()
+	f := r.file.Swap(nil)
+	r.mu.Unlock()
+	r.cache.forget(r)
+	r.idx.Store(nil)
+	if f != nil {
+		r.cache.closed(f.Close())
+	}
+	if r.teardown != nil {
+		r.teardown()
+	}
+}
+
+// closeIdle closes the descriptor unless somebody uses the reader. For the file cache.
+func (r *Reader) closeIdle() bool {
+	r.mu.Lock()
+	// From 0 users to closing in one step: whoever acquires from here on finds the bit set or the descriptor gone.
+	if r.act.Load() != nil || !r.word.CompareAndSwap(0, closingBit) {
+		r.mu.Unlock()
+		return false
+	}
+	f := r.file.Swap(nil)
+	r.word.And(^uint64(closingBit))
+	r.mu.Unlock()
+	if f != nil {
+		r.cache.closed(f.Close())
+	}
+	return true
+}
+
+// File is the shared buffered descriptor, opened when needed. It is valid until the caller's Release.
+// Errors: ErrClosed for a caller that did not acquire; the file system's.
+func (r *Reader) File() (vfs.File, error) {
+	if r.word.Load()&closingBit == 0 {
+		if f := r.file.Load(); f != nil {
+			if !r.hot.Load() {
+				r.hot.Store(true)
+			}
+			return f.File, nil
+		}
+	}
+	return r.openFile()
+}
+
+func (r *Reader) openFile() (vfs.File, error) {
+	r.mu.Lock() // waits for a closing that is under way
+	if f := r.file.Load(); f != nil {
+		r.mu.Unlock()
+		return f.File, nil
+	}
+	if r.word.Load()&usersMask == 0 {
+		r.mu.Unlock()
+		return nil, fmt.Errorf("open %s: not acquired: %w", r.logName, ErrClosed)
+	}
+	f, err := r.fs.Open(r.logName, vfs.ReadOnly)
+	if err != nil {
+		r.mu.Unlock()
+		return nil, fmt.Errorf("open segment: %w", err)
+	}
+	r.file.Store(&openFile{f})
+	r.mu.Unlock()
+	r.cache.addFile(r)
+	return f, nil
+}
+
+// ColdFile opens a buffered descriptor of the caller's own for a lagging reader: advice to the kernel belongs to one
+// open file description. The caller closes it, before Release.
+func (r *Reader) ColdFile() (vfs.File, error) { return r.fs.Open(r.logName, vfs.ReadOnly) }
+
+// DirectFile opens an O_DIRECT descriptor of the caller's own. The caller closes it, before Release.
+// Errors: vfs.ErrDirectUnsupported, also for the active segment, whose dirty pages would be flushed by every read.
+func (r *Reader) DirectFile() (vfs.File, error) {
+	if r.act.Load() != nil {
+		return nil, fmt.Errorf("open %s: active segment: %w", r.logName, vfs.ErrDirectUnsupported)
+	}
+	return r.fs.Open(r.logName, vfs.Direct)
+}
+
+// FS is the tier the segment lies in.
+func (r *Reader) FS() vfs.FS { return r.fs }
+
+// Dir is the partition directory, relative to FS.
+func (r *Reader) Dir() string { return r.dir }
+
+// LogName is the log file, relative to FS.
+func (r *Reader) LogName() string { return r.logName }
+
+// Meta is the segment as it is now.
+func (r *Reader) Meta() Meta {
+	if a := r.act.Load(); a != nil {
+		return a.snapshot()
+	}
+	return *r.sealed.Load()
+}
+
+// MaxTimestamp is the largest record timestamp in ms and the last offset of its batch; -1 and Base when no record has
+// a time. For a sealed segment it comes from the last entry of the time index, read on first use (12 bytes). It is a
+// hint for planning; before deleting by it, call VerifyMaxTimestamp.
+func (r *Reader) MaxTimestamp() (ms int64, at Offset, err error) {
+	meta := r.Meta()
+	if !meta.Sealed || meta.MaxTimestampMs >= 0 {
+		return meta.MaxTimestampMs, meta.MaxTimestampOffset, nil
+	}
+	last, err := r.lastTimeEntry()
+	if isCorrupt(err) {
+		if _, err = r.heal(err); err == nil {
+			meta = r.Meta()
+			return meta.MaxTimestampMs, meta.MaxTimestampOffset, nil
+		}
+	}
+	if err != nil {
+		return 0, 0, err
+	}
+	if last.ms >= 0 {
+		r.setMaxTimestamp(last.ms, r.base+Offset(last.rel))
+	}
+	return last.ms, r.base + Offset(last.rel), nil
+}
+
+func (r *Reader) setMaxTimestamp(ms int64, at Offset) {
+	meta := *r.sealed.Load()
+	meta.MaxTimestampMs, meta.MaxTimestampOffset = ms, at
+	r.sealed.Store(&meta)
+}
+
+func (r *Reader) lastTimeEntry() (timeEntry, error) {
+	name := inDir(r.dir, TimeIndexName(r.base))
+	entry, err := r.fs.Stat(name)
+	if err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			err = &CorruptError{Path: name, Pos: -1, Err: err}
+		}
+		return timeEntry{}, err
+	}
+	if entry.Size == 0 {
+		return timeEntry{ms: noTimestamp}, nil
+	}
+	if entry.Size%timeEntrySize != 0 || entry.Size > maxIndexFileBytes {
+		return timeEntry{}, &CorruptError{Path: name, Pos: -1, Err: fmt.Errorf("%d bytes are no multiple of %d", entry.Size, timeEntrySize)}
+	}
+	f, err := r.fs.Open(name, vfs.ReadOnly)
+	if err != nil {
+		return timeEntry{}, err
+	}
+	var b [timeEntrySize]byte
+	_, err = f.ReadAt(b[:], entry.Size-timeEntrySize)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return timeEntry{}, err
+	}
+	t := timeEntry{ms: int64(binary.BigEndian.Uint64(b[:])), rel: binary.BigEndian.Uint32(b[8:])}
+	if offset := r.base + Offset(t.rel); t.ms < 0 || offset >= r.sealed.Load().Next {
+		return timeEntry{}, &CorruptError{Path: name, Pos: entry.Size - timeEntrySize, Err: fmt.Errorf("entry (%d ms, %d) cannot be", t.ms, t.rel)}
+	}
+	return t, nil
+}
