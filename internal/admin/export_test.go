@@ -1,0 +1,30 @@
+package admin
+
+import "net"
+
+// Operation is a route as tests see it.
+type Operation struct {
+	Method, Path    string
+	Query           []string
+	Public, Mutates bool
+}
+
+// Operations lists the routes.
+func (s *Server) Operations() []Operation {
+	var out []Operation
+	for _, rt := range s.routes {
+		out = append(out, Operation{rt.method, rt.path(), rt.query, rt.public, rt.mutates})
+	}
+	return out
+}
+
+// OpenAPI is the embedded document.
+var OpenAPI = openAPI
+
+// MaxInFlight is the bound on calls.
+const MaxInFlight = maxInFlight
+
+// LimitListener wraps l so that it serves n connections at a time.
+func LimitListener(l net.Listener, n int) net.Listener {
+	return &limitListener{Listener: l, free: make(chan struct{}, n)}
+}
