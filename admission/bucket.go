@@ -84,7 +84,8 @@ func (b *bucket) wait(n int64, now time.Time) time.Duration {
 		return maxWait
 	}
 	ns, _ := bits.Div64(hi, lo, uint64(b.rate))
-	return time.Duration(min(ns, uint64(maxWait)))
+	ahead := max(0, b.last.Sub(now)) // the caller's clock went back: nothing is earned until it catches up
+	return min(time.Duration(min(ns, uint64(maxWait)))+ahead, maxWait)
 }
 
 // take charges n bytes, or gives them back when n is negative.

@@ -22,22 +22,22 @@
 // only positions that are older than min_age themselves; it catches the backlog that is spread thinly over many partitions.
 // `lagging_when.behind = "resident"` is the first rule of Decide: what is resident is served from memory whatever the state.
 //
-//	              at the end, or            outside the window
-//	   first ──►  inside the window  ──────────────────────────────────┐
-//	   fetch            │                                              ▼
-//	                    ▼          outside the window             ┌─────────┐
-//	              ┌──────────┐ ─────────────────────────────────► │ lagging │
-//	              │ realtime │                                    └─────────┘
-//	              └──────────┘                  distance shrinks    │     ▲  distance grows
-//	                    ▲                       over 15 s, or below ▼     │  (judged every 5 s)
-//	                    │  at the end: at once;  half the window ┌─────────────┐
-//	                    └─────────────────────────────────────── │ catching_up │
-//	                       below half the window for settle_for  └─────────────┘
+//	           at the end, or            outside the window
+//	first ──►  inside the window  ──────────────────────────────────┐
+//	fetch            │                                              ▼
+//	                 ▼          outside the window             ┌─────────┐
+//	           ┌──────────┐ ─────────────────────────────────► │ lagging │
+//	           │ realtime │                                    └─────────┘
+//	           └──────────┘                  distance shrinks    │     ▲  distance grows
+//	                 ▲                       over 15 s, or below ▼     │  (judged every 5 s)
+//	                 │  at the end: at once;  half the window ┌─────────────┐
+//	                 └─────────────────────────────────────── │ catching_up │
+//	                    below half the window for settle_for  └─────────────┘
 //
-//	   any of them ── data ahead, position stands still for stall_after, not held back by us ──► stalled
-//	   any of them ── no fetch for stop_after ──► stopped ── forget_after ──► gone
-//	   stalled     ── moves ──► where its window says, with the hysteresis it had
-//	   stopped     ── asks  ──► judged by its position at once, as a first fetch
+//	any of them ── data ahead, position stands still for stall_after, not held back by us ──► stalled
+//	any of them ── no fetch for stop_after ──► stopped ── forget_after ──► gone
+//	stalled     ── moves ──► where its window says, with the hysteresis it had
+//	stopped     ── asks  ──► judged by its position at once, as a first fetch
 //
 // Half the window means half of min_bytes or half of min_age: the same rule with both figures halved. Between half and full
 // nothing changes. States are derived from facts (last fetch, last progress, distance), not stepped, so no order of calls
@@ -49,14 +49,14 @@
 //
 // # Scheduler
 //
-//	             flow group:a  ──► stream (client, topic) ─► requests      caps: flow, client, topic
-//	  reads ──►  flow group:b  ──► …                                       (those of a stream are the same,
-//	             flow client:c ──► …                                        so a capped topic blocks its stream only)
-//	               │  deficit round robin, quantum × weight / 100
-//	               ▼
-//	         global cap ──► device rate ──► slots (MaxInFlight) ──► Next
-//	               ▲
-//	  migrations ──┘  when no read can go, or when their share (5 %) of the bytes is due; a quarter of the slots
+//	           flow group:a  ──► stream (client, topic) ─► requests      caps: flow, client, topic
+//	reads ──►  flow group:b  ──► …                                       (those of a stream are the same,
+//	           flow client:c ──► …                                        so a capped topic blocks its stream only)
+//	             │  deficit round robin, quantum × weight / 100
+//	             ▼
+//	       global cap ──► device rate ──► slots (MaxInFlight) ──► Next
+//	             ▲
+//	migrations ──┘  when no read can go, or when their share (5 %) of the bytes is due; a quarter of the slots
 //
 // Buckets are charged when a request starts and corrected at Done. Over any time t a cap of r lets pass at most
 // r·t + max(burst, largest request); burst is 250 ms of the rate. For small caps ask in small requests: a cap is kept in

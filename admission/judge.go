@@ -95,12 +95,16 @@ func (r *Readers) state(rd *reader, now time.Time) (State, Reason) {
 		return Stopped, ReasonNoFetch
 	case !rd.pos.AtEnd() && now.Sub(lastMove) >= r.cfg.StallAfter:
 		return Stalled, ReasonNoProgress
+	case !rd.behind && rd.why == ReasonAtEnd && !rd.pos.AtEnd():
+		return Realtime, ReasonWithinWindow
 	case !rd.behind:
 		return Realtime, rd.why
 	case !rd.below.IsZero():
 		return CatchingUp, ReasonSettling
 	case rd.trend.gaining():
 		return CatchingUp, ReasonGaining
+	case !rd.outside(r.cfg.MinBytes, r.cfg.MinAge):
+		return Lagging, ReasonAboveHalf
 	}
 	return Lagging, rd.why
 }
@@ -108,6 +112,9 @@ func (r *Readers) state(rd *reader, now time.Time) (State, Reason) {
 // text is a reason with the figures of now.
 func (r *Readers) text(rd *reader, reason Reason, now time.Time) string {
 	behind := "position " + Bytes(rd.pos.BehindBytes) + " behind end"
+	if rd.pos.AtEnd() {
+		behind = "at the end of the log"
+	}
 	window := Bytes(r.cfg.MinBytes)
 	switch reason {
 	case ReasonAtEnd, ReasonWithinWindow, ReasonSettled:
@@ -119,6 +126,8 @@ func (r *Readers) text(rd *reader, reason Reason, now time.Time) string {
 			behind, rd.key.Flow(), Bytes(rd.flow.bytes), window, ageText(rd.pos, r.cfg.MinAge))
 	case ReasonRewound:
 		return "jumped back: " + behind + " > " + window + ageText(rd.pos, r.cfg.MinAge)
+	case ReasonAboveHalf:
+		return fmt.Sprintf("%s, not below half of %s and %s yet", behind, window, r.cfg.MinAge)
 	case ReasonGaining:
 		return fmt.Sprintf("%s, gaining %s/s", behind, Bytes(rd.trend.closing()))
 	case ReasonSettling:
@@ -134,7 +143,7 @@ func (r *Readers) text(rd *reader, reason Reason, now time.Time) string {
 func insideText(p Position, behind, window string, minAge time.Duration) string {
 	switch {
 	case p.AtEnd():
-		return "at the end of the log"
+		return behind
 	case p.old(minAge):
 		return behind + " <= " + window
 	}

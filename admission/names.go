@@ -51,6 +51,7 @@ const (
 	ReasonBeyondWindow     Reason = "beyond_window"      // behind by more than min_bytes and more than min_age
 	ReasonFlowBeyondWindow Reason = "flow_beyond_window" // as above, but only all partitions of its group or client together
 	ReasonRewound          Reason = "rewound"            // jumped back, to beyond the window
+	ReasonAboveHalf        Reason = "above_half"         // inside the window again, but not below half of it
 	ReasonGaining          Reason = "gaining"            // outside the window, the distance shrinks
 	ReasonSettling         Reason = "settling"           // below half of the window, not yet for long enough
 	ReasonNoProgress       Reason = "no_progress"        // position stands still although there is data and nobody holds it back

@@ -38,7 +38,8 @@ type Position struct {
 // AtEnd tells that there is nothing left to read.
 func (p Position) AtEnd() bool { return p.Offset >= p.EndOffset || p.BehindBytes <= 0 }
 
-// Class is what a reader is, and by which rule. Text has the figures of the moment when the state was entered.
+// Class is what a reader is, and by which rule. Reason and Text are of the moment when the state was entered; those of a
+// ReaderView are of now.
 type Class struct {
 	State   State
 	Reason  Reason

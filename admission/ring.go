@@ -28,14 +28,15 @@ type flow struct {
 
 	queued, inFlight           int
 	queuedBytes, inFlightBytes int64
-	idleSince                  time.Time // when its last queued request was taken
+	lastUsed                   time.Time // when something of it was queued, started or done
 	first                      time.Time
 	granted                    series
 	waitedNs                   int64
 
 	blockedUntil time.Time // no stream can go before, as of generation blockedGen
 	blockedGen   uint64
-	limit        Limit // what blocked it then
+	limit        Limit // what blocked it last
+	limitedAt    time.Time
 }
 
 // ring is deficit round robin over flows (Shreedhar and Varghese, 1995): the flow whose turn it is reads until its
@@ -44,6 +45,7 @@ type flow struct {
 type ring struct {
 	flows []*flow // backlogged, in the order of their turns
 	cur   int     // whose turn it is
+	begun bool    // the current flow has got the quantum of this turn; if not, it is the next to get one
 	known map[Subject]*flow
 	turns []turn // scratch
 }
@@ -55,13 +57,22 @@ type turn struct {
 	grant  int64 // what one visit adds
 }
 
-// join puts a flow that has become backlogged in its place: the one visited last, or, if it comes back with the rest of a
-// turn that is enough for its head, in front. A consumer that asks for one chunk at a time would otherwise get one
-// request per round where others get a quantum. No flow gets more than its quantum per round either way.
+// join puts a flow that has become backlogged in its place: the one visited last. One that comes back with the rest of a
+// turn that is enough for its head goes on with it now, and the current flow with its own afterwards: a consumer that
+// asks for one chunk at a time would otherwise get one request per round where others get a quantum. No flow gets more
+// than its quantum per round either way.
 func (r *ring) join(f *flow, resume bool) {
-	r.flows = slices.Insert(r.flows, r.cur, f)
-	if !resume && len(r.flows) > 1 {
+	switch {
+	case len(r.flows) == 0:
+		r.flows, r.cur, r.begun = append(r.flows, f), 0, resume
+	case !resume:
+		r.flows = slices.Insert(r.flows, r.cur, f)
 		r.cur++
+	default:
+		if current := r.flows[r.cur]; r.begun && current.deficit < current.next().req.Bytes {
+			r.cur++ // its turn is over anyway: do not let it begin another one
+		}
+		r.flows, r.begun = slices.Insert(r.flows, r.cur, f), true
 	}
 }
 
@@ -69,11 +80,14 @@ func (r *ring) join(f *flow, resume bool) {
 func (r *ring) leave(f *flow) {
 	i := slices.Index(r.flows, f)
 	r.flows = slices.Delete(r.flows, i, i+1)
-	if i <= r.cur {
+	switch {
+	case i < r.cur:
 		r.cur--
+	case i == r.cur:
+		r.begun = false
 	}
-	if r.cur < 0 {
-		r.cur = max(0, len(r.flows)-1)
+	if r.cur == len(r.flows) {
+		r.cur = 0
 	}
 }
 
@@ -83,14 +97,18 @@ func (r *ring) pick(head func(*flow) (*entry, time.Duration), quantum func(*flow
 	if len(r.flows) == 0 {
 		return nil, 0
 	}
-	cur := r.flows[r.cur]
-	first, wait := head(cur)
-	if first != nil && first.req.Bytes <= cur.deficit {
-		return first, 0
+	first := r.cur
+	if r.begun {
+		cur := r.flows[r.cur]
+		if e, _ := head(cur); e != nil && e.req.Bytes <= cur.deficit {
+			return e, 0
+		}
+		first++ // it has had its turn and comes last
 	}
+	var wait time.Duration
 	r.turns = r.turns[:0]
-	for i := 1; i <= len(r.flows); i++ { // the current flow has had its turn and comes last
-		index := (r.cur + i) % len(r.flows)
+	for i := range r.flows {
+		index := (first + i) % len(r.flows)
 		f := r.flows[index]
 		e, w := head(f)
 		if e == nil {
@@ -99,7 +117,11 @@ func (r *ring) pick(head func(*flow) (*entry, time.Duration), quantum func(*flow
 		}
 		grant := quantum(f)
 		missing := max(0, e.req.Bytes-f.deficit)
-		r.turns = append(r.turns, turn{index, e, max(1, (missing+grant-1)/grant), grant})
+		rounds := max(1, (missing+grant-1)/grant)
+		r.turns = append(r.turns, turn{index, e, rounds, grant})
+		if rounds == 1 {
+			break // nobody further on can be served before this one
+		}
 	}
 	if len(r.turns) == 0 {
 		return nil, wait
@@ -126,7 +148,7 @@ func (r *ring) give() *entry {
 			f.deficit += visits * t.grant
 		}
 	}
-	r.cur = r.turns[winner].index
+	r.cur, r.begun = r.turns[winner].index, true
 	return r.turns[winner].head
 }
 
@@ -137,6 +159,9 @@ func sooner(a, b time.Duration) time.Duration {
 	}
 	return a
 }
+
+// next is the request at the head of the line, whether or not a cap lets it through.
+func (f *flow) next() *entry { return f.streams[0].queue[0] }
 
 // push queues a request behind those of the same client and topic.
 func (f *flow) push(e *entry) {

@@ -54,6 +54,8 @@ type Scheduler struct {
 	granted       [numRequestKinds]int64
 	// migrationDue is what migrations may read although reads wait: their share of what reads got.
 	migrationDue int64
+	// globalShort and deviceShort say until when reads had to wait for these tokens last.
+	globalShort, deviceShort time.Time
 }
 
 // NewScheduler makes an idle scheduler. Errors: ErrConfig.
@@ -98,11 +100,12 @@ func (s *Scheduler) Enqueue(req Request, now time.Time) error {
 	}
 	req.Flow, req.Client, req.Topic = f.subject, strings.Clone(req.Client), strings.Clone(req.Topic)
 	if f.queued == 0 {
-		if now.Sub(f.idleSince) > keepCredit {
+		if now.Sub(f.lastUsed) > keepCredit {
 			f.deficit = min(f.deficit, 0)
 		}
 		r.join(f, f.deficit >= req.Bytes)
 	}
+	f.lastUsed = now
 	e := &entry{req: req, flow: f, queued: now}
 	f.push(e)
 	s.byID[req.ID] = e
@@ -139,6 +142,7 @@ func (s *Scheduler) Next(now time.Time) (req Request, wait time.Duration, ok boo
 	}
 	// The choice is kept while the device's tokens come in: a smaller request must not slip past a larger one for ever.
 	if wait = s.device.wait(e.req.Bytes, now); wait > 0 {
+		s.deviceShort = now.Add(wait)
 		return Request{}, wait, false
 	}
 	s.start(e, now)
@@ -169,6 +173,7 @@ func (s *Scheduler) pickRead(now time.Time) (*entry, time.Duration) {
 		return nil, wait
 	}
 	if wait = s.limits.global.wait(e.req.Bytes, now); wait > 0 {
+		s.globalShort = now.Add(wait)
 		return nil, wait
 	}
 	return e, 0
@@ -180,7 +185,7 @@ func (s *Scheduler) pickMigration(now time.Time) (*entry, time.Duration) {
 		return nil, 0
 	}
 	e, _ := s.rings[KindMigration].pick(
-		func(f *flow) (*entry, time.Duration) { return f.streams[0].queue[0], 0 },
+		func(f *flow) (*entry, time.Duration) { return f.next(), 0 },
 		func(f *flow) int64 { return s.quantum(f, now) })
 	if e == nil {
 		return nil, 0
@@ -211,6 +216,7 @@ func (s *Scheduler) head(f *flow, now time.Time) (*entry, time.Duration) {
 		}
 	}
 	f.blockedUntil, f.blockedGen = now.Add(wait), s.limits.gen
+	f.limitedAt = f.blockedUntil
 	return nil, wait
 }
 
@@ -244,8 +250,8 @@ func (s *Scheduler) start(e *entry, now time.Time) {
 	f.inFlight++
 	f.inFlightBytes += n
 	f.waitedNs += max(0, int64(now.Sub(e.queued)))
+	f.lastUsed = now
 	if f.queued == 0 {
-		f.idleSince = now
 		s.rings[e.req.Kind].leave(f)
 	}
 	e.inFlight = true
@@ -281,7 +287,7 @@ func (s *Scheduler) migrationDueMax() int64 {
 	r := &s.rings[KindMigration]
 	most := s.cfg.QuantumBytes
 	for _, f := range r.flows {
-		most = max(most, f.streams[0].queue[0].req.Bytes)
+		most = max(most, f.next().req.Bytes)
 	}
 	return most
 }
@@ -299,6 +305,7 @@ func (s *Scheduler) Done(id uint64, bytes int64, now time.Time) bool {
 	s.inFlightBytes -= e.req.Bytes
 	e.flow.inFlight--
 	e.flow.inFlightBytes -= e.req.Bytes
+	e.flow.lastUsed = now
 	if more := max(bytes, 0) - e.req.Bytes; more != 0 {
 		e.flow.deficit -= more
 		s.charge(e, more, now)
@@ -325,7 +332,7 @@ func (s *Scheduler) Cancel(id uint64) bool {
 // forgetIdle drops flows that have nothing queued or in flight and whose credit is over.
 func (s *Scheduler) forgetIdle(r *ring, now time.Time) (forgot bool) {
 	for sub, f := range r.known {
-		if f.queued == 0 && f.inFlight == 0 && now.Sub(f.idleSince) > keepCredit {
+		if f.queued == 0 && f.inFlight == 0 && now.Sub(f.lastUsed) > keepCredit {
 			delete(r.known, sub)
 			forgot = true
 		}

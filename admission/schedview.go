@@ -35,7 +35,11 @@ type FlowView struct {
 	LimitedBy      Limit
 }
 
-// LimitedBy says what the flow's next read waits for; the zero Limit when it has none queued or it may go at once.
+// limitRecent is for how long a limit that held back the flow goes on being the answer while one of its requests happens
+// to be free to go: at a cap, that is half of all moments.
+const limitRecent = time.Second
+
+// LimitedBy says what the flow's reads wait for; the zero Limit when it has none queued or nothing holds it back.
 func (s *Scheduler) LimitedBy(flow Subject, now time.Time) Limit {
 	s.limits.refresh(now)
 	f := s.rings[KindRead].known[flow]
@@ -43,7 +47,7 @@ func (s *Scheduler) LimitedBy(flow Subject, now time.Time) Limit {
 		return Limit{}
 	}
 	e, wait := s.head(f, now)
-	if e == nil {
+	if e == nil || now.Sub(f.limitedAt) < limitRecent {
 		limit := f.limit
 		limit.Wait = wait
 		return limit
@@ -53,19 +57,21 @@ func (s *Scheduler) LimitedBy(flow Subject, now time.Time) Limit {
 
 // sharedLimit is what holds back a request that its own caps let through.
 func (s *Scheduler) sharedLimit(req Request, now time.Time) Limit {
-	if wait := s.limits.global.wait(req.Bytes, now); wait > 0 {
-		return Limit{LimitGlobal, "", s.limits.global.rate, wait, "all cold reads together are at their cap"}
-	}
-	if wait := s.device.wait(req.Bytes, now); wait > 0 {
-		return Limit{LimitTier, s.cfg.Name, s.device.rate, wait, "the device's cold budget is spent"}
-	}
+	global, device := s.limits.global.wait(req.Bytes, now), s.device.wait(req.Bytes, now)
+	tier := Limit{By: LimitTier, Name: s.cfg.Name}
 	switch {
+	case global > 0 || (s.limits.global.rate > 0 && now.Sub(s.globalShort) < limitRecent):
+		return Limit{LimitGlobal, "", s.limits.global.rate, global, "all cold reads together are at their cap"}
+	case device > 0 || (s.device.rate > 0 && now.Sub(s.deviceShort) < limitRecent):
+		tier.BytesPerSecond, tier.Wait, tier.Text = s.device.rate, device, "the device's cold budget is spent"
 	case s.slotsUsed() >= s.cfg.MaxInFlight:
-		return Limit{By: LimitTier, Name: s.cfg.Name, Text: "every slot of the device is busy"}
+		tier.Text = "every slot of the device is busy"
 	case len(s.rings[KindRead].flows) > 1:
-		return Limit{By: LimitTier, Name: s.cfg.Name, Text: "it is another flow's turn"}
+		tier.Text = "it is another flow's turn"
+	default:
+		return Limit{}
 	}
-	return Limit{}
+	return tier
 }
 
 // Snapshot is the scheduler as it is now. What it holds is the caller's.
@@ -81,7 +87,7 @@ func (s *Scheduler) Snapshot(now time.Time) DeviceView {
 	}
 	for kind := range s.rings {
 		for _, f := range s.rings[kind].known {
-			if f.queued > 0 || f.inFlight > 0 || now.Sub(f.idleSince) < time.Minute {
+			if f.queued > 0 || f.inFlight > 0 || now.Sub(f.lastUsed) < time.Minute {
 				v.Flows = append(v.Flows, s.flowView(RequestKind(kind), f, now))
 			}
 		}

@@ -6,7 +6,7 @@ import "time"
 type ReaderView struct {
 	ID       uint64
 	Key      ReaderKey
-	Class    Class    // Text has the figures of now
+	Class    Class    // Reason and Text are those of now
 	Behind   bool     // class "lagging" (true) or "realtime": outside the window, whatever the state
 	Position Position // as it last asked
 	First    time.Time
@@ -40,7 +40,10 @@ func (r *Readers) view(rd *reader, now time.Time) ReaderView {
 		v.LagAge = 0
 	}
 	v.Class.Changed = false
-	v.Class.Text = r.text(rd, rd.class.Reason, now)
+	if state, reason := r.state(rd, now); state == rd.class.State {
+		v.Class.Reason = reason
+	}
+	v.Class.Text = r.text(rd, v.Class.Reason, now)
 	slot, span := r.clock.slot(now), seriesSpan(&r.clock, rd.first, now)
 	for lane := range rd.lanes {
 		bytes := rd.lanes[lane].sum(slot)

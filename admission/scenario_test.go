@@ -1,0 +1,455 @@
+package admission_test
+
+import (
+	"fmt"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/datadriven"
+
+	"lagoon/admission"
+)
+
+// TestScenarios replays testdata/*.txt. Each file is one story with its own world and clock; world.commands below is the
+// vocabulary. Rewrite the expected answers with -rewrite, and read the diff.
+func TestScenarios(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txt")
+	if err != nil || len(files) < 10 {
+		t.Fatalf("scenario files: %v, %v", files, err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
+			w := newWorld(t)
+			datadriven.RunTest(t, file, func(t *testing.T, td *datadriven.TestData) string {
+				run, ok := w.commands()[td.Cmd]
+				if !ok {
+					td.Fatalf(t, "unknown command %q", td.Cmd)
+				}
+				w.out.Reset()
+				run(args{t, td})
+				if w.out.Len() == 0 {
+					return "ok\n"
+				}
+				return w.out.String()
+			})
+		})
+	}
+}
+
+// world is what a story happens in.
+type world struct {
+	t        *testing.T
+	now      time.Time
+	out      strings.Builder
+	readers  *admission.Readers
+	limits   *admission.Limits
+	dev      *device                       // the last one named
+	distance map[admission.ReaderKey]int64 // where consume left a reader
+}
+
+func newWorld(t *testing.T) *world {
+	w := &world{t: t, now: epoch, distance: map[admission.ReaderKey]int64{}}
+	w.readers = must(admission.NewReaders(admission.Config{}))(t)
+	w.limits = must(admission.NewLimits(admission.LimitsConfig{}, w.now))(t)
+	return w
+}
+
+func (w *world) commands() map[string]func(args) {
+	return map[string]func(args){
+		"config":    w.config,    // a new registry: min_bytes= min_age= settle= max_readers=
+		"fetch":     w.fetch,     // one Observe: READER offset= end= behind= age=
+		"consume":   w.consume,   // fetch each second: READER behind= age= read=RATE append=RATE for=DURATION; prints changes
+		"advance":   w.advance,   // DURATION; ticks each second, prints changes
+		"served":    w.served,    // READER lane= bytes=
+		"waited":    w.waited,    // READER for= by=
+		"readers":   w.snapshot,  // the registry for people
+		"decide":    w.decide,    // state= resident ratio= mode= forced= budget_spent sealed
+		"limits":    w.setLimits, // global= flow= migration=
+		"configure": w.configure, // SUBJECT rate= weight=
+		"override":  w.override,  // SUBJECT rate= weight= ttl= | rm
+		"overrides": w.overrides, // list
+		"device":    w.device,    // NAME rate= speed= quantum= slots= share=
+		"load":      w.load,      // SUBJECT size= outstanding= topic= client= think= kind=migration
+		"run":       w.run,       // DURATION; prints what each load got
+		"enqueue":   w.enqueue,   // ID SUBJECT bytes= topic= client= kind=
+		"next":      w.next,
+		"done":      w.done,      // ID bytes=
+		"cancel":    w.cancel,    // ID
+		"limitedby": w.limitedBy, // SUBJECT
+		"show":      w.show,      // the device for people
+	}
+}
+
+func (w *world) config(a args) {
+	cfg := admission.Config{
+		MinBytes: a.bytes("min_bytes"), MinAge: a.duration("min_age"), SettleFor: a.duration("settle"),
+		MaxReaders: int(a.number("max_readers")),
+	}
+	r, err := admission.NewReaders(cfg)
+	if w.failed(err) {
+		return
+	}
+	w.readers = r
+}
+
+// fetch: end defaults to 1,000,000 and offset to end minus one per KiB behind.
+func (w *world) fetch(a args) {
+	behind := a.bytes("behind")
+	end := a.numberOr("end", 1_000_000_000)
+	pos := admission.Position{
+		Offset: a.numberOr("offset", end-(behind+1023)/1024), EndOffset: end,
+		BehindBytes: behind, BehindAge: a.durationOr("age", 0),
+	}
+	w.class(w.readers.Observe(a.reader(), pos, w.now))
+}
+
+func (w *world) class(c admission.Class) {
+	change := ""
+	if c.Changed {
+		change = " (changed)"
+	}
+	fmt.Fprintf(&w.out, "%s%s by %s: %s\n", c.State, change, c.Reason, c.Text)
+}
+
+// consume moves a reader with 1 KiB records along, from where it was left if behind= is not given; its age shrinks in
+// proportion to its distance.
+func (w *world) consume(a args) {
+	key, age := a.reader(), a.duration("age")
+	behind := a.bytesOr("behind", w.distance[key])
+	read, appended := a.rate("read"), a.rate("append")
+	end, full := 1_000_000_000+int64(w.now.Sub(epoch)/time.Second)*appended/1024, behind
+	for range int(a.duration("for") / time.Second) {
+		pos := admission.Position{Offset: end - (behind+1023)/1024, EndOffset: end, BehindBytes: behind}
+		if full > 0 {
+			pos.BehindAge = time.Duration(float64(age) * float64(behind) / float64(full))
+		}
+		if c := w.readers.Observe(key, pos, w.now); c.Changed {
+			fmt.Fprintf(&w.out, "%s ", w.now.Sub(epoch))
+			w.class(c)
+		}
+		w.readers.Served(key, admission.Bypass, min(read, behind), w.now)
+		behind = max(0, behind-read) + appended
+		end += appended / 1024
+		w.tick(time.Second)
+	}
+	w.distance[key] = behind
+	fmt.Fprintf(&w.out, "%s %s behind\n", w.now.Sub(epoch), admission.Bytes(behind))
+}
+
+func (w *world) advance(a args) {
+	for d := a.durationAt(0); d > 0; d -= time.Second {
+		w.tick(min(d, time.Second))
+	}
+}
+
+func (w *world) tick(d time.Duration) {
+	w.now = w.now.Add(d)
+	for _, c := range w.readers.Tick(w.now) {
+		fmt.Fprintf(&w.out, "%s %s %s/%d: %s -> %s by %s: %s\n", w.now.Sub(epoch), c.Key.Flow(), c.Key.Topic, c.Key.Partition,
+			c.From, c.Class.State, c.Class.Reason, c.Class.Text)
+	}
+}
+
+func (w *world) served(a args) {
+	lanes := map[string]admission.Lane{"hot": admission.Hot, "fill": admission.Fill, "bypass": admission.Bypass, "defer": admission.Defer}
+	w.readers.Served(a.reader(), lanes[a.str("lane")], a.bytes("bytes"), w.now)
+}
+
+func (w *world) waited(a args) {
+	w.readers.Waited(a.reader(), a.duration("for"), admission.Limit{By: admission.LimitTier, Name: a.str("by")}, w.now)
+}
+
+func (w *world) snapshot(args) {
+	for _, v := range w.readers.Snapshot(w.now) {
+		eta := "never"
+		if v.ETA >= 0 {
+			eta = v.ETA.Round(time.Second).String()
+		}
+		fmt.Fprintf(&w.out, "r-%d %s %s/%d %s since %s: %s\n", v.ID, v.Key.Flow(), v.Key.Topic, v.Key.Partition,
+			v.Class.State, v.Class.Since.Sub(epoch), v.Class.Text)
+		fmt.Fprintf(&w.out, "    lag %d records, %s, %s, eta %s; %s/s, last lane %s, waits %.0f%%, limited by %s\n",
+			v.LagRecords, admission.Bytes(v.LagBytes), v.LagAge, eta, admission.Bytes(v.BytesPerSecond), v.LastLane,
+			100*v.WaitRatio, v.LimitedBy)
+	}
+	known, dropped := w.readers.Len()
+	fmt.Fprintf(&w.out, "%d known, %d dropped\n", known, dropped)
+}
+
+func (w *world) decide(a args) {
+	r := admission.Read{
+		Resident: a.has("resident"), ResidentRatio: a.float("ratio"), Sealed: a.has("sealed"), BudgetOK: !a.has("budget_spent"),
+		State: map[string]admission.State{
+			"realtime": admission.Realtime, "catching_up": admission.CatchingUp, "lagging": admission.Lagging,
+			"stalled": admission.Stalled, "stopped": admission.Stopped,
+		}[a.str("state")],
+		LimitedBy: admission.Limit{By: admission.LimitTier, Name: "hdd"},
+	}
+	var err error
+	if r.Mode, err = admission.ParseMode(a.str("mode")); w.failed(err) {
+		return
+	}
+	if r.Forced, err = admission.ParseForcedClass(a.str("forced")); w.failed(err) {
+		return
+	}
+	fmt.Fprintln(&w.out, admission.Decide(r).Explain(r))
+}
+
+func (w *world) setLimits(a args) {
+	w.failed(w.limits.SetConfig(admission.LimitsConfig{
+		GlobalBytesPerSecond: a.rate("global"), FlowBytesPerSecond: a.rate("flow"), MigrationBytesPerSecond: a.rate("migration"),
+	}, w.now))
+}
+
+func (w *world) configure(a args) {
+	w.failed(w.limits.Configure(a.subject(0), admission.Cap{BytesPerSecond: a.rate("rate"), Weight: int(a.number("weight"))}))
+}
+
+func (w *world) override(a args) {
+	sub := a.subject(0)
+	if a.has("rm") {
+		fmt.Fprintln(&w.out, w.limits.DeleteOverride(sub.Kind, sub.Name))
+		return
+	}
+	o := admission.Override{Kind: sub.Kind, Name: sub.Name, BytesPerSecond: a.rate("rate"), Weight: int(a.number("weight"))}
+	if ttl := a.duration("ttl"); ttl != 0 {
+		o.Expires = w.now.Add(ttl)
+	}
+	w.failed(w.limits.SetOverride(o, w.now))
+}
+
+func (w *world) overrides(args) {
+	list := w.limits.Overrides(w.now)
+	for _, o := range list {
+		fmt.Fprintf(&w.out, "%s %s/s weight %d, %s left\n", o.Subject(), admission.Bytes(o.BytesPerSecond), o.Weight, o.Expires.Sub(w.now))
+	}
+	if len(list) == 0 {
+		fmt.Fprintln(&w.out, "none")
+	}
+}
+
+func (w *world) device(a args) {
+	name := a.word(0)
+	s, err := admission.NewScheduler(admission.DeviceConfig{
+		Name: name, BytesPerSecond: a.rate("rate"), QuantumBytes: a.bytes("quantum"), MaxInFlight: int(a.number("slots")),
+		MigrationShare: a.float("share"), BurstBytes: a.bytes("burst"), MaxQueued: int(a.number("max_queued")),
+	}, w.limits, w.now)
+	if w.failed(err) {
+		return
+	}
+	w.dev = newDevice(s, a.rate("speed"), w.now)
+}
+
+func (w *world) load(a args) {
+	l := &load{
+		flow: a.subject(0), client: a.str("client"), topic: a.strOr("topic", "t"), size: a.bytesOr("size", 1<<20),
+		outstanding: int(a.numberOr("outstanding", 4)), think: a.duration("think"), kind: a.kind(),
+	}
+	w.dev.add(l)
+}
+
+func (w *world) run(a args) {
+	before := map[*load]int64{}
+	for _, l := range w.dev.loads {
+		before[l] = l.got
+		l.longestGap = 0
+	}
+	d := a.durationAt(0)
+	if w.failed(w.dev.run(d)) {
+		return
+	}
+	w.now = w.dev.now
+	var sum int64
+	for _, l := range w.dev.loads {
+		sum += l.got - before[l]
+	}
+	for _, l := range w.dev.loads {
+		got := l.got - before[l]
+		fmt.Fprintf(&w.out, "%s %s/%s: %.1f MiB/s, %.1f%%, longest pause %s\n", l.kind, l.flow, l.topic,
+			float64(got)/(1<<20)/d.Seconds(), 100*float64(got)/float64(max(sum, 1)), l.longestGap.Round(time.Millisecond))
+	}
+	fmt.Fprintf(&w.out, "all: %.1f MiB/s\n", float64(sum)/(1<<20)/d.Seconds())
+}
+
+func (w *world) enqueue(a args) {
+	w.failed(w.dev.s.Enqueue(admission.Request{
+		ID: uint64(a.numberAt(0)), Flow: a.subject(1), Kind: a.kind(), Bytes: a.bytes("bytes"),
+		Topic: a.strOr("topic", "t"), Client: a.str("client"),
+	}, w.now))
+}
+
+func (w *world) next(args) {
+	req, wait, ok := w.dev.s.Next(w.now)
+	switch {
+	case ok:
+		fmt.Fprintf(&w.out, "%d %s %s %s\n", req.ID, req.Kind, req.Flow, admission.Bytes(req.Bytes))
+	case wait > 0:
+		fmt.Fprintf(&w.out, "none, ask again in %s\n", wait.Round(time.Millisecond))
+	default:
+		fmt.Fprintf(&w.out, "none\n")
+	}
+}
+
+func (w *world) done(a args) {
+	fmt.Fprintln(&w.out, w.dev.s.Done(uint64(a.numberAt(0)), a.bytes("bytes"), w.now))
+}
+
+func (w *world) cancel(a args) {
+	fmt.Fprintln(&w.out, w.dev.s.Cancel(uint64(a.numberAt(0))))
+}
+
+func (w *world) limitedBy(a args) {
+	fmt.Fprintln(&w.out, w.dev.s.LimitedBy(a.subject(0), w.now).Describe())
+}
+
+func (w *world) show(args) {
+	v := w.dev.s.Snapshot(w.now)
+	fmt.Fprintf(&w.out, "%s %s/s, tokens %s, %d of %d in flight (%s), %d queued, read %s, migrated %s\n", v.Name, admission.Bytes(v.BytesPerSecond),
+		admission.Bytes(v.TokensBytes), v.InFlight, v.MaxInFlight, admission.Bytes(v.InFlightBytes), v.Queued,
+		admission.Bytes(v.ReadBytes), admission.Bytes(v.MigrationBytes))
+	for _, f := range v.Flows {
+		fmt.Fprintf(&w.out, "  %s %s weight %d: queued %d (%s), in flight %d, granted %s, limited by %s\n", f.Kind, f.Flow, f.Weight,
+			f.Queued, admission.Bytes(f.QueuedBytes), f.InFlight, admission.Bytes(f.GrantedBytes), f.LimitedBy.Describe())
+	}
+	for _, l := range w.limits.Snapshot(w.now) {
+		fmt.Fprintf(&w.out, "  cap %s %s: %s/s, tokens %s, granted %s\n", l.By, l.Name, admission.Bytes(l.BytesPerSecond),
+			admission.Bytes(l.TokensBytes), admission.Bytes(l.GrantedBytes))
+	}
+}
+
+// failed prints an error as the command's answer.
+func (w *world) failed(err error) bool {
+	if err != nil {
+		fmt.Fprintln(&w.out, "error:", strings.ReplaceAll(err.Error(), "\n", "; "))
+	}
+	return err != nil
+}
+
+// args reads a command's words: bare ones by position, others by key.
+type args struct {
+	t  *testing.T
+	td *datadriven.TestData
+}
+
+func (a args) word(i int) string {
+	if i >= len(a.td.CmdArgs) || len(a.td.CmdArgs[i].Vals) > 0 {
+		a.td.Fatalf(a.t, "word %d is missing", i)
+	}
+	return a.td.CmdArgs[i].Key
+}
+
+func (a args) has(key string) bool { return a.td.HasArg(key) }
+
+func (a args) str(key string) string { return a.strOr(key, "") }
+
+func (a args) strOr(key, otherwise string) string {
+	for _, arg := range a.td.CmdArgs {
+		if arg.Key == key && len(arg.Vals) == 1 {
+			return arg.Vals[0]
+		}
+	}
+	return otherwise
+}
+
+func (a args) parse(s string, unit func(string) (float64, error)) float64 {
+	v, err := unit(s)
+	if err != nil {
+		a.td.Fatalf(a.t, "%v", err)
+	}
+	return v
+}
+
+func (a args) float(key string) float64 {
+	return a.parse(a.strOr(key, "0"), func(s string) (float64, error) { return strconv.ParseFloat(s, 64) })
+}
+
+func (a args) number(key string) int64            { return int64(a.float(key)) }
+func (a args) numberOr(key string, o int64) int64 { return pick(a, key, a.number, o) }
+func (a args) bytes(key string) int64             { return int64(a.parse(a.strOr(key, "0"), parseBytes)) }
+func (a args) bytesOr(key string, o int64) int64  { return pick(a, key, a.bytes, o) }
+func (a args) rate(key string) int64 {
+	return int64(a.parse(strings.TrimSuffix(a.strOr(key, "0"), "/s"), parseBytes))
+}
+func (a args) duration(key string) time.Duration { return a.toDuration(a.strOr(key, "0s")) }
+func (a args) durationAt(i int) time.Duration    { return a.toDuration(a.word(i)) }
+func (a args) durationOr(key string, o time.Duration) time.Duration {
+	return pick(a, key, a.duration, o)
+}
+
+func (a args) numberAt(i int) int64 {
+	return int64(a.parse(a.word(i), func(s string) (float64, error) { return strconv.ParseFloat(s, 64) }))
+}
+
+func (a args) toDuration(s string) time.Duration {
+	if s == "unknown" {
+		return -1
+	}
+	d, err := time.ParseDuration(s)
+	if err != nil {
+		a.td.Fatalf(a.t, "%v", err)
+	}
+	return d
+}
+
+func (a args) kind() admission.RequestKind {
+	if a.str("kind") == "migration" {
+		return admission.KindMigration
+	}
+	return admission.KindRead
+}
+
+// subject reads "group:warehouse".
+func (a args) subject(i int) admission.Subject {
+	kind, name, _ := strings.Cut(a.word(i), ":")
+	k, err := admission.ParseKind(kind)
+	if err != nil {
+		a.td.Fatalf(a.t, "%v", err)
+	}
+	return admission.Subject{Kind: k, Name: name}
+}
+
+// reader reads "warehouse orders/3": the group (or client:NAME) and the partition.
+func (a args) reader() admission.ReaderKey {
+	var key admission.ReaderKey
+	if name, isClient := strings.CutPrefix(a.word(0), "client:"); isClient {
+		key.Client = name
+	} else {
+		key.Group, key.Client = a.word(0), a.word(0)+"-1"
+	}
+	topic, partition, _ := strings.Cut(a.word(1), "/")
+	n, err := strconv.Atoi(partition)
+	if err != nil {
+		a.td.Fatalf(a.t, "partition: %v", err)
+	}
+	key.Topic, key.Partition = topic, int32(n)
+	return key
+}
+
+func pick[T any](a args, key string, get func(string) T, otherwise T) T {
+	if a.has(key) {
+		return get(key)
+	}
+	return otherwise
+}
+
+func parseBytes(s string) (float64, error) {
+	for i, unit := range []string{"KiB", "MiB", "GiB"} {
+		if n, ok := strings.CutSuffix(s, unit); ok {
+			v, err := strconv.ParseFloat(n, 64)
+			return v * float64(int64(1)<<(10*(i+1))), err
+		}
+	}
+	return strconv.ParseFloat(s, 64)
+}
+
+func must[T any](v T, err error) func(t testing.TB) T {
+	return func(t testing.TB) T {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+}

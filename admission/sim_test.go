@@ -1,0 +1,156 @@
+package admission_test
+
+import (
+	"fmt"
+	"time"
+
+	"lagoon/admission"
+)
+
+var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// load is one party that keeps a number of requests outstanding on the simulated device.
+type load struct {
+	kind        admission.RequestKind
+	flow        admission.Subject
+	client      string
+	topic       string
+	size        int64
+	outstanding int
+	think       time.Duration // between a request's end and the next one
+	got         int64         // bytes done
+	longestGap  time.Duration // longest time without a start
+	lastStart   time.Time
+}
+
+// device simulates a disk with one head: requests in flight are served in the order of their start at a fixed speed.
+// Everything is deterministic.
+type device struct {
+	s        *admission.Scheduler
+	speed    int64 // bytes per second, 0: instant
+	now      time.Time
+	free     time.Time
+	inFlight []running
+	arrivals []arrival
+	loads    []*load
+	nextID   uint64
+	byID     map[uint64]*load
+	onStart  func(req admission.Request, now time.Time)
+}
+
+type running struct {
+	req  admission.Request
+	ends time.Time
+}
+
+type arrival struct {
+	at time.Time
+	l  *load
+}
+
+func newDevice(s *admission.Scheduler, speed int64, now time.Time) *device {
+	return &device{s: s, speed: speed, now: now, free: now, byID: map[uint64]*load{}}
+}
+
+func (d *device) add(l *load) {
+	d.loads = append(d.loads, l)
+	l.lastStart = d.now
+	for range l.outstanding {
+		d.arrivals = append(d.arrivals, arrival{d.now, l})
+	}
+}
+
+// run lets the device work for a while. It stops with an error if the scheduler refuses a request or spins.
+func (d *device) run(dur time.Duration) error {
+	end := d.now.Add(dur)
+	for steps := 0; ; steps++ {
+		if steps > 2_000_000 {
+			return fmt.Errorf("no progress at %s", d.now.Sub(epoch))
+		}
+		d.finish()
+		if err := d.arrive(); err != nil {
+			return err
+		}
+		wait := d.start()
+		next := end
+		earlier := func(t time.Time) {
+			if t.Before(next) {
+				next = t
+			}
+		}
+		if wait > 0 {
+			earlier(d.now.Add(wait))
+		}
+		for _, r := range d.inFlight {
+			earlier(r.ends)
+		}
+		for _, a := range d.arrivals {
+			earlier(a.at)
+		}
+		if !next.Before(end) {
+			d.now = end
+			return nil
+		}
+		d.now = next
+	}
+}
+
+func (d *device) start() (wait time.Duration) {
+	for {
+		req, wait, ok := d.s.Next(d.now)
+		if !ok {
+			return wait
+		}
+		begins := d.now
+		if d.free.After(begins) {
+			begins = d.free
+		}
+		d.free = begins
+		if d.speed > 0 {
+			d.free = begins.Add(time.Duration(float64(req.Bytes) / float64(d.speed) * float64(time.Second)))
+		}
+		d.inFlight = append(d.inFlight, running{req, d.free})
+		l := d.byID[req.ID]
+		l.longestGap = max(l.longestGap, d.now.Sub(l.lastStart))
+		l.lastStart = d.now
+		if d.onStart != nil {
+			d.onStart(req, d.now)
+		}
+	}
+}
+
+func (d *device) finish() {
+	rest := d.inFlight[:0]
+	for _, r := range d.inFlight {
+		if r.ends.After(d.now) {
+			rest = append(rest, r)
+			continue
+		}
+		l := d.byID[r.req.ID]
+		delete(d.byID, r.req.ID)
+		d.s.Done(r.req.ID, r.req.Bytes, d.now)
+		l.got += r.req.Bytes
+		d.arrivals = append(d.arrivals, arrival{d.now.Add(l.think), l})
+	}
+	d.inFlight = rest
+}
+
+func (d *device) arrive() error {
+	rest := d.arrivals[:0]
+	for _, a := range d.arrivals {
+		if a.at.After(d.now) {
+			rest = append(rest, a)
+			continue
+		}
+		d.nextID++
+		d.byID[d.nextID] = a.l
+		err := d.s.Enqueue(admission.Request{
+			ID: d.nextID, Kind: a.l.kind, Flow: a.l.flow, Client: a.l.client, Topic: a.l.topic, Bytes: a.l.size,
+		}, d.now)
+		if err != nil {
+			return err
+		}
+	}
+	d.arrivals = rest
+	return nil
+}
