@@ -284,3 +284,13 @@ func (r *Reader) replay(meta Meta, ps *ProducerState, nowMs int64) error {
 	}
 	return err
 }
+
+// Clone is a copy that shares nothing, to be saved while the original goes on.
+func (p *ProducerState) Clone() *ProducerState {
+	c := &ProducerState{opt: p.opt, end: p.end, producers: make(map[int64]*producer, len(p.producers))}
+	for id, pr := range p.producers {
+		own := *pr
+		c.producers[id] = &own
+	}
+	return c
+}

@@ -5,6 +5,8 @@ import (
 	"sync"
 	"time"
 
+	"lagoon/cachectl"
+	"lagoon/internal/vfs"
 	"lagoon/segment"
 )
 
@@ -116,7 +118,6 @@ type Config struct {
 	CatchupBytesPerSec   int64         // lagoon.catchup.max.bytes.per.second, 0 = none
 }
 
-
 // Watch wakes one parked fetch. Create it per fetch, give it to any number of reads, and Close it when the fetch is
 // answered; notifications coalesce.
 type Watch struct {
@@ -144,24 +145,24 @@ func (w *Watch) Notify() {
 // Chunk satisfies wire.Payload.
 type Chunk struct {
 	n      int64
+	next   segment.Offset
 	fd     uintptr
+	isFile bool // fd is a kernel descriptor that sendfile can use
 	pos    int64
-	isFile bool
-	file   interface {
-		ReadAt([]byte, int64) (int, error)
-	}
-	mem     []byte
-	release func()
-	next    segment.Offset
+	file   vfs.File         // the bytes are [pos, pos+n) of it, or …
+	seg    *segment.Reader  // (released with the chunk)
+	mem    []byte           // … they are here
+	buf    *cachectl.Buffer // (released with the chunk, nil for memory of its own)
 }
 
 // Len is the number of bytes.
 func (c *Chunk) Len() int64 { return c.n }
 
-// Next is the offset after the chunk's last record.
+// Next is the offset after the chunk's last record, 0 when it is not known without reading.
 func (c *Chunk) Next() segment.Offset { return c.next }
 
-// File tells the descriptor and position for sendfile; ok is false when the bytes are in memory.
+// File tells the descriptor and position for sendfile; ok is false when the bytes are in memory, or in a file that the
+// kernel does not have.
 func (c *Chunk) File() (fd uintptr, pos int64, ok bool) { return c.fd, c.pos, c.isFile }
 
 // Bytes is the memory of a chunk that is not a file range; read only, valid until Release.
@@ -169,7 +170,7 @@ func (c *Chunk) Bytes() []byte { return c.mem }
 
 // ReadAt copies from the chunk, whatever it is made of.
 func (c *Chunk) ReadAt(p []byte, off int64) (int, error) {
-	if c.isFile {
+	if c.file != nil {
 		return c.file.ReadAt(p, c.pos+off)
 	}
 	return copy(p, c.mem[off:]), nil
@@ -177,8 +178,11 @@ func (c *Chunk) ReadAt(p []byte, off int64) (int, error) {
 
 // Release gives the bytes back.
 func (c *Chunk) Release() {
-	if c.release != nil {
-		c.release()
-		c.release = nil
+	if c.seg != nil {
+		c.seg.Release()
 	}
+	if c.buf != nil {
+		c.buf.Release()
+	}
+	*c = Chunk{}
 }

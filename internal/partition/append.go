@@ -1,0 +1,186 @@
+package partition
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"lagoon/segment"
+)
+
+// snapshotEveryBytes is how much may be appended before the producers are saved again: a bound on the headers that an
+// unclean start has to read (64 MiB are 40 ms of sequential reading on an SSD, half a second on a disk).
+const snapshotEveryBytes = 64 << 20
+
+// Append writes one batch at the end of the log and returns after the write, in call order per log; Durable tells when
+// the batch is on stable storage. A duplicate of a remembered batch is not written again: its first offsets come back.
+// Errors: those of segment.ValidateBatch and ProducerState.Check, ErrFenced, ErrDiskFull, ErrClosed.
+func (l *Log) Append(_ context.Context, req AppendRequest) (Appended, error) {
+	cfg, now := l.config(), l.store.now()
+	nowMs := now.UnixMilli()
+	h, err := segment.ValidateBatch(req.Records, segment.Limits{
+		MaxBatchBytes:        cfg.MaxMessageBytes,
+		NowMs:                nowMs,
+		TimestampBeforeMaxMs: cfg.TimestampBeforeMaxMs,
+		TimestampAfterMaxMs:  cfg.TimestampAfterMaxMs,
+		LogAppendTime:        cfg.LogAppendTime,
+		AllowControl:         req.Internal,
+		RequireKey:           cfg.Compact,
+	})
+	if err != nil {
+		return Appended{}, err
+	}
+	if err := l.Err(); err != nil {
+		return Appended{}, err
+	}
+	if l.home.full.Load() {
+		return Appended{}, fmt.Errorf("%w: %s", ErrDiskFull, l.home.spec.FS.Root())
+	}
+
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return Appended{}, ErrClosed
+	}
+	verdict, err := l.producers.Check(h)
+	if err != nil {
+		return Appended{}, err
+	}
+	start := l.view.Load().start
+	if verdict.Kind == segment.Duplicate {
+		a := Appended{Base: verdict.Base, Next: verdict.Last + 1, LogAppendTimeMs: -1, LogStart: start, Duplicate: true}
+		if cfg.LogAppendTime {
+			a.LogAppendTimeMs = verdict.TimestampMs
+		}
+		return a, nil
+	}
+	if l.mustRoll(h, cfg, now) {
+		if err := l.rollLocked(cfg, now); err != nil {
+			return Appended{}, err
+		}
+	}
+	base := l.w.Next()
+	segment.AssignOffsets(req.Records, base, l.epoch())
+	appendTime := int64(-1)
+	if cfg.LogAppendTime {
+		appendTime = nowMs
+		segment.SetLogAppendTime(req.Records, nowMs)
+	}
+	if h, err = segment.DecodeHeader(req.Records); err != nil {
+		return Appended{}, err
+	}
+	l.ages.note(base, now)
+	if _, err := l.w.Append(req.Records, h); err != nil {
+		return Appended{}, l.home.writeFailed("append", err)
+	}
+	l.producers.Update(h, base, nowMs)
+	l.sinceSnapshot += h.SizeBytes()
+	l.endPos.Add(h.SizeBytes())
+	l.end.Store(int64(h.NextOffset()))
+	l.home.used.Add(h.SizeBytes())
+	if cfg.FlushInterval > 0 {
+		l.written.Store(l.endBound())
+		l.wakeReaders(h.NextOffset())
+		l.startWriteBackLocked(h.SizeBytes())
+	} else {
+		l.home.commit.schedule(l)
+	}
+	return Appended{Base: base, Next: h.NextOffset(), LogAppendTimeMs: appendTime, LogStart: start}, nil
+}
+
+// mustRoll: the active segment is full (by size or by index), too old, or cannot hold the batch.
+func (l *Log) mustRoll(h segment.BatchHeader, cfg *Config, now time.Time) bool {
+	if l.w.Size() == 0 {
+		return false
+	}
+	if !l.w.Fits(h) || l.w.Size()+h.SizeBytes() > int64(cfg.SegmentBytes) {
+		return true
+	}
+	// Kafka rolls by the batches' own time as soon as it runs ahead, and by the clock otherwise.
+	if cfg.SegmentMs <= 0 {
+		return false
+	}
+	first := l.w.FirstTimestamp()
+	return first >= 0 && h.MaxTimestamp-first > cfg.SegmentMs || now.Sub(l.rolledAt).Milliseconds() > cfg.SegmentMs
+}
+
+// rollLocked starts a new active segment at the end of the log. The old one is synced and sealed by the next commit, so
+// that no append waits for a sync here.
+func (l *Log) rollLocked(cfg *Config, now time.Time) error {
+	next := l.w.Next()
+	w, err := segment.Create(l.home.spec.FS, l.dir, next, cfg.segmentOptions(), l.store.files)
+	if err != nil {
+		return l.home.writeFailed("roll segment", err)
+	}
+	v := l.view.Load()
+	segs := append(v.segs[:len(v.segs):len(v.segs)], &logSegment{r: w.Reader(), dir: l.home, base: next, before: l.endPos.Load()})
+	l.sealing = append(l.sealing, l.w)
+	l.w, l.rolledAt = w, now
+	l.setViewLocked(segs, v.start)
+	l.home.commit.schedule(l)
+	l.store.metrics.rolls.Inc()
+	return nil
+}
+
+// sealOne syncs and seals a rolled segment and takes it off the list. Called by the committer.
+func (l *Log) sealOne(w *segment.Writer) error {
+	if _, err := w.Seal(); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	l.sealing = l.sealing[1:]
+	l.mu.Unlock()
+	l.store.segmentSealed()
+	return nil
+}
+
+// startWriteBackLocked begins writing dirty pages in interval mode, steadily, so that they never pile up and are clean when
+// they have to go.
+func (l *Log) startWriteBackLocked(n int64) {
+	const step = 1 << 20
+	end := l.w.Size()
+	if from := (end - n) / step; end/step > from {
+		_ = l.store.opt.Cache.WriteBack(l.w.File(), from*step, end-from*step) // advice; the next sync tells of errors
+	}
+}
+
+// pendingSnapshot is a copy of the producers at one offset, to be saved once the log is durable up to it.
+type pendingSnapshot struct {
+	state *segment.ProducerState
+	at    segment.Offset
+}
+
+// takeSnapshotLocked copies the producers when enough was appended since the last time, or a segment was rolled.
+func (l *Log) takeSnapshotLocked() *pendingSnapshot {
+	if l.sinceSnapshot < snapshotEveryBytes && len(l.sealing) == 0 || l.producers.Len() == 0 {
+		return nil
+	}
+	l.sinceSnapshot = 0
+	return &pendingSnapshot{state: l.producers.Clone(), at: l.w.Next()}
+}
+
+// saveSnapshot writes a snapshot and drops all but the newest two. Failing costs recovery time, never data.
+func (l *Log) saveSnapshot(s *pendingSnapshot) {
+	if err := s.state.Save(l.home.spec.FS, l.dir, s.at); err != nil {
+		l.log.Warn("producer snapshot not written: the next unclean start reads more", "offset", s.at, "err", err)
+		return
+	}
+	l.dropOldSnapshots()
+}
+
+// dropOldSnapshots keeps the newest two: one to use, one in case it is damaged.
+func (l *Log) dropOldSnapshots() {
+	listing, err := segment.ListDir(l.home.spec.FS, l.dir)
+	if err != nil || len(listing.Snapshots) <= 2 {
+		return
+	}
+	oldestKept := listing.Snapshots[len(listing.Snapshots)-2]
+	if err := segment.RemoveSnapshots(l.home.spec.FS, l.dir, func(o segment.Offset) bool { return o < oldestKept }); err != nil {
+		l.log.Warn("old producer snapshots not removed", "err", err)
+	}
+}
+
+// segmentOptions are the parts of a topic's configuration that the segment files need.
+func (c *Config) segmentOptions() segment.Options {
+	return segment.Options{SegmentBytes: c.SegmentBytes, IndexIntervalBytes: c.IndexIntervalBytes, IndexBytes: c.SegmentIndexBytes}
+}

@@ -1,0 +1,133 @@
+package partition
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"lagoon/admission"
+)
+
+// coldQueue runs the cold work of one device: reads for lagging readers, refills after a real-time miss, and the
+// migrator's copying. admission.Scheduler decides order and pace; the queue owns the clock, the lock and the goroutines.
+// At most the scheduler's MaxInFlight jobs touch the device at a time, so a hung disk holds that many threads and no more.
+type coldQueue struct {
+	now func() time.Time
+
+	mu     *sync.Mutex // shared by the queues of all devices, because their schedulers share the caps
+	sched  *admission.Scheduler
+	jobs   map[uint64]func()
+	lastID uint64
+	timer  *time.Timer // runs pump when the next token or turn is due; nil when none is
+	closed bool
+	wg     sync.WaitGroup
+}
+
+func newColdQueue(cfg admission.DeviceConfig, limits *admission.Limits, mu *sync.Mutex, now func() time.Time) (*coldQueue, error) {
+	sched, err := admission.NewScheduler(cfg, limits, now())
+	if err != nil {
+		return nil, err
+	}
+	return &coldQueue{now: now, mu: mu, sched: sched, jobs: map[uint64]func(){}}, nil
+}
+
+// submit queues run for its turn and gives its id for cancel. run executes on its own goroutine and reports the bytes
+// it moved on the device. Never blocks. Errors: ErrClosed, admission.ErrQueueFull (ask again later).
+func (q *coldQueue) submit(r admission.Request, run func() int64) (id uint64, err error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closed {
+		return 0, ErrClosed
+	}
+	q.lastID++
+	id = q.lastID
+	r.ID = id
+	if err := q.sched.Enqueue(r, q.now()); err != nil {
+		return 0, err
+	}
+	q.jobs[id] = func() {
+		n := run()
+		q.mu.Lock()
+		q.sched.Done(id, n, q.now())
+		q.pumpLocked()
+		q.mu.Unlock()
+	}
+	q.pumpLocked()
+	return id, nil
+}
+
+// cancel takes a job back; false when it runs already (or never was).
+func (q *coldQueue) cancel(id uint64) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if _, queued := q.jobs[id]; !queued {
+		return false
+	}
+	delete(q.jobs, id)
+	q.sched.Cancel(id)
+	q.pumpLocked()
+	return true
+}
+
+// hold waits for a slot of the device and keeps it until done is called: for the migrator, which does its own I/O.
+func (q *coldQueue) hold(ctx context.Context, r admission.Request) (done func(), err error) {
+	granted, release := make(chan struct{}), make(chan struct{})
+	id, err := q.submit(r, func() int64 { close(granted); <-release; return r.Bytes })
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case <-granted:
+	case <-ctx.Done():
+		if q.cancel(id) {
+			return nil, ctx.Err()
+		}
+		<-granted
+	}
+	return sync.OnceFunc(func() { close(release) }), nil
+}
+
+func (q *coldQueue) pump() {
+	q.mu.Lock()
+	q.pumpLocked()
+	q.mu.Unlock()
+}
+
+// pumpLocked starts whatever may start now and arms the timer for what may start later.
+func (q *coldQueue) pumpLocked() {
+	if q.timer != nil {
+		q.timer.Stop()
+		q.timer = nil
+	}
+	for !q.closed {
+		r, wait, ok := q.sched.Next(q.now())
+		if !ok {
+			if wait > 0 {
+				q.timer = time.AfterFunc(wait, q.pump)
+			}
+			return
+		}
+		run := q.jobs[r.ID]
+		delete(q.jobs, r.ID)
+		q.wg.Go(run)
+	}
+}
+
+// limitedBy says what holds a flow back on this device now.
+func (q *coldQueue) limitedBy(flow admission.Subject) admission.Limit {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.sched.LimitedBy(flow, q.now())
+}
+
+// close drops what has not begun and waits for what has.
+func (q *coldQueue) close() {
+	q.mu.Lock()
+	q.closed = true
+	if q.timer != nil {
+		q.timer.Stop()
+	}
+	clear(q.jobs)
+	q.mu.Unlock()
+	q.wg.Wait()
+}

@@ -1,0 +1,226 @@
+package partition
+
+import (
+	"context"
+	"sync"
+
+	"lagoon/segment"
+)
+
+// committer makes appended bytes durable and tells the logs so. fileCommitter syncs files; a shared commit journal can
+// take its place behind these two methods.
+type committer interface {
+	// schedule asks for a commit of everything appended to l so far. Never blocks; requests for one log coalesce.
+	schedule(l *Log)
+	// close waits until every scheduled commit has run and ends the workers.
+	close()
+}
+
+// fileCommitter is a committer over fdatasync: workers take logs from a queue, so that at most workers syncs run at a
+// time on one device (each blocked sync pins an OS thread) and all appends that arrive during a sync share the next one.
+type fileCommitter struct {
+	mu     sync.Mutex
+	ready  sync.Cond
+	queue  []*Log
+	closed bool
+	wg     sync.WaitGroup
+}
+
+// newFileCommitter starts workers goroutines.
+func newFileCommitter(workers int) *fileCommitter {
+	c := &fileCommitter{}
+	c.ready.L = &c.mu
+	for range workers {
+		c.wg.Go(c.work)
+	}
+	return c
+}
+
+// commitState is where one log stands with its committer; guarded by fileCommitter.mu.
+type commitState uint8
+
+const (
+	commitIdle    commitState = iota
+	commitQueued              // in the queue
+	commitRunning             // a worker syncs it
+	commitAgain               // a worker syncs it, and more was appended since
+)
+
+func (c *fileCommitter) schedule(l *Log) {
+	c.mu.Lock()
+	switch l.commit {
+	case commitIdle:
+		l.commit = commitQueued
+		c.queue = append(c.queue, l)
+		c.ready.Signal()
+	case commitRunning:
+		l.commit = commitAgain
+	}
+	c.mu.Unlock()
+}
+
+func (c *fileCommitter) work() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for {
+		for len(c.queue) == 0 {
+			if c.closed {
+				return
+			}
+			c.ready.Wait()
+		}
+		l := c.queue[0]
+		c.queue[0] = nil
+		c.queue = c.queue[1:]
+		l.commit = commitRunning
+		c.mu.Unlock()
+		l.sync()
+		c.mu.Lock()
+		if l.commit == commitAgain {
+			l.commit = commitQueued
+			c.queue = append(c.queue, l)
+			c.ready.Signal()
+		} else {
+			l.commit = commitIdle
+		}
+	}
+}
+
+func (c *fileCommitter) close() {
+	c.mu.Lock()
+	c.closed = true
+	c.ready.Broadcast()
+	c.mu.Unlock()
+	c.wg.Wait()
+}
+
+// bound is how far a log reaches: the first offset, and in its segment the first byte, that is not included. Immutable.
+type bound struct {
+	offset segment.Offset
+	base   segment.Offset // base offset of the segment that pos is in
+	pos    int64
+}
+
+// durableWaiter is one call of Durable.
+type durableWaiter struct {
+	next segment.Offset
+	c    chan error // capacity 1
+}
+
+var durableWaiters = sync.Pool{New: func() any { return &durableWaiter{c: make(chan error, 1)} }}
+
+// Durable waits until everything below next is on stable storage. In interval mode it returns at once: the topic has
+// opted out of synced acks. Errors: ErrFenced when the directory failed first, ErrClosed, the context's.
+func (l *Log) Durable(ctx context.Context, next segment.Offset) error {
+	if l.config().FlushInterval > 0 || l.durable.Load().offset >= next {
+		return l.Err()
+	}
+	w := durableWaiters.Get().(*durableWaiter)
+	w.next = next
+	l.waitMu.Lock()
+	switch {
+	case l.durable.Load().offset >= next:
+		l.waitMu.Unlock()
+		durableWaiters.Put(w)
+		return nil
+	case l.Err() != nil:
+		l.waitMu.Unlock()
+		durableWaiters.Put(w)
+		return l.Err()
+	}
+	l.waiters = append(l.waiters, w)
+	l.waitMu.Unlock()
+	select {
+	case err := <-w.c:
+		durableWaiters.Put(w)
+		return err
+	case <-ctx.Done():
+		if l.dropWaiter(w) {
+			durableWaiters.Put(w)
+			return ctx.Err()
+		}
+		err := <-w.c // it was answered meanwhile
+		durableWaiters.Put(w)
+		return err
+	}
+}
+
+// dropWaiter takes w out of the list; false when it has been answered already.
+func (l *Log) dropWaiter(w *durableWaiter) bool {
+	l.waitMu.Lock()
+	defer l.waitMu.Unlock()
+	for i, x := range l.waiters {
+		if x == w {
+			l.waiters[i] = l.waiters[len(l.waiters)-1]
+			l.waiters = l.waiters[:len(l.waiters)-1]
+			return true
+		}
+	}
+	return false
+}
+
+// sync makes everything appended so far durable and publishes it. Called by the committer only, one call at a time per
+// log. A failure is final for the directory.
+func (l *Log) sync() {
+	l.mu.Lock()
+	if l.closed || l.home.fenced() != nil {
+		l.mu.Unlock()
+		return
+	}
+	sealing := l.sealing
+	w, end := l.w, l.endBound()
+	snapshot := l.takeSnapshotLocked()
+	l.mu.Unlock()
+
+	started := l.store.now()
+	for _, s := range sealing {
+		if err := l.sealOne(s); err != nil {
+			l.home.fence("seal segment", err)
+			return
+		}
+	}
+	if err := w.SyncData(); err != nil {
+		l.home.fence("sync", err)
+		return
+	}
+	l.store.metrics.syncSeconds.Observe(l.store.now().Sub(started).Seconds())
+	l.publishDurable(end)
+	if snapshot != nil {
+		l.saveSnapshot(snapshot)
+	}
+}
+
+// publishDurable moves the durable bound forward and wakes whoever waited for it.
+func (l *Log) publishDurable(b *bound) {
+	if b.offset <= l.durable.Load().offset {
+		return
+	}
+	l.durable.Store(b)
+	l.waitMu.Lock()
+	kept := l.waiters[:0]
+	for _, w := range l.waiters {
+		if w.next <= b.offset {
+			w.c <- nil
+		} else {
+			kept = append(kept, w)
+		}
+	}
+	clear(l.waiters[len(kept):])
+	l.waiters = kept
+	l.waitMu.Unlock()
+	if l.config().FlushInterval == 0 {
+		l.wakeReaders(b.offset)
+	}
+}
+
+// failWaiters answers every Durable call with err.
+func (l *Log) failWaiters(err error) {
+	l.waitMu.Lock()
+	for _, w := range l.waiters {
+		w.c <- err
+	}
+	clear(l.waiters)
+	l.waiters = l.waiters[:0]
+	l.waitMu.Unlock()
+	l.wakeReaders(1<<63 - 1)
+}

@@ -1,0 +1,164 @@
+package partition
+
+import (
+	"sync"
+	"time"
+
+	"lagoon/admission"
+	"lagoon/cachectl"
+	"lagoon/segment"
+)
+
+// Bounds of the cursors of one partition. A cursor costs about 600 bytes; one that has not been used for a while is a
+// consumer that left.
+const (
+	maxCursors = 1024
+	cursorIdle = 10 * time.Minute
+	streamIdle = 10 * time.Second // a consumer that pauses this long gives its read-ahead memory back
+)
+
+// cursor is one reader's place in one partition. Its mutex serialises the reads of one reader.
+type cursor struct {
+	ref  ReaderRef
+	key  admission.ReaderKey
+	log  *Log
+	used time.Time // guarded by cursorSet.mu
+
+	mu       sync.Mutex
+	stream   *stream
+	segBase  segment.Offset // segment of the last hot extent, -1 none
+	from     segment.Offset // offset that read asked for
+	at       int64          // byte after that extent: where the next read begins
+	class    admission.Class
+	offset   segment.Offset // last offset asked for
+	behind   int64
+	decision admission.Decision
+	read     admission.Read
+	method   cachectl.Method
+	waitFrom time.Time
+}
+
+// cursorSet are the readers of one partition.
+type cursorSet struct {
+	log *Log
+	mu  sync.Mutex
+	by  map[admission.ReaderKey]*cursor
+}
+
+// of finds or makes the cursor of ref.
+func (s *cursorSet) of(ref ReaderRef, now time.Time) *cursor {
+	k := admission.ReaderKey{Group: ref.Group, Client: ref.ClientID, Topic: s.log.topic, Partition: s.log.partition}
+	if ref.Group == "" {
+		k.Conn = ref.Conn // two consumers with one client id are two readers
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c, ok := s.by[k]
+	if !ok {
+		if len(s.by) >= maxCursors {
+			s.dropOldestLocked()
+		}
+		c = &cursor{ref: ref, log: s.log, segBase: -1, key: k}
+		c.stream = &stream{log: s.log, req: admission.Request{Flow: c.key.Flow(), Topic: s.log.topic, Client: ref.ClientID}}
+		s.by[k] = c
+	}
+	c.used = now
+	return c
+}
+
+func (s *cursorSet) dropOldestLocked() {
+	var oldest *cursor
+	var key admission.ReaderKey
+	for k, c := range s.by {
+		if oldest == nil || c.used.Before(oldest.used) {
+			oldest, key = c, k
+		}
+	}
+	delete(s.by, key)
+	go oldest.stream.close()
+}
+
+// sweep closes the streams of readers that pause and forgets readers that left.
+func (s *cursorSet) sweep(now time.Time) {
+	var idle []*stream
+	s.mu.Lock()
+	for k, c := range s.by {
+		quiet := now.Sub(c.used)
+		if quiet > cursorIdle {
+			delete(s.by, k)
+		}
+		if quiet > streamIdle {
+			idle = append(idle, c.stream)
+		}
+	}
+	s.mu.Unlock()
+	for _, st := range idle {
+		st.reset()
+	}
+}
+
+// all gives the cursors, for views.
+func (s *cursorSet) all() []*cursor {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make([]*cursor, 0, len(s.by))
+	for _, c := range s.by {
+		out = append(out, c)
+	}
+	return out
+}
+
+// closeAll gives all read-ahead back.
+func (s *cursorSet) closeAll() {
+	for _, c := range s.all() {
+		c.stream.close()
+	}
+}
+
+// moved remembers where the extent that was just served ends.
+func (c *cursor) moved(s *logSegment, from segment.Offset, end int64) {
+	c.segBase, c.from, c.at = s.base, from, end
+	c.stream.reset()
+}
+
+// toEnd: the reader has read everything; the place of the next record is where the log ends now.
+func (c *cursor) toEnd() {
+	c.stream.reset()
+	c.decision = admission.Decision{Lane: admission.Hot, Reason: admission.ReasonAtEnd, Text: "nothing left to read"}
+}
+
+// note keeps the decision for people.
+func (c *cursor) note(d admission.Decision, r admission.Read) {
+	c.decision, c.read, c.waitFrom = d, r, time.Time{}
+}
+
+// deferred: the device has not yet given the reader its turn.
+func (c *cursor) deferred(now time.Time) {
+	if c.waitFrom.IsZero() {
+		c.waitFrom = now
+	}
+}
+
+// observe tells admission where the reader is. at is its position in bytes, on the scale of Log.endPos.
+func (l *Log) observe(c *cursor, from segment.Offset, b *bound, at int64, now time.Time) {
+	c.offset = from
+	c.behind = max(0, l.endPos.Load()-at)
+	p := admission.Position{Offset: int64(from), EndOffset: int64(b.offset), BehindBytes: c.behind}
+	if from < b.offset {
+		p.BehindAge, _ = l.ages.age(from, now)
+	} else {
+		p.BehindBytes = 0
+	}
+	l.store.readersMu.Lock()
+	c.class = l.store.readers.Observe(c.key, p, now)
+	l.store.readersMu.Unlock()
+}
+
+// served books bytes that went to the reader.
+func (l *Log) served(c *cursor, lane admission.Lane, n int64) {
+	l.store.readersMu.Lock()
+	l.store.readers.Served(c.key, lane, n, l.store.now())
+	l.store.readersMu.Unlock()
+	l.store.metrics.served(c.class.State, lane, n)
+	c.waitFrom = time.Time{}
+}

@@ -1,0 +1,35 @@
+// Package partition joins everything a byte meets inside the broker: one Log per partition, one Store for all of them.
+// It is the only place where the hot path (page cache), the cold path (bypass reads) and policy (admission, tiering)
+// come together.
+//
+// It is not a Kafka face: no wire types, no error codes, no sessions. It is not a format: segment knows the bytes.
+//
+//	Append ──► segment.Writer ──► page cache ──► committer (fdatasync) ──► durable bound ──► watchers, Durable
+//	Read   ──► view ──► residency ──► admission.Decide
+//	             hot    ─► Chunk = file range (sendfile or pread by the broker)
+//	             fill   ─► device queue ─► buffered read ─► Chunk = pooled memory, and the cache holds the range again
+//	             bypass ─► device queue ─► cachectl.ReadBypass ─► Chunk = pooled memory, the cache holds nothing new
+//	             defer  ─► Pending; the Watch is notified when the budget gives the stream its turn
+//
+// # Ownership and concurrency
+//
+//   - Log.mu is the appender lock: it orders appends, rolls and producer state, and is held across one pwrite and never
+//     across a sync or a read.
+//   - Readers take no lock: they load the immutable view (segments by base offset, log start) and the readable bound,
+//     and Acquire the one segment they use; when Acquire fails the segment was retired and they load the view again.
+//   - The committer owns syncing. After a sync it publishes the durable bound, wakes Durable waiters and watches.
+//   - One function, Log.readable, says how far consumers see: the durable bound in the safe mode, the written end with
+//     a flush interval. Replication will change that function and nothing else.
+//   - A stream (cold.go) is the read-ahead of one lagging reader in one partition; its chunks are whole batches in
+//     pooled buffers. Streams are filled by the device queue of the segment's directory, whose order and pace
+//     admission.Scheduler decides. Cold reads therefore never run on a goroutine that answers a fetch.
+//   - Lock order: Store.mu, Log.mu, Log.cursorsMu, stream.mu, coldQueue.mu. None is held across I/O but Log.mu (pwrite).
+//
+// # Crash guarantees
+//
+// Durable(next) returns nil only after fdatasync of every segment below next (and of the directory for a new segment).
+// A failed write or sync fences the log directory for good: no retry, no later ack, nothing above the durable bound is
+// served. Recovery (load.go) reads only what may be torn: from the recovery point on. What lies below it and is damaged
+// is quarantined and reported, never cut. Segments found in two directories are a migration that a crash interrupted;
+// the colder copy is complete (its name is the commit point) and is kept.
+package partition

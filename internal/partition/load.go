@@ -1,0 +1,577 @@
+package partition
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
+
+	"lagoon/admission"
+	"lagoon/internal/vfs"
+	"lagoon/segment"
+	"lagoon/tiering"
+)
+
+// lockFile keeps a second broker out of a log directory (Kafka's name, so that a running Kafka is kept out too).
+const lockFile = ".lock"
+
+// loadParallel is how many partitions are recovered at a time: enough to keep an SSD busy, few enough for a disk.
+const loadParallel = 8
+
+// TopicSpec names a topic's partitions to load or create at start.
+type TopicSpec struct {
+	Topic      string
+	ID         [16]byte
+	Partitions int32
+	Config     Config
+}
+
+// recovery is what the directories said before anything was opened.
+type recovery struct {
+	clean  map[*logDir]bool
+	points map[segment.TopicPartition]segment.Offset
+	starts map[segment.TopicPartition]segment.Offset
+
+	partitions, done      atomic.Int64
+	scannedBytes, cutTail atomic.Int64
+}
+
+// Progress is how far Load is.
+type Progress struct {
+	Partitions, Done int64
+	ScannedBytes     int64 // read because a stop was not clean
+	CutBytes         int64 // torn tails removed
+}
+
+// Open claims and locks every log directory and reads their checkpoints. No partition is served until Load or Create.
+// Errors name the directory and the remedy: vfs.ErrLocked, tiering.ErrTierMissing, tiering.ErrTierForeign.
+func Open(opt Options) (_ *Store, err error) {
+	if err := opt.Validate(); err != nil {
+		return nil, err
+	}
+	opt = opt.withDefaults()
+	s := &Store{opt: opt, limitsMu: &sync.Mutex{}, logs: map[logKey]*Log{}, corrupt: map[string]bool{}, saved: map[*logDir]*savedCheckpoint{}, planNow: make(chan struct{}, 1), lookups: make(chan struct{}, lookupParallel)}
+	s.ctx, s.stop = context.WithCancel(context.Background())
+	s.metrics = newMetrics(opt.Registerer)
+	if s.limits, err = admission.NewLimits(opt.Limits, opt.Now()); err != nil {
+		return nil, err
+	}
+	for _, o := range opt.Overrides {
+		if err := s.limits.SetOverride(o, opt.Now()); err != nil {
+			opt.Logger.Warn("throttle override dropped", "kind", o.Kind.String(), "name", o.Name, "err", err)
+		}
+	}
+	if s.readers, err = admission.NewReaders(opt.Readers); err != nil {
+		return nil, err
+	}
+	s.files = segment.NewFileCache(segment.FileCacheOptions{
+		MaxOpenFiles: opt.MaxOpenFiles, MaxIndexBytes: opt.MaxIndexBytes,
+		OnCorrupt: func(c *segment.CorruptError) { s.corruption(nil, c) },
+	})
+	defer func() {
+		if err != nil {
+			s.abandon()
+		}
+	}()
+	s.recovered = recovery{clean: map[*logDir]bool{}, points: map[segment.TopicPartition]segment.Offset{}, starts: map[segment.TopicPartition]segment.Offset{}}
+	for i, spec := range opt.Dirs {
+		if err := s.openDir(i, spec); err != nil {
+			return nil, err
+		}
+	}
+	if s.migrator, err = s.newMigrator(); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// abandon lets go of what Open had taken.
+func (s *Store) abandon() {
+	s.stop()
+	for _, d := range s.dirs {
+		d.cold.close()
+		if d.commit != nil {
+			d.commit.close()
+		}
+		_ = d.lock.Close() // nothing was written
+	}
+}
+
+// openDir locks, claims and reads one log directory.
+func (s *Store) openDir(index int, spec DirSpec) error {
+	rank := slices.Index(s.tiers, spec.Tier)
+	name := spec.Tier
+	if rank < 0 {
+		rank = len(s.tiers)
+		s.tiers = append(s.tiers, spec.Tier)
+	} else {
+		name = fmt.Sprintf("%s#%d", spec.Tier, index)
+	}
+	lock, err := spec.FS.Lock(lockFile)
+	if err != nil {
+		return fmt.Errorf("log directory %s: %w; is another broker running on it?", spec.FS.Root(), err)
+	}
+	if spec.Device.Name == "" {
+		spec.Device.Name = name
+	}
+	cold, err := newColdQueue(spec.Device, s.limits, s.limitsMu, s.opt.Now)
+	if err != nil {
+		return errors.Join(err, lock.Close())
+	}
+	d := &logDir{spec: spec, name: name, index: index, rank: rank, log: s.opt.Logger, lock: lock, cold: cold, onFence: s.dirFenced}
+	if rank == 0 {
+		workers := spec.SyncWorkers
+		if workers == 0 {
+			workers = 16
+		}
+		d.commit = newFileCommitter(workers)
+	}
+	s.dirs = append(s.dirs, d)
+	if s.opt.ClusterID != "" {
+		id, err := tiering.Claim(spec.FS, name, s.opt.ClusterID, s.opt.KnownTiers[name])
+		if err != nil {
+			return err
+		}
+		if s.opt.RememberTier != nil && s.opt.KnownTiers[name] != id.UUID {
+			if err := s.opt.RememberTier(name, id.UUID); err != nil {
+				return fmt.Errorf("remember tier %s: %w", name, err)
+			}
+		}
+	}
+	d.checkSpace()
+	ladder, err := s.opt.Cache.Probe(spec.FS)
+	if err != nil {
+		s.opt.Logger.Warn("read methods not probed: live reads will tell", "path", spec.FS.Root(), "err", err)
+	}
+	d.device = ladder.Device
+	return s.readCheckpoints(d)
+}
+
+// readCheckpoints takes in what a directory's last run left behind, and the clean-shutdown marker away.
+func (s *Store) readCheckpoints(d *logDir) error {
+	fsys := d.spec.FS
+	points, err := segment.ReadCheckpoint(fsys, segment.RecoveryPointFile)
+	if err != nil { // everything in the directory is recovered as if nothing were known
+		s.opt.Logger.Warn("recovery points not usable: all segments of the directory are checked", "path", fsys.Root(), "err", err)
+	}
+	for tp, o := range points {
+		s.recovered.points[tp] = max(o, s.recovered.points[tp])
+	}
+	starts, err := segment.ReadCheckpoint(fsys, segment.LogStartFile)
+	if err != nil {
+		return fmt.Errorf("log directory %s: %w; restore %s from a copy, or remove it to show deleted records again", fsys.Root(), err, segment.LogStartFile)
+	}
+	for tp, o := range starts {
+		s.recovered.starts[tp] = max(o, s.recovered.starts[tp])
+	}
+	_, clean, err := segment.ReadCleanShutdown(fsys)
+	if err != nil {
+		clean = false
+	}
+	s.recovered.clean[d] = clean
+	return segment.RemoveCleanShutdown(fsys)
+}
+
+// Load opens every partition of topics, making directories that are missing, finishes interrupted deletions, and starts
+// the background work. A partition that cannot be opened is served as offline and reported; the others go on.
+func (s *Store) Load(ctx context.Context, topics []TopicSpec) error {
+	if err := s.removeDeleted(); err != nil {
+		return err
+	}
+	for _, t := range topics {
+		s.recovered.partitions.Add(int64(t.Partitions))
+		s.setTopicCap(t.Topic, t.Config.CatchupBytesPerSec)
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(loadParallel)
+	for _, t := range topics {
+		for p := range t.Partitions {
+			g.Go(func() error {
+				if err := ctx.Err(); err != nil {
+					return err
+				}
+				l, err := s.open(t.Topic, t.ID, p, t.Config)
+				if err != nil {
+					l = s.offline(t.Topic, t.ID, p, t.Config, err)
+				}
+				s.mu.Lock()
+				s.logs[logKey{t.Topic, p}] = l
+				s.mu.Unlock()
+				s.recovered.done.Add(1)
+				return nil
+			})
+		}
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	for _, name := range s.Unknown() {
+		s.opt.Logger.Warn("partition directory of no known topic: left alone", "dir", name)
+	}
+	s.startLoops()
+	return nil
+}
+
+// Progress is how far Load is; safe at any time.
+func (s *Store) Progress() Progress {
+	r := &s.recovered
+	return Progress{r.partitions.Load(), r.done.Load(), r.scannedBytes.Load(), r.cutTail.Load()}
+}
+
+// offline stands in for a partition that could not be opened.
+func (s *Store) offline(topic string, id [16]byte, partition int32, cfg Config, cause error) *Log {
+	s.opt.Logger.Error("partition offline", "topic", topic, "partition", partition, "err", cause)
+	l := s.newLog(topic, id, partition, cfg, s.dirs[0])
+	err := fmt.Errorf("%w: %s: %w", ErrFenced, l.dir, cause)
+	l.failed.Store(&err)
+	l.closed = true
+	l.producers = segment.NewProducerState(segment.ProducerOptions{})
+	l.epochs = &segment.EpochCache{}
+	l.view.Store(&view{segs: []*logSegment{{dir: l.home}}})
+	l.durable.Store(&bound{})
+	return l
+}
+
+// Create makes the partition's directory, or loads it when it is there, and begins to serve it. ErrExists when it is
+// served already.
+func (s *Store) Create(_ context.Context, topic string, id [16]byte, partition int32, cfg Config) (*Log, error) {
+	key := logKey{topic, partition}
+	s.mu.RLock()
+	_, exists := s.logs[key]
+	closed := s.closed
+	s.mu.RUnlock()
+	switch {
+	case closed:
+		return nil, ErrClosed
+	case exists:
+		return nil, fmt.Errorf("%w: %s", ErrExists, segment.PartitionDir(topic, partition))
+	}
+	l, err := s.open(topic, id, partition, cfg)
+	if err != nil {
+		return nil, err
+	}
+	s.setTopicCap(topic, cfg.CatchupBytesPerSec)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, exists := s.logs[key]; exists {
+		return nil, errors.Join(fmt.Errorf("%w: %s", ErrExists, l.dir), l.close())
+	}
+	s.logs[key] = l
+	return l, nil
+}
+
+func (s *Store) newLog(topic string, id [16]byte, partition int32, cfg Config, home *logDir) *Log {
+	l := &Log{store: s, topic: topic, id: id, partition: partition, dir: segment.PartitionDir(topic, partition), home: home,
+		watches: map[*Watch]segment.Offset{}}
+	l.log = s.opt.Logger.With("topic", topic, "partition", partition)
+	l.cfg.Store(&cfg)
+	l.cursors = cursorSet{log: l, by: map[admission.ReaderKey]*cursor{}}
+	return l
+}
+
+// found is one segment that the listings show.
+type found struct {
+	segment.SegmentFile
+	dir *logDir
+}
+
+// open brings one partition to service: made new, taken over from a clean stop, or recovered.
+func (s *Store) open(topic string, id [16]byte, partition int32, cfg Config) (*Log, error) {
+	name := segment.PartitionDir(topic, partition)
+	home, holders, err := s.place(name)
+	if err != nil {
+		return nil, err
+	}
+	if err := home.fenced(); err != nil {
+		return nil, err
+	}
+	l := s.newLog(topic, id, partition, cfg, home)
+	fsys := home.spec.FS
+	if !slices.Contains(holders, home) {
+		if len(holders) > 0 {
+			return nil, fmt.Errorf("%s: no directory in tier %s, but sealed segments in tier %s: restore the hot tier's directory", name, s.tiers[0], holders[0].spec.Tier)
+		}
+		if err := fsys.MkdirAll(name); err != nil {
+			return nil, home.writeFailed("make partition directory", err)
+		}
+	}
+	if err := l.checkIdentity(); err != nil {
+		return nil, err
+	}
+	segs, err := l.list(holders)
+	if err != nil {
+		return nil, err
+	}
+	if l.epochs, err = segment.LoadEpochCache(fsys, name); err != nil {
+		return nil, err
+	}
+	if err := l.openSegments(segs); err != nil {
+		return nil, err
+	}
+	if _, ok := l.epochs.Latest(); !ok {
+		if _, err := l.epochs.Assign(0, 0); err != nil {
+			return nil, home.writeFailed("write leader-epoch-checkpoint", err)
+		}
+	}
+	return l, nil
+}
+
+// place finds the directories that hold a partition, hot to cold, and its home: the one in the hottest tier that has
+// it, else the emptiest.
+func (s *Store) place(name string) (home *logDir, holders []*logDir, err error) {
+	for _, d := range s.dirs {
+		e, err := d.spec.FS.Stat(name)
+		switch {
+		case err == nil && e.Dir:
+			holders = append(holders, d)
+			if d.rank == 0 && home == nil {
+				home = d
+			} else if d.rank == 0 {
+				return nil, nil, fmt.Errorf("%s is in %s and in %s: keep one of them", name, home.spec.FS.Root(), d.spec.FS.Root())
+			}
+		case err != nil && !errors.Is(err, fs.ErrNotExist):
+			return nil, nil, err
+		}
+	}
+	if home != nil {
+		return home, holders, nil
+	}
+	for _, d := range s.dirs {
+		if d.rank == 0 && d.fenced() == nil && (home == nil || d.partitions.Load() < home.partitions.Load()) {
+			home = d
+		}
+	}
+	if home == nil {
+		return nil, nil, fmt.Errorf("%w: every directory of tier %s", ErrFenced, s.tiers[0])
+	}
+	return home, holders, nil
+}
+
+// checkIdentity binds the directory to the topic id: a mismatch is a stranger's data and is refused.
+func (l *Log) checkIdentity() error {
+	fsys := l.home.spec.FS
+	id, err := segment.ReadPartitionMetadata(fsys, l.dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if err := segment.WritePartitionMetadata(fsys, l.dir, l.id); err != nil {
+			return l.home.writeFailed("write partition.metadata", err)
+		}
+		return nil
+	case err != nil:
+		return err
+	case id != l.id:
+		return fmt.Errorf("%s/%s belongs to another topic of this name (see its partition.metadata): move it away", fsys.Root(), l.dir)
+	}
+	return nil
+}
+
+// list cleans up after interrupted migrations and deletions and gives the segments by base offset.
+func (l *Log) list(holders []*logDir) ([]found, error) {
+	tiers := make([]tiering.Tier, len(holders))
+	for i, d := range holders {
+		tiers[i] = d.tier()
+	}
+	swept, err := tiering.Sweep(tiers, l.dir)
+	if err != nil {
+		return nil, err
+	}
+	if len(swept.Duplicates)+len(swept.Quarantined) > 0 {
+		l.log.Info("interrupted migrations resolved", "removed", swept.Duplicates, "quarantined", swept.Quarantined)
+	}
+	var segs []found
+	for _, d := range holders {
+		listing, err := segment.ListDir(d.spec.FS, l.dir)
+		if err != nil {
+			return nil, err
+		}
+		for _, f := range listing.Segments {
+			segs = append(segs, found{f, d})
+		}
+	}
+	slices.SortFunc(segs, func(a, b found) int { return int(min(1, max(-1, a.Base-b.Base))) })
+	return segs, nil
+}
+
+// openSegments opens what list found: sealed segments below the recovery point by their names alone, the rest through
+// recovery, the last one for appending.
+func (l *Log) openSegments(segs []found) error {
+	s, cfg := l.store, l.config()
+	tp := segment.TopicPartition{Topic: l.topic, Partition: l.partition}
+	if len(segs) == 0 {
+		w, err := segment.Create(l.home.spec.FS, l.dir, s.recovered.starts[tp], cfg.segmentOptions(), s.files)
+		if err == nil {
+			err = w.SyncData()
+		}
+		if err != nil {
+			return l.home.writeFailed("create segment", err)
+		}
+		l.producers = segment.NewProducerState(s.producerOptions())
+		return l.begin(nil, w, s.recovered.starts[tp])
+	}
+	last := segs[len(segs)-1]
+	if last.dir != l.home {
+		return fmt.Errorf("%s: newest segment %d is in tier %s and not in %s: the active segment is missing, restore it", l.dir, last.Base, last.dir.spec.Tier, l.home.spec.Tier)
+	}
+	clean, point := s.recovered.clean[l.home], s.recovered.points[tp]
+	var opened []*logSegment
+	for i, f := range segs[:len(segs)-1] {
+		next := segs[i+1].Base
+		if !clean && next > point && f.dir == l.home {
+			w, res, err := l.recover(f, point)
+			if err != nil {
+				return err
+			}
+			if res.Next != next { // nothing after it was acked: a commit syncs segments in order
+				return l.continueFrom(opened, w, segs[i+1:], segs[0].Base)
+			}
+			if _, err := w.Seal(); err != nil {
+				return l.home.writeFailed("seal segment", err)
+			}
+			opened = append(opened, &logSegment{r: w.Reader(), dir: f.dir, base: f.Base})
+			continue
+		}
+		r, err := segment.OpenSealed(f.dir.spec.FS, l.dir, segment.Sealed{Base: f.Base, Next: next, SizeBytes: f.SizeBytes}, s.files)
+		if err != nil {
+			return err
+		}
+		opened = append(opened, &logSegment{r: r, dir: f.dir, base: f.Base})
+	}
+	var w *segment.Writer
+	var err error
+	if clean {
+		w, err = segment.OpenWriter(last.dir.spec.FS, l.dir, last.Base, cfg.segmentOptions(), s.files)
+	} else {
+		w, _, err = l.recover(last, point)
+	}
+	if err != nil {
+		return err
+	}
+	return l.begin(opened, w, max(segs[0].Base, s.recovered.starts[tp]))
+}
+
+// recover checks one segment from the recovery point on.
+func (l *Log) recover(f found, point segment.Offset) (*segment.Writer, segment.RecoverResult, error) {
+	s := l.store
+	res, w, err := segment.Recover(f.dir.spec.FS, l.dir, f.Base, point, l.config().segmentOptions(), nil, s.now().UnixMilli(), s.files)
+	if err != nil {
+		return nil, res, err
+	}
+	s.recovered.scannedBytes.Add(res.ScannedBytes)
+	s.recovered.cutTail.Add(res.CutBytes)
+	for _, c := range res.Corrupt {
+		s.corruption(l, c)
+	}
+	if res.CutBytes > 0 {
+		l.log.Info("torn tail cut", "segment", f.Base, "bytes", res.CutBytes, "end_offset", res.Next, "kept_in", res.Quarantined)
+	}
+	return w, res, nil
+}
+
+// continueFrom appends to a segment in the middle whose tail was torn by a power cut: what lies behind it was never
+// acked, and keeping it would put a hole into the log. It is set aside, not removed.
+func (l *Log) continueFrom(before []*logSegment, w *segment.Writer, rest []found, start segment.Offset) error {
+	for _, f := range rest {
+		if err := quarantine(f.dir.spec.FS, l.dir, f.Base); err != nil {
+			return f.dir.writeFailed("quarantine segment", err)
+		}
+		l.log.Warn("unacked segment behind a torn one set aside", "segment", f.Base, "bytes", f.SizeBytes)
+	}
+	tp := segment.TopicPartition{Topic: l.topic, Partition: l.partition}
+	return l.begin(before, w, max(start, l.store.recovered.starts[tp]))
+}
+
+// quarantine moves a segment's files aside.
+func quarantine(fsys vfs.FS, dir string, base segment.Offset) error {
+	aside := dir + "/" + segment.QuarantineDir
+	if err := fsys.MkdirAll(aside); err != nil {
+		return err
+	}
+	for _, name := range []string{segment.LogName(base), segment.IndexName(base), segment.TimeIndexName(base)} {
+		if err := fsys.Rename(dir+"/"+name, aside+"/"+name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return errors.Join(fsys.SyncDir(aside), fsys.SyncDir(dir))
+}
+
+func (s *Store) producerOptions() segment.ProducerOptions {
+	return segment.ProducerOptions{ExpirationMs: s.opt.ProducerExpiry.Milliseconds()}
+}
+
+// begin publishes the first view and the durable bound, and restores the producers: snapshot, then the headers behind it.
+func (l *Log) begin(sealed []*logSegment, w *segment.Writer, start segment.Offset) error {
+	now := l.store.now()
+	l.w, l.rolledAt, l.flushedAt = w, now, now
+	segs := append(sealed, &logSegment{r: w.Reader(), dir: l.home, base: w.Base()})
+	total := int64(0)
+	for _, s := range segs {
+		s.before = total
+		size := s.r.Meta().SizeBytes
+		total += size
+		s.dir.used.Add(size)
+	}
+	l.endPos.Store(total)
+	l.end.Store(int64(w.Next()))
+	l.setViewLocked(segs, min(max(start, segs[0].base), w.Next()))
+	l.durable.Store(l.endBound())
+	l.written.Store(l.endBound())
+	l.ages.note(w.Next(), now)
+	l.home.partitions.Add(1)
+	if l.producers == nil {
+		return l.loadProducers(segs)
+	}
+	return nil
+}
+
+// loadProducers restores what the partition knows of its producers.
+func (l *Log) loadProducers(segs []*logSegment) error {
+	s, nowMs := l.store, l.store.now().UnixMilli()
+	ps, damaged, err := segment.LoadProducerState(l.home.spec.FS, l.dir, l.w.Next(), nowMs, s.producerOptions())
+	if err != nil {
+		return err
+	}
+	for _, c := range damaged {
+		s.corruption(l, c)
+	}
+	for i, seg := range segs {
+		// Only the hot tier is replayed: without a snapshot, producers of older data are long gone from every client's
+		// retry window, and reading a cold tier back at start would take hours.
+		if i+1 < len(segs) && segs[i+1].base <= ps.End() || seg.dir != l.home {
+			continue
+		}
+		if err := segment.Replay(seg.r, ps, nowMs); err != nil {
+			if !isCorrupt(err) {
+				return err
+			}
+			l.noteCorruption(err)
+		}
+	}
+	l.producers = ps
+	return nil
+}
+
+// Unknown lists partition directories of topics that nobody asked to load.
+func (s *Store) Unknown() []string {
+	var out []string
+	for _, d := range s.dirs {
+		entries, err := d.spec.FS.List(".")
+		if err != nil {
+			continue
+		}
+		for _, e := range entries {
+			topic, p, ok := segment.ParsePartitionDir(e.Name)
+			if !e.Dir || !ok {
+				continue
+			}
+			if _, served := s.Log(topic, p); !served {
+				out = append(out, d.spec.FS.Root()+"/"+e.Name)
+			}
+		}
+	}
+	return out
+}

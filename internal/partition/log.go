@@ -1,0 +1,249 @@
+package partition
+
+import (
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"lagoon/segment"
+)
+
+// Log is one partition: its segments in all tiers, its offsets, its readers. Safe for concurrent use.
+type Log struct {
+	store     *Store
+	topic     string
+	id        [16]byte
+	partition int32
+	dir       string // name of the partition directory, the same in every tier
+	home      *logDir
+	log       *slog.Logger
+
+	cfg     atomic.Pointer[Config]
+	view    atomic.Pointer[view]
+	durable atomic.Pointer[bound] // everything below is on stable storage
+	written atomic.Pointer[bound] // interval mode only: everything below is in the page cache
+	end     atomic.Int64          // next offset to be assigned
+	endPos  atomic.Int64          // bytes of all segments together, for distances
+	failed  atomic.Pointer[error] // this partition alone is offline (a lost or damaged directory)
+
+	mu            sync.Mutex // the appender lock
+	w             *segment.Writer
+	producers     *segment.ProducerState
+	epochs        *segment.EpochCache
+	sealing       []*segment.Writer // rolled, not yet synced and sealed; oldest first
+	rolledAt      time.Time         // when w was made
+	flushedAt     time.Time         // last commit that tick asked for
+	sinceSnapshot int64             // bytes appended since the last producer snapshot
+	closed        bool
+	ages          ageRing
+
+	commit commitState // guarded by the committer
+
+	waitMu  sync.Mutex
+	waiters []*durableWaiter
+
+	watchMu sync.Mutex
+	watches map[*Watch]segment.Offset
+
+	maintenance sync.Mutex // one retention, trim or migration publish at a time
+	cursors     cursorSet
+}
+
+// view is what readers see of the segments. Immutable; replaced under Log.mu.
+type view struct {
+	segs  []*logSegment // by base offset, the last one is active
+	start segment.Offset
+}
+
+// logSegment is one segment in one directory.
+type logSegment struct {
+	r    *segment.Reader
+	dir  *logDir
+	base segment.Offset
+	// before is the number of bytes in the older segments of the view this one was first part of. Distances between two
+	// positions are differences of it, so that deleting old segments need not renumber.
+	before int64
+}
+
+// find gives the index of the segment that holds off, -1 when off lies before the first.
+func (v *view) find(off segment.Offset) int {
+	lo, hi := 0, len(v.segs)
+	for lo < hi {
+		if m := (lo + hi) / 2; v.segs[m].base <= off {
+			lo = m + 1
+		} else {
+			hi = m
+		}
+	}
+	return lo - 1
+}
+
+// end is the base of the segment after i, or no bound for the last one.
+func (v *view) next(i int) segment.Offset {
+	if i+1 < len(v.segs) {
+		return v.segs[i+1].base
+	}
+	return 1<<63 - 1
+}
+
+// active is the segment that appends go to.
+func (v *view) active() *logSegment { return v.segs[len(v.segs)-1] }
+
+// Topic, ID and Partition name the log.
+func (l *Log) Topic() string    { return l.topic }
+func (l *Log) ID() [16]byte     { return l.id }
+func (l *Log) Partition() int32 { return l.partition }
+
+func (l *Log) config() *Config { return l.cfg.Load() }
+
+// Err is why the partition is offline (it is ErrFenced or ErrClosed), or nil.
+func (l *Log) Err() error {
+	if e := l.failed.Load(); e != nil {
+		return *e
+	}
+	return l.home.fenced()
+}
+
+// readable says how far consumers see: the one place that defines the high watermark. In the safe mode it is the durable
+// bound, so that nothing a consumer has read can be taken back by a power cut; with a flush interval the topic has opted
+// out and it is the written end.
+func (l *Log) readable() *bound {
+	if l.config().FlushInterval > 0 {
+		if w := l.written.Load(); w != nil {
+			return w
+		}
+	}
+	return l.durable.Load()
+}
+
+// endBound is the end of what was appended; l.mu is held.
+func (l *Log) endBound() *bound {
+	return &bound{offset: l.w.Next(), base: l.w.Base(), pos: l.w.Size()}
+}
+
+// Offsets is one consistent view of the bounds.
+func (l *Log) Offsets() Offsets {
+	v, b := l.view.Load(), l.readable()
+	o := Offsets{LogStart: v.start, HighWatermark: b.offset, LastStable: b.offset, End: segment.Offset(l.end.Load()), LocalStart: v.start}
+	o.End = max(o.End, o.HighWatermark)
+	for _, s := range v.segs {
+		if s.dir.rank == 0 {
+			o.LocalStart = max(s.base, v.start)
+			break
+		}
+	}
+	o.LeaderEpoch = l.epoch()
+	return o
+}
+
+// epoch is the leader epoch of appends: the latest in the checkpoint, which a log directory taken over from Kafka brings
+// along.
+func (l *Log) epoch() int32 {
+	if e, ok := l.epochs.Latest(); ok {
+		return e.Epoch
+	}
+	return 0
+}
+
+// EndOffsetForEpoch answers OffsetForLeaderEpoch: the largest known epoch at or below the asked one and where it ends;
+// (-1, -1) when the epoch is unknown.
+func (l *Log) EndOffsetForEpoch(epoch int32) (int32, segment.Offset) {
+	return l.epochs.EndOffset(epoch, segment.Offset(l.end.Load()))
+}
+
+// SizeBytes is the size of all segments in all tiers.
+func (l *Log) SizeBytes() int64 {
+	v := l.view.Load()
+	return l.endPos.Load() - v.segs[0].before
+}
+
+// Producers lists the producers that the partition remembers.
+func (l *Log) Producers() []segment.ProducerView {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.producers.Views()
+}
+
+// setViewLocked publishes a new view; l.mu is held.
+func (l *Log) setViewLocked(segs []*logSegment, start segment.Offset) {
+	l.view.Store(&view{segs: segs, start: start})
+}
+
+// watch registers w to be notified when the readable bound passes from.
+func (l *Log) watch(w *Watch, from segment.Offset) {
+	l.watchMu.Lock()
+	_, had := l.watches[w]
+	l.watches[w] = from
+	l.watchMu.Unlock()
+	if !had {
+		w.mu.Lock()
+		w.logs = append(w.logs, l)
+		w.mu.Unlock()
+	}
+}
+
+// wakeReaders notifies the watches whose offset the readable bound has passed.
+func (l *Log) wakeReaders(readable segment.Offset) {
+	l.watchMu.Lock()
+	for w, from := range l.watches {
+		if from < readable {
+			w.Notify()
+		}
+	}
+	l.watchMu.Unlock()
+}
+
+// Close leaves every log it was given to. The Watch must not be used again.
+func (w *Watch) Close() {
+	w.mu.Lock()
+	logs := w.logs
+	w.logs = nil
+	w.mu.Unlock()
+	for _, l := range logs {
+		l.watchMu.Lock()
+		delete(l.watches, w)
+		l.watchMu.Unlock()
+	}
+}
+
+// ageRing remembers when the log's end was where, at most one sample a second, so that a distance can be told in time
+// without reading a record. Guarded by Log.mu on write; readers take ageMu.
+type ageRing struct {
+	mu      sync.Mutex
+	samples [128]ageSample
+	n       int // samples written so far
+}
+
+type ageSample struct {
+	end segment.Offset
+	at  time.Time
+}
+
+// note records that the end was end at time at.
+func (r *ageRing) note(end segment.Offset, at time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.n > 0 && at.Sub(r.samples[(r.n-1)%len(r.samples)].at) < time.Second {
+		return
+	}
+	r.samples[r.n%len(r.samples)] = ageSample{end, at}
+	r.n++
+}
+
+// age is how long ago the record at off was appended, to a second; known is false when it is older than the ring, in
+// which case age is a lower bound.
+func (r *ageRing) age(off segment.Offset, now time.Time) (age time.Duration, known bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	oldest := max(0, r.n-len(r.samples))
+	for i := r.n - 1; i >= oldest; i-- {
+		if s := r.samples[i%len(r.samples)]; s.end <= off {
+			return now.Sub(s.at), true
+		}
+	}
+	if r.n == 0 {
+		return 0, false
+	}
+	return now.Sub(r.samples[oldest%len(r.samples)].at), false
+}

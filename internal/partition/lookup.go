@@ -1,0 +1,184 @@
+package partition
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"lagoon/internal/records"
+	"lagoon/segment"
+)
+
+// lookupParallel bounds the lookups that read a device at a time: each holds one pooled buffer and one thread.
+const lookupParallel = 4
+
+// OffsetForTime finds the first record whose timestamp is at least ms, as Kafka's ListOffsets does. Offset -1 when there is
+// none. It may read a device, around the cache, and then blocks.
+func (l *Log) OffsetForTime(ctx context.Context, ms int64) (TimestampOffset, error) {
+	none := TimestampOffset{Offset: -1, TimestampMs: -1, LeaderEpoch: -1}
+	if err := l.Err(); err != nil {
+		return none, err
+	}
+	v, b := l.view.Load(), l.readable()
+	for i, s := range v.segs {
+		if v.next(i) <= v.start || s.base >= b.offset {
+			continue
+		}
+		found, ok, err := l.timeInSegment(ctx, v, i, ms, b.offset)
+		if err != nil || ok {
+			return found, err
+		}
+	}
+	return none, nil
+}
+
+// timeInSegment looks in segment i, if its largest timestamp says that it may hold an answer.
+func (l *Log) timeInSegment(ctx context.Context, v *view, i int, ms int64, limit segment.Offset) (TimestampOffset, bool, error) {
+	s := v.segs[i]
+	if !s.r.Acquire() {
+		return TimestampOffset{}, false, fmt.Errorf("look up %s: %w: segment is gone, ask again", l.dir, ErrClosed)
+	}
+	defer s.r.Release()
+	if largest, _, err := s.r.MaxTimestamp(); err != nil {
+		return TimestampOffset{}, false, err
+	} else if largest >= 0 && largest < ms {
+		return TimestampOffset{}, false, nil
+	}
+	pos, ok, err := s.r.FindTime(ms)
+	if err != nil {
+		return TimestampOffset{}, false, err
+	}
+	if !ok {
+		pos = 0
+	}
+	var found TimestampOffset
+	hit := false
+	err = l.scan(ctx, s, pos, func(h segment.BatchHeader, full []byte) (bool, error) {
+		if h.BaseOffset >= limit {
+			return false, nil
+		}
+		if h.MaxTimestamp < ms || h.LastOffset() < v.start {
+			return true, nil
+		}
+		err := records.Each(h, full, func(r records.Record) bool {
+			if r.TimestampMs >= ms && r.Offset >= v.start && r.Offset < limit {
+				found, hit = TimestampOffset{r.Offset, r.TimestampMs, h.LeaderEpoch}, true
+			}
+			return !hit
+		})
+		return !hit, err
+	})
+	return found, hit, err
+}
+
+// MaxTimestamp finds the first record with the largest timestamp (ListOffsets -3). Offset -1 when the log is empty.
+func (l *Log) MaxTimestamp(ctx context.Context) (TimestampOffset, error) {
+	best := TimestampOffset{Offset: -1, TimestampMs: -1, LeaderEpoch: -1}
+	if err := l.Err(); err != nil {
+		return best, err
+	}
+	v, b := l.view.Load(), l.readable()
+	for i, s := range v.segs {
+		if v.next(i) <= v.start || s.base >= b.offset || !s.r.Acquire() {
+			continue
+		}
+		ms, _, err := s.r.MaxTimestamp()
+		s.r.Release()
+		if err != nil {
+			return best, err
+		}
+		if ms > best.TimestampMs {
+			best.TimestampMs, best.Offset = ms, s.base
+		}
+	}
+	if best.Offset < 0 {
+		return best, nil
+	}
+	found, ok, err := l.timeInSegment(ctx, v, v.find(best.Offset), best.TimestampMs, b.offset)
+	if err != nil || ok {
+		return found, err
+	}
+	// The largest timestamp is above the readable end (not yet durable): what is readable is looked through.
+	return l.OffsetForTime(ctx, best.TimestampMs)
+}
+
+// scan feeds whole batches of s from byte pos on to fn until it says stop, reading around the cache.
+func (l *Log) scan(ctx context.Context, s *logSegment, pos int64, fn func(h segment.BatchHeader, full []byte) (more bool, err error)) error {
+	st := l.store
+	select {
+	case st.lookups <- struct{}{}:
+		defer func() { <-st.lookups }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	h, err := st.borrowHandle(s)
+	if err != nil {
+		return err
+	}
+	defer h.release()
+	buf, err := st.opt.Pool.Get(ctx)
+	if err != nil {
+		return err
+	}
+	defer buf.Release()
+	c := &coldChunk{handle: h, limit: s.r.Meta().SizeBytes}
+	for pos < c.limit {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		c.pos = pos
+		data, err := c.readRange(st, buf, pos, min(lookupBytes, st.chunkBytes(), c.limit-pos))
+		if err != nil {
+			return err
+		}
+		whole, _, err := checkBatches(s, pos, data)
+		if err == nil && whole == 0 {
+			if data, err = c.readLargeBatch(st, buf, data); err == nil {
+				whole, _, err = checkBatches(s, pos, data)
+			}
+			if err == nil && whole == 0 {
+				err = io.ErrUnexpectedEOF
+			}
+		}
+		if err != nil {
+			l.noteCorruption(err)
+			return err
+		}
+		for rest := data[:whole]; len(rest) > 0; {
+			h, err := segment.DecodeHeader(rest)
+			if err != nil {
+				return err
+			}
+			more, err := fn(h, rest[:h.SizeBytes()])
+			if err != nil || !more {
+				return err
+			}
+			rest = rest[h.SizeBytes():]
+		}
+		pos += int64(whole)
+	}
+	return nil
+}
+
+// lookupBytes is one read of a lookup: the time index brings it to within a few batches.
+const lookupBytes = 256 << 10
+
+// borrowHandle opens descriptors for one scan; the caller's own Acquire stays the caller's.
+func (s *Store) borrowHandle(seg *logSegment) (*coldHandle, error) {
+	if !seg.r.Acquire() {
+		return nil, fmt.Errorf("%w: segment is gone", ErrClosed)
+	}
+	return openHandle(seg)
+}
+
+// TieredOffsets: the last offset in a colder tier (-1: none), and the first one that is not there yet.
+func (l *Log) TieredOffsets() (latestTiered, earliestPending segment.Offset) {
+	v := l.view.Load()
+	latestTiered, earliestPending = -1, v.start
+	for i, s := range v.segs {
+		if s.dir.rank > 0 && v.next(i) > v.start {
+			latestTiered, earliestPending = v.next(i)-1, v.next(i)
+		}
+	}
+	return latestTiered, earliestPending
+}

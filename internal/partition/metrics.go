@@ -1,0 +1,73 @@
+package partition
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"lagoon/admission"
+	"lagoon/cachectl"
+)
+
+// metrics of the log path. Labels are bounded: tiers, lanes, states, methods; never topics or clients.
+type metrics struct {
+	syncSeconds   prometheus.Histogram
+	rolls         prometheus.Counter
+	sealed        prometheus.Counter
+	deletedBytes  prometheus.Counter
+	corruptReads  prometheus.Counter
+	tailColdReads prometheus.Counter
+	fenced        *prometheus.GaugeVec
+	servedBytes   *prometheus.CounterVec // class, lane
+	coldBytes     *prometheus.CounterVec // tier, lane, method
+	coldSeconds   *prometheus.HistogramVec
+	transitions   *prometheus.CounterVec
+
+	byServed [admission.NumStates][4]prometheus.Counter // servedBytes without the label look-up
+}
+
+func newMetrics(reg prometheus.Registerer) *metrics {
+	m := &metrics{
+		syncSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "lagoon_sync_seconds",
+			Help: "Time of one commit: the sync of everything appended to one partition so far.", Buckets: prometheus.ExponentialBuckets(50e-6, 2, 18), NativeHistogramBucketFactor: 1.1}),
+		rolls:         prometheus.NewCounter(prometheus.CounterOpts{Name: "lagoon_segment_rolls_total", Help: "New active segments."}),
+		sealed:        prometheus.NewCounter(prometheus.CounterOpts{Name: "lagoon_segment_sealed_total", Help: "Segments synced and made immutable."}),
+		deletedBytes:  prometheus.NewCounter(prometheus.CounterOpts{Name: "lagoon_retention_deleted_bytes_total", Help: "Bytes of segments that retention deleted."}),
+		corruptReads:  prometheus.NewCounter(prometheus.CounterOpts{Name: "lagoon_corrupt_reads_total", Help: "Reads that met damaged data or indexes. Nothing damaged is served."}),
+		tailColdReads: prometheus.NewCounter(prometheus.CounterOpts{Name: "lagoon_tail_cold_reads_total", Help: "Reads of real-time readers that needed a device; should be 0."}),
+		fenced:        prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "lagoon_log_dir_fenced", Help: "1: the log directory is offline after a storage error."}, []string{"tier", "path"}),
+		servedBytes: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "lagoon_fetch_bytes_total",
+			Help: "Bytes handed to readers, by reader class and lane."}, []string{"class", "lane"}),
+		coldBytes: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "lagoon_cold_read_bytes_total",
+			Help: "Bytes read from devices for readers, by tier, lane and method."}, []string{"tier", "lane", "method"}),
+		coldSeconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "lagoon_cold_read_seconds",
+			Help: "Time of one device read, without the wait for its turn.", Buckets: prometheus.ExponentialBuckets(100e-6, 2, 18), NativeHistogramBucketFactor: 1.1}, []string{"tier"}),
+		transitions: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "lagoon_reader_class_transitions_total",
+			Help: "Changes of readers' classes."}, []string{"from", "to"}),
+	}
+	for s := range m.byServed {
+		for lane := range m.byServed[s] {
+			m.byServed[s][lane] = m.servedBytes.WithLabelValues(admission.State(s).String(), admission.Lane(lane).String())
+		}
+	}
+	if reg != nil {
+		reg.MustRegister(m.syncSeconds, m.rolls, m.sealed, m.deletedBytes, m.corruptReads, m.tailColdReads, m.fenced, m.servedBytes,
+			m.coldBytes, m.coldSeconds, m.transitions)
+	}
+	return m
+}
+
+func (m *metrics) served(class admission.State, lane admission.Lane, n int64) {
+	m.byServed[class][lane].Add(float64(n))
+}
+
+func (m *metrics) coldRead(tier string, method cachectl.Method, lane admission.Lane, n int64, d time.Duration) {
+	m.coldBytes.WithLabelValues(tier, lane.String(), string(method)).Add(float64(n))
+	m.coldSeconds.WithLabelValues(tier).Observe(d.Seconds())
+}
+
+func (m *metrics) classChanges(changes []admission.Change) {
+	for _, c := range changes {
+		m.transitions.WithLabelValues(c.From.String(), c.Class.State.String()).Inc()
+	}
+}

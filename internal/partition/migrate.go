@@ -1,0 +1,296 @@
+package partition
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"lagoon/admission"
+	"lagoon/cachectl"
+	"lagoon/internal/vfs"
+	"lagoon/segment"
+	"lagoon/tiering"
+)
+
+// tier is how the tiering package names a log directory.
+func (d *logDir) tier() tiering.Tier {
+	return tiering.Tier{Name: d.name, FS: d.spec.FS, Device: d.spec.Device.Name}
+}
+
+func (s *Store) newMigrator() (*tiering.Migrator, error) {
+	tiers := make([]tiering.Tier, len(s.dirs))
+	for i, d := range s.dirs {
+		tiers[i] = d.tier()
+	}
+	return tiering.NewMigrator(tiering.Options{
+		Tiers: tiers, Prepare: s.prepareMove, Logger: s.opt.Logger, Registerer: s.opt.Registerer,
+		Events: tiering.Events{
+			End: func(_ tiering.Move, o tiering.Outcome) {
+				if o.Err == nil {
+					s.wakePlanner() // the next move may have become possible
+				}
+			},
+			Corrupt: func(m tiering.Move, c *segment.CorruptError) {
+				l, _ := s.Log(m.Topic, m.Partition)
+				s.corruption(l, c)
+			},
+		},
+	})
+}
+
+// Migrator gives the admin API its hands on migrations.
+func (s *Store) Migrator() *tiering.Migrator { return s.migrator }
+
+// planLoop offers the migrator a new plan whenever something was sealed or configured, and every PlanInterval.
+func (s *Store) planLoop() {
+	t := time.NewTicker(s.opt.PlanInterval)
+	defer t.Stop()
+	for {
+		select {
+		case <-s.ctx.Done():
+			return
+		case <-t.C:
+		case <-s.planNow:
+		}
+		if len(s.tiers) > 1 {
+			s.migrator.Offer(tiering.Plan(s.tierSnapshot()))
+		}
+	}
+}
+
+// tierSnapshot is what the planner looks at. The directories of one tier count together.
+func (s *Store) tierSnapshot() tiering.Snapshot {
+	snap := tiering.Snapshot{NowMs: s.now().UnixMilli()}
+	for rank, name := range s.tiers {
+		snap.Tiers = append(snap.Tiers, s.tierState(rank, name))
+	}
+	byTopic := map[string]int{}
+	for _, l := range s.Logs() {
+		if l.Err() != nil {
+			continue
+		}
+		i, ok := byTopic[l.topic]
+		if !ok {
+			cfg := l.config()
+			policy, err := tiering.ParsePolicy(cfg.TierPolicy, s.tiers)
+			if err != nil {
+				l.log.Warn("tier policy not usable: the topic follows the server's", "err", err)
+			}
+			i = len(snap.Topics)
+			byTopic[l.topic] = i
+			snap.Topics = append(snap.Topics, tiering.TopicState{Name: l.topic, Policy: policy, RetentionMs: cfg.RetentionMs,
+				LocalRetentionMs: cfg.LocalRetentionMs, LocalRetentionBytes: cfg.LocalRetentionBytes})
+		}
+		snap.Topics[i].Partitions = append(snap.Topics[i].Partitions, l.tierState())
+	}
+	s.migrator.Mark(&snap)
+	return snap
+}
+
+func (s *Store) tierState(rank int, name string) tiering.TierState {
+	st := tiering.TierState{Name: name, Fenced: true}
+	for _, d := range s.dirs {
+		if d.rank != rank || d.fenced() != nil {
+			continue
+		}
+		st.Fenced = false
+		st.Keep = d.spec.Keep
+		st.CapBytes += d.spec.MaxUsedBytes
+		st.UsedBytes += d.used.Load()
+		u, err := d.spec.FS.Usage()
+		if err != nil {
+			continue
+		}
+		// Watermarks are shares of what the tier may have: its cap, or its share of the file system.
+		capacity := d.used.Load() + u.FreeBytes
+		if d.spec.MaxUsedBytes > 0 {
+			capacity = min(capacity, d.spec.MaxUsedBytes)
+		}
+		st.HighBytes += int64(d.spec.High * float64(capacity))
+		st.LowBytes += int64(d.spec.Low * float64(capacity))
+	}
+	return st
+}
+
+// tierState lists a log's segments for the planner.
+func (l *Log) tierState() tiering.PartitionState {
+	st := tiering.PartitionState{Partition: l.partition}
+	for _, s := range l.view.Load().segs {
+		if !s.r.Acquire() {
+			continue
+		}
+		m := s.r.Meta()
+		ms := m.MaxTimestampMs
+		if m.Sealed && ms < 0 {
+			ms, _, _ = s.r.MaxTimestamp() // unknown: the planner falls back on the other rules
+		}
+		s.r.Release()
+		st.Segments = append(st.Segments, tiering.SegmentState{Base: s.base, SizeBytes: m.SizeBytes, Tier: s.dir.rank,
+			MaxTimestampMs: ms, Sealed: m.Sealed, Synced: m.Sealed})
+	}
+	return st
+}
+
+// prepareMove looks a planned move up and lends the migrator what it needs.
+func (s *Store) prepareMove(_ context.Context, m tiering.Move) (tiering.Job, tiering.Env, error) {
+	l, ok := s.Log(m.Topic, m.Partition)
+	if !ok {
+		return tiering.Job{}, tiering.Env{}, tiering.ErrGone
+	}
+	v := l.view.Load()
+	i := v.find(m.Base)
+	if i < 0 || v.segs[i].base != m.Base || i+1 == len(v.segs) || v.segs[i].dir.spec.Tier != m.From {
+		return tiering.Job{}, tiering.Env{}, tiering.ErrGone
+	}
+	from, to := v.segs[i], s.target(m.To)
+	if to == nil {
+		return tiering.Job{}, tiering.Env{}, fmt.Errorf("%w: tier %s", ErrFenced, m.To)
+	}
+	job := tiering.Job{Dir: l.dir, Base: m.Base, SizeBytes: from.r.Meta().SizeBytes, Next: v.segs[i+1].base,
+		From: from.dir.tier(), To: to.tier(), Dense: !l.config().Compact, EpochAt: l.epochs.EpochAt}
+	return job, s.migrationEnv(l, from, to), nil
+}
+
+// target picks the directory of a tier with the most room.
+func (s *Store) target(tier string) (best *logDir) {
+	for _, d := range s.dirs {
+		if d.spec.Tier == tier && d.fenced() == nil && (best == nil || d.used.Load() < best.used.Load()) {
+			best = d
+		}
+	}
+	return best
+}
+
+func (s *Store) migrationEnv(l *Log, from *logSegment, to *logDir) tiering.Env {
+	return tiering.Env{
+		Open:      s.openBypass,
+		Gate:      migrationGate{store: s, log: l, from: from.dir, to: to},
+		WriteBack: func(f vfs.File, pos, n int64) { _ = s.opt.Cache.WriteBack(f, pos, n) }, // advice
+		Drop:      func(f vfs.File, pos, n int64) { _, _ = s.opt.Cache.Evict(f, pos, n) },  // advice
+		Publish:   func(_ context.Context, job tiering.Job) error { return l.publishMoved(from, to, job) },
+		Retire: func(job tiering.Job, remove func() error) {
+			size := job.SizeBytes
+			from.r.Retire(func() {
+				from.dir.used.Add(-size)
+				if err := remove(); err != nil {
+					l.log.Warn("old copy of a migrated segment not removed: the next start removes it", "segment", job.Base, "err", err)
+				}
+			})
+		},
+	}
+}
+
+// publishMoved swaps the segment's reader in the view. The new copy is complete: its name was the commit point.
+func (l *Log) publishMoved(from *logSegment, to *logDir, job tiering.Job) error {
+	l.maintenance.Lock()
+	defer l.maintenance.Unlock()
+	r, err := segment.OpenSealed(to.spec.FS, l.dir, segment.Sealed{Base: job.Base, Next: job.Next, SizeBytes: job.SizeBytes}, l.store.files)
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	v := l.view.Load()
+	i := v.find(job.Base)
+	if l.closed || i < 0 || v.segs[i] != from {
+		r.Retire(func() {})
+		return tiering.ErrGone
+	}
+	segs := append([]*logSegment(nil), v.segs...)
+	segs[i] = &logSegment{r: r, dir: to, base: from.base, before: from.before}
+	l.setViewLocked(segs, v.start)
+	to.used.Add(job.SizeBytes)
+	return nil
+}
+
+// migrationGate makes each transfer of a migration wait for its turn at the device it touches, behind reads.
+type migrationGate struct {
+	store    *Store
+	log      *Log
+	from, to *logDir
+}
+
+// migrationFlow is the migrations' subject at the schedulers. Client ids of that name share it; they gain nothing by it.
+var migrationFlow = admission.Subject{Kind: admission.Client, Name: "lagoon-migration"}
+
+func (g migrationGate) Wait(ctx context.Context, t tiering.Transfer) (func(), error) {
+	d := g.from
+	if t.Tier == g.to.name {
+		d = g.to
+	}
+	if err := d.fenced(); err != nil {
+		return nil, err
+	}
+	return d.cold.hold(ctx, admission.Request{Kind: admission.KindMigration, Flow: migrationFlow, Topic: g.log.topic,
+		Client: migrationFlow.Name, Bytes: t.Bytes, Position: t.Pos})
+}
+
+// openBypass opens a file for reads that leave nothing in the page cache.
+func (s *Store) openBypass(fsys vfs.FS, name string) (tiering.Reader, error) {
+	f, err := fsys.Open(name, vfs.ReadOnly)
+	if err != nil {
+		return nil, err
+	}
+	size, err := f.Size()
+	if err != nil {
+		_ = f.Close() // read-only
+		return nil, err
+	}
+	r := &bypassReader{store: s, src: cachectl.Source{Buffered: f, Size: size}}
+	r.src.Direct = func() (vfs.File, error) {
+		if r.direct == nil {
+			d, err := fsys.Open(name, vfs.Direct)
+			if err != nil {
+				return nil, err
+			}
+			r.direct = d
+		}
+		return r.direct, nil
+	}
+	return r, nil
+}
+
+// bypassReader is an io.ReaderAt over cachectl.ReadBypass, for one goroutine.
+type bypassReader struct {
+	store  *Store
+	src    cachectl.Source
+	direct vfs.File
+	buf    *cachectl.Buffer
+}
+
+func (r *bypassReader) ReadAt(p []byte, off int64) (int, error) {
+	if off >= r.src.Size {
+		return 0, io.EOF
+	}
+	if r.buf == nil {
+		b, err := r.store.opt.Pool.Get(r.store.ctx)
+		if err != nil {
+			return 0, err
+		}
+		r.buf = b
+	}
+	done := 0
+	for done < len(p) {
+		want := min(int64(len(p)-done), r.store.chunkBytes())
+		st, err := r.store.opt.Cache.ReadBypass(r.src, r.buf, off+int64(done), want)
+		if err != nil {
+			return done, err
+		}
+		if st.N == 0 {
+			return done, io.EOF
+		}
+		done += copy(p[done:], r.buf.Bytes()[st.Off:st.Off+int(st.N)])
+	}
+	return done, nil
+}
+
+func (r *bypassReader) Close() error {
+	if r.buf != nil {
+		r.buf.Release()
+	}
+	if r.direct != nil {
+		_ = r.direct.Close() // read-only
+	}
+	return r.src.Buffered.Close()
+}

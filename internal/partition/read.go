@@ -1,0 +1,253 @@
+package partition
+
+import (
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"time"
+
+	"lagoon/admission"
+	"lagoon/segment"
+)
+
+// probeBytes is the smallest resident prefix worth serving hot when the rest of an extent is cold. Below it a reader
+// at the edge of the cache would be served in slivers.
+const probeBytes = 128 << 10
+
+// Read gives whole batches from req.From on, when they are at hand: resident pages as a file range, or chunks that the
+// device has delivered. It never waits for a device: what is not at hand is asked for, the result is Pending, and
+// req.Watch is notified when it has come. At the readable end the Watch is registered for the next record.
+// Errors: ErrOffsetOutOfRange, ErrFenced (the log directory, or the one that holds the segment), ErrClosed,
+// *segment.CorruptError, the device's read error.
+func (l *Log) Read(req ReadRequest) (ReadResult, error) {
+	if err := l.Err(); err != nil {
+		return ReadResult{Offsets: l.Offsets()}, err
+	}
+	now := l.store.now()
+	for range 8 { // a retired segment means a newer view; each turn sees one
+		res, again, err := l.readOnce(req, now)
+		if !again {
+			return res, err
+		}
+	}
+	return ReadResult{Offsets: l.Offsets()}, fmt.Errorf("read %s: %w: segments change too fast", l.dir, ErrClosed)
+}
+
+// readOnce is Read on one view; again when the segment was retired under it.
+func (l *Log) readOnce(req ReadRequest, now time.Time) (res ReadResult, again bool, err error) {
+	v, b := l.view.Load(), l.readable()
+	res.Offsets = l.Offsets()
+	if req.From < v.start || req.From > max(res.Offsets.End, b.offset) {
+		return res, false, fmt.Errorf("%w: %d is outside [%d, %d] of %s", ErrOffsetOutOfRange, req.From, v.start, res.Offsets.End, l.dir)
+	}
+	c := l.cursors.of(req.Reader, now)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if req.From >= b.offset {
+		l.observe(c, req.From, b, l.endPos.Load(), now)
+		c.toEnd()
+		if req.Watch != nil {
+			l.watch(req.Watch, req.From)
+			if l.readable().offset > req.From {
+				req.Watch.Notify()
+			}
+		}
+		return res, false, nil
+	}
+	if c.stream.covers(req.From) {
+		return l.readStream(c, req, res, b, now)
+	}
+
+	i := v.find(req.From)
+	if i < 0 {
+		return res, false, fmt.Errorf("%w: %d of %s lies before the first segment", ErrOffsetOutOfRange, req.From, l.dir)
+	}
+	s := v.segs[i]
+	if !s.r.Acquire() {
+		return res, true, nil
+	}
+	if err := s.dir.fenced(); err != nil {
+		s.r.Release()
+		return res, false, err
+	}
+	bnd := segment.Bound{Offset: min(v.next(i), b.offset), Pos: s.r.Meta().SizeBytes}
+	if s.base == b.base {
+		bnd.Pos = b.pos
+	}
+	pos, hint := int64(0), int64(-1)
+	if c.segBase == s.base && c.at > 0 && req.From > c.from {
+		pos, hint = c.at, c.at
+	} else if pos, err = s.r.Floor(req.From); err != nil {
+		s.r.Release()
+		return res, false, err
+	}
+	want := min(max(req.MaxBytes, 1), bnd.Pos-pos)
+	resident, ratio := l.residentPrefix(s, pos, max(want, 1))
+	l.observe(c, req.From, b, s.before+pos, now)
+	read := admission.Read{
+		State: c.class.State, Resident: resident > 0, ResidentRatio: ratio, Sealed: s.r.Meta().Sealed,
+		Mode: l.store.opt.Mode, Forced: l.forced(), BudgetOK: true,
+	}
+	d := admission.Decide(read)
+	c.note(d, read)
+	if d.Lane == admission.Hot {
+		res.Chunk, err = l.hotChunk(c, s, req, bnd, min(want, resident), hint)
+		return res, false, err
+	}
+	if d.Lane == admission.Fill && c.class.State == admission.Realtime {
+		l.store.metrics.tailColdReads.Inc()
+	}
+	// The stream takes over the acquired segment.
+	if err := c.stream.start(s, pos, req.From, d.Lane, req.Watch); err != nil {
+		return res, false, err
+	}
+	return l.readStream(c, req, res, b, now)
+}
+
+// residentPrefix is how many bytes from pos on are in the page cache without a gap: n when all are, 0 when fewer than
+// probeBytes are. Unknown residency counts as resident: the answer is a hint, and a wrong one costs one slow read.
+func (l *Log) residentPrefix(s *logSegment, pos, n int64) (prefix int64, ratio float64) {
+	f, err := s.r.File()
+	if err != nil {
+		return 0, 0
+	}
+	r, err := l.store.opt.Cache.Residency(f, pos, n)
+	if err != nil || r.Resident >= r.Pages {
+		return n, 1
+	}
+	ratio = float64(r.Resident) / float64(r.Pages)
+	if r.Resident == 0 {
+		return 0, 0
+	}
+	for step := int64(probeBytes); prefix+step < n; step *= 2 {
+		if ok, err := l.store.opt.Cache.Resident(f, pos, prefix+step); err != nil || !ok {
+			break
+		}
+		prefix += step
+	}
+	return prefix, ratio
+}
+
+// hotChunk serves resident bytes as a file range; it takes over the acquired segment. max bounds the range to what is
+// resident.
+func (l *Log) hotChunk(c *cursor, s *logSegment, req ReadRequest, bnd segment.Bound, max, hint int64) (*Chunk, error) {
+	ext, err := s.r.Find(req.From, max, bnd, hint)
+	if err != nil {
+		s.r.Release()
+		return nil, err
+	}
+	if ext.Len > req.MaxBytes && !req.MustServe || ext.Len == 0 {
+		s.r.Release()
+		return nil, nil
+	}
+	f, err := s.r.File()
+	if err != nil {
+		s.r.Release()
+		return nil, err
+	}
+	c.moved(s, req.From, ext.Pos+ext.Len)
+	chunk := &Chunk{n: ext.Len, pos: ext.Pos, file: f, seg: s.r, next: ext.Next}
+	chunk.fd, chunk.isFile = f.Fd()
+	l.served(c, admission.Hot, ext.Len)
+	return chunk, nil
+}
+
+// readStream takes what the cursor's stream has for req.From.
+func (l *Log) readStream(c *cursor, req ReadRequest, res ReadResult, b *bound, now time.Time) (ReadResult, bool, error) {
+	sr, err := c.stream.read(req.From, req.MaxBytes, b.offset, req.Watch)
+	switch {
+	case err != nil:
+		l.noteCorruption(err)
+		return res, false, err
+	case sr.pending:
+		res.Pending = true
+		if sr.queued {
+			c.deferred(now)
+		}
+		return res, false, nil
+	case sr.chunk == nil:
+		return res, false, nil
+	}
+	if sr.chunk.n > req.MaxBytes && !req.MustServe {
+		sr.chunk.Release()
+		return res, false, nil
+	}
+	c.from, c.segBase, c.at = req.From, -1, 0 // where the batch after this lies is the stream's business
+	c.method = sr.method
+	l.served(c, sr.lane, sr.chunk.n)
+	l.observe(c, req.From, b, l.distancePos(c, req.From), now)
+	res.Chunk = sr.chunk
+	return res, false, nil
+}
+
+// distancePos is about where offset lies, in bytes from the first segment: by the index alone.
+func (l *Log) distancePos(_ *cursor, off segment.Offset) int64 {
+	v := l.view.Load()
+	i := v.find(off)
+	if i < 0 {
+		return v.segs[0].before
+	}
+	s := v.segs[i]
+	if !s.r.Acquire() {
+		return s.before
+	}
+	defer s.r.Release()
+	pos, err := s.r.Floor(off)
+	if err != nil {
+		pos = 0
+	}
+	return s.before + pos
+}
+
+// forced is the topic's word on its readers' class. Metadata has validated it.
+func (l *Log) forced() admission.ForcedClass {
+	f, _ := admission.ParseForcedClass(l.config().ReaderClass)
+	return f
+}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// checkBatches verifies length and CRC of every whole batch in data, which lies at byte pos of s. It returns how many bytes
+// are whole sound batches and the offset after them. Damage after a sound batch ends the run without error: the reader
+// gets the sound part first and the error when it comes to it.
+func checkBatches(s *logSegment, pos int64, data []byte) (whole int, next segment.Offset, err error) {
+	for len(data)-whole >= segment.BatchHeaderSize {
+		rest := data[whole:]
+		h, err := segment.DecodeHeader(rest)
+		if err == nil && h.SizeBytes() > int64(len(rest)) {
+			return whole, next, nil
+		}
+		if err == nil {
+			if got := crc32.Checksum(rest[21:h.SizeBytes()], castagnoli); got != h.CRC {
+				err = &segment.CorruptError{Path: s.r.LogName(), Pos: pos + int64(whole), Want: h.CRC, Got: got, Err: segment.ErrCorruptBatch}
+			}
+		} else if !isCorrupt(err) {
+			err = &segment.CorruptError{Path: s.r.LogName(), Pos: pos + int64(whole), Err: err}
+		}
+		if err != nil {
+			if whole > 0 {
+				return whole, next, nil
+			}
+			return 0, 0, err
+		}
+		whole += int(h.SizeBytes())
+		next = h.NextOffset()
+	}
+	return whole, next, nil
+}
+
+func isCorrupt(err error) bool {
+	var c *segment.CorruptError
+	return errors.As(err, &c)
+}
+
+// noteCorruption counts and logs damage found while reading, once per place.
+func (l *Log) noteCorruption(err error) {
+	var c *segment.CorruptError
+	if errors.As(err, &c) {
+		l.store.corruption(l, c)
+	} else if !errors.Is(err, io.EOF) {
+		l.log.Warn("read failed", "err", err)
+	}
+}

@@ -1,0 +1,396 @@
+package partition
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"lagoon/admission"
+	"lagoon/cachectl"
+	"lagoon/segment"
+	"lagoon/tiering"
+)
+
+// Options configure a Store. Dirs, Cache and Pool are required.
+type Options struct {
+	Dirs []DirSpec
+	// ClusterID and KnownTiers (directory name → uuid, from the catalogue) let a directory that is missing, or somebody
+	// else's, be refused. RememberTier stores the uuid of a directory that was made now. ClusterID "" skips the check, for
+	// tests and for reading a foreign log directory.
+	ClusterID    string
+	KnownTiers   map[string]string
+	RememberTier func(name, uuid string) error
+
+	Cache *cachectl.Cache
+	Pool  *cachectl.Pool
+	Mode  admission.Mode // read_mode
+	// Readers says when a reader lags; Limits are the fixed budgets over all devices.
+	Readers   admission.Config
+	Limits    admission.LimitsConfig
+	Overrides []admission.Override
+	// ReadAheadChunks is the depth of a lagging reader's read-ahead, 0 means 3: one being sent, one ready, one on its way.
+	ReadAheadChunks int
+
+	MaxOpenFiles       int           // descriptors for sealed segments, 0: segment's default
+	MaxIndexBytes      int64         // memory for their indexes, 0: segment's default
+	ProducerExpiry     time.Duration // producer.id.expiration.ms, 0: 1 day
+	RetentionInterval  time.Duration // 0: 30 s (log.retention.check.interval.ms is 5 min; small segments want less)
+	CheckpointInterval time.Duration // recovery points, 0: 5 s
+	PlanInterval       time.Duration // migrations, 0: 10 s
+
+	Logger     *slog.Logger
+	Registerer prometheus.Registerer
+	Now        func() time.Time // nil: time.Now
+}
+
+func (o Options) withDefaults() Options {
+	if o.ReadAheadChunks == 0 {
+		o.ReadAheadChunks = 3
+	}
+	if o.RetentionInterval == 0 {
+		o.RetentionInterval = 30 * time.Second
+	}
+	if o.CheckpointInterval == 0 {
+		o.CheckpointInterval = 5 * time.Second
+	}
+	if o.PlanInterval == 0 {
+		o.PlanInterval = 10 * time.Second
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	return o
+}
+
+// Validate names every field that cannot be worked with.
+func (o Options) Validate() error {
+	var errs []error
+	if len(o.Dirs) == 0 {
+		errs = append(errs, errors.New("partition: no log directory"))
+	}
+	for i, d := range o.Dirs {
+		if d.Tier == "" || d.FS == nil {
+			errs = append(errs, fmt.Errorf("partition: log directory %d needs a tier name and a file system", i))
+		}
+	}
+	if o.Cache == nil || o.Pool == nil {
+		errs = append(errs, errors.New("partition: Cache and Pool are required"))
+	} else if o.Pool.ChunkBytes() < minChunkBytes {
+		errs = append(errs, fmt.Errorf("partition: chunks of %d bytes are too small, at least %d", o.Pool.ChunkBytes(), minChunkBytes))
+	}
+	return errors.Join(errs...)
+}
+
+// minChunkBytes: below this a bypass read leaves stray read-ahead pages (measured with RWF_DONTCACHE), and seeks dominate.
+const minChunkBytes = 256 << 10
+
+// directSlack is what alignment may cost a direct read at both ends.
+const directSlack = 2 * cachectl.PageSize
+
+// logKey names a log.
+type logKey struct {
+	topic     string
+	partition int32
+}
+
+// Store owns every partition of this broker: their directories, their background work, their devices' queues.
+type Store struct {
+	opt       Options
+	dirs      []*logDir
+	tiers     []string // names, hot to cold
+	files     *segment.FileCache
+	metrics   *metrics
+	limits    *admission.Limits
+	limitsMu  *sync.Mutex
+	migrator  *tiering.Migrator
+	ctx       context.Context
+	stop      context.CancelFunc
+	wg        sync.WaitGroup
+	planNow   chan struct{}
+	lookups   chan struct{} // semaphore
+	recovered recovery
+
+	mu     sync.RWMutex
+	logs   map[logKey]*Log
+	closed bool
+
+	readersMu sync.Mutex
+	readers   *admission.Readers
+
+	checkpointMu sync.Mutex
+	saved        map[*logDir]*savedCheckpoint
+
+	corruptMu sync.Mutex
+	corrupt   map[string]bool // "path@pos", what was reported
+}
+
+func (s *Store) now() time.Time { return s.opt.Now() }
+
+// chunkBytes is what one bypass read asks for.
+func (s *Store) chunkBytes() int64 { return s.opt.Pool.ChunkBytes() - directSlack }
+
+// readAhead is the depth of a stream: less when the pool has to be shared by many.
+func (s *Store) readAhead() int { return s.opt.ReadAheadChunks }
+
+// Log finds a partition.
+func (s *Store) Log(topic string, partition int32) (*Log, bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	l, ok := s.logs[logKey{topic, partition}]
+	return l, ok
+}
+
+// Logs lists all partitions by topic and number.
+func (s *Store) Logs() []*Log {
+	s.mu.RLock()
+	out := make([]*Log, 0, len(s.logs))
+	for _, l := range s.logs {
+		out = append(out, l)
+	}
+	s.mu.RUnlock()
+	slices.SortFunc(out, func(a, b *Log) int {
+		if a.topic != b.topic {
+			if a.topic < b.topic {
+				return -1
+			}
+			return 1
+		}
+		return int(a.partition - b.partition)
+	})
+	return out
+}
+
+// SetConfig changes a topic's configuration for all its partitions.
+func (s *Store) SetConfig(topic string, cfg Config) {
+	for _, l := range s.Logs() {
+		if l.topic != topic {
+			continue
+		}
+		was := l.cfg.Swap(&cfg)
+		if (was.FlushInterval > 0) != (cfg.FlushInterval > 0) {
+			l.modeChanged()
+		}
+	}
+	s.setTopicCap(topic, cfg.CatchupBytesPerSec)
+	s.wakePlanner()
+}
+
+// modeChanged: into the safe mode, whatever was acked on write alone is synced now; out of it, what is written is seen.
+func (l *Log) modeChanged() {
+	l.mu.Lock()
+	if !l.closed {
+		l.written.Store(l.endBound())
+		l.home.commit.schedule(l)
+	}
+	l.mu.Unlock()
+}
+
+// Fenced lists the directories that are offline, joined; nil when all work.
+func (s *Store) Fenced() error {
+	var errs []error
+	for _, d := range s.dirs {
+		if err := d.fenced(); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// dirFenced fails everything that waits for the directory.
+func (s *Store) dirFenced(d *logDir, _ error) {
+	s.metrics.fenced.WithLabelValues(d.spec.Tier, d.spec.FS.Root()).Set(1)
+	for _, l := range s.Logs() {
+		if l.home == d {
+			l.failWaiters(d.fenced())
+		}
+	}
+}
+
+// corruption reports damage once per place; the rest of the log stays readable and nothing is cut.
+func (s *Store) corruption(l *Log, c *segment.CorruptError) {
+	s.corruptMu.Lock()
+	key := fmt.Sprintf("%s@%d", c.Path, c.Pos)
+	known := s.corrupt[key]
+	if !known && len(s.corrupt) < 10_000 {
+		s.corrupt[key] = true
+	}
+	s.corruptMu.Unlock()
+	s.metrics.corruptReads.Inc()
+	if known {
+		return
+	}
+	topic, partition := "", int32(-1)
+	if l != nil {
+		topic, partition = l.topic, l.partition
+	}
+	s.opt.Logger.Error("corrupt data found: the range is reported and skipped, nothing was changed; restore the file from a copy",
+		"topic", topic, "partition", partition, "path", c.Path, "pos", c.Pos, "err", c)
+}
+
+// segmentSealed wakes the planner.
+func (s *Store) segmentSealed() {
+	s.metrics.sealed.Inc()
+	s.wakePlanner()
+}
+
+func (s *Store) wakePlanner() {
+	select {
+	case s.planNow <- struct{}{}:
+	default:
+	}
+}
+
+// background runs fn every interval until the store closes.
+func (s *Store) background(interval time.Duration, fn func(now time.Time)) {
+	s.wg.Go(func() {
+		t := time.NewTicker(interval)
+		defer t.Stop()
+		for {
+			select {
+			case <-s.ctx.Done():
+				return
+			case <-t.C:
+				fn(s.now())
+			}
+		}
+	})
+}
+
+// startLoops begins the background work, once every partition is loaded.
+func (s *Store) startLoops() {
+	s.background(time.Second, s.everySecond)
+	s.background(s.opt.RetentionInterval, func(now time.Time) { s.Retain(now) })
+	s.background(s.opt.CheckpointInterval, func(time.Time) { s.checkpoint() })
+	s.wg.Go(s.planLoop)
+	s.wg.Go(func() { _ = s.migrator.Run(s.ctx) }) // ends with the context
+}
+
+// everySecond looks after what has no event of its own.
+func (s *Store) everySecond(now time.Time) {
+	for _, d := range s.dirs {
+		if d.fenced() == nil {
+			d.checkSpace()
+		}
+	}
+	s.readersMu.Lock()
+	changes := s.readers.Tick(now)
+	s.readersMu.Unlock()
+	s.metrics.classChanges(changes)
+	for _, l := range s.Logs() {
+		l.cursors.sweep(now)
+		l.tick(now)
+	}
+}
+
+// tick does a log's timed work: interval flushes, sealing that waited for space, producer expiry.
+func (l *Log) tick(now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed || l.Err() != nil {
+		return
+	}
+	l.ages.note(segment.Offset(l.end.Load()), now)
+	l.producers.Expire(now.UnixMilli())
+	behind := l.durable.Load().offset < l.w.Next()
+	interval := l.config().FlushInterval
+	if len(l.sealing) > 0 || behind && (interval == 0 || now.Sub(l.flushedAt) >= interval) {
+		l.flushedAt = now
+		l.home.commit.schedule(l)
+	}
+}
+
+// Close stops background work, makes everything durable, writes the indexes of the active segments, producer snapshots,
+// checkpoints and the clean-shutdown marker. The context bounds the time; what was not finished by then is recovered at
+// the next start.
+func (s *Store) Close(ctx context.Context) error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil
+	}
+	s.closed = true
+	s.mu.Unlock()
+	s.stop()
+	for _, l := range s.Logs() {
+		l.cursors.closeAll()
+	}
+	done := make(chan error, 1)
+	go func() { done <- s.shutdown(ctx) }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("close partitions: %w: the next start recovers", ctx.Err())
+	}
+}
+
+func (s *Store) shutdown(ctx context.Context) error {
+	s.wg.Wait()
+	for _, d := range s.dirs {
+		d.cold.close()
+		if d.commit != nil {
+			d.commit.close()
+		}
+	}
+	var errs []error
+	dirty := map[*logDir]bool{}
+	for _, l := range s.Logs() {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err := l.close(); err != nil {
+			dirty[l.home] = true
+			errs = append(errs, err)
+		}
+	}
+	errs = append(errs, s.writeCheckpoints())
+	for _, d := range s.dirs {
+		if d.rank == 0 && !dirty[d] && d.fenced() == nil {
+			errs = append(errs, segment.WriteCleanShutdown(d.spec.FS, -1))
+		}
+		errs = append(errs, d.lock.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// close seals what is to be sealed, syncs, and writes what a quick start needs.
+func (l *Log) close() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return nil
+	}
+	l.closed = true
+	l.failWaiters(ErrClosed)
+	if err := l.Err(); err != nil {
+		return err
+	}
+	for _, w := range l.sealing {
+		if _, err := w.Seal(); err != nil {
+			l.home.fence("seal segment", err)
+			return err
+		}
+	}
+	l.sealing = nil
+	end := l.endBound()
+	if err := l.w.Close(true); err != nil {
+		l.home.fence("close segment", err)
+		return err
+	}
+	l.durable.Store(end)
+	if l.producers.Len() > 0 {
+		if err := l.producers.Save(l.home.spec.FS, l.dir, end.offset); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,507 @@
+package partition
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+
+	"lagoon/admission"
+	"lagoon/cachectl"
+	"lagoon/internal/vfs"
+	"lagoon/segment"
+)
+
+// stream is the read-ahead of one reader that reads from a device: a run of chunks, each a number of whole batches in
+// one pooled buffer, ahead of the reader's position. A chunk stays until a read asks for an offset past it, so that a
+// fetch may look, wait and look again. The device queue fills chunks; streams never block.
+//
+//	reader at ──▼
+//	        [ ready  ][ ready  ][ reading ][ queued ]
+//	         head                              └── top is enqueued when a read has made room
+type stream struct {
+	log *Log
+	req admission.Request // flow, topic and client of every chunk
+
+	mu      sync.Mutex
+	chunks  []*coldChunk // contiguous, ascending
+	expect  segment.Offset
+	handle  *coldHandle // of the segment that the next chunk lies in
+	nextPos int64
+	nextSeg segment.Offset // base offset of that segment
+	watch   *Watch
+	closed  bool
+}
+
+// chunkState is the life of a chunk: queued → reading → ready | failed.
+type chunkState uint8
+
+const (
+	chunkQueued chunkState = iota
+	chunkReading
+	chunkReady
+	chunkFailed
+)
+
+// coldChunk is [pos, pos+want) of a segment's log file, trimmed to whole batches once it is read. Guarded by stream.mu,
+// but for buf and data while reading.
+type coldChunk struct {
+	stream *stream
+	handle *coldHandle
+	lane   admission.Lane
+	pos    int64
+	want   int64
+	limit  int64 // first byte of the file that must not be read
+	exact  bool  // pos+want is a batch boundary
+	id     uint64
+	state  chunkState
+	gone   bool // the stream has dropped it while it was read
+
+	buf    *cachectl.Buffer // nil for a batch larger than a chunk: data is then its own memory
+	data   []byte           // whole batches
+	next   segment.Offset   // offset after the last of them
+	memo   segment.Offset   // a batch boundary in data: the offset that reading has come to …
+	memoAt int              // … and where it is
+	method cachectl.Method
+	err    error
+}
+
+// coldHandle pins one segment and the descriptors that lagging reads of it use: advice is per open file description, and
+// O_DIRECT is per descriptor. Shared by the chunks of one stream; the last release closes.
+type coldHandle struct {
+	seg    *logSegment
+	mu     sync.Mutex
+	users  int
+	cold   vfs.File
+	direct vfs.File
+	noDir  bool
+}
+
+// openHandle takes over one Acquire of seg, and gives it back when it fails.
+func openHandle(seg *logSegment) (*coldHandle, error) {
+	f, err := seg.r.ColdFile()
+	if err != nil {
+		seg.r.Release()
+		return nil, err
+	}
+	return &coldHandle{seg: seg, users: 1, cold: f}, nil
+}
+
+func (h *coldHandle) retain() {
+	h.mu.Lock()
+	h.users++
+	h.mu.Unlock()
+}
+
+func (h *coldHandle) release() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.users--; h.users > 0 {
+		return
+	}
+	_ = h.cold.Close() // read-only descriptors: nothing to lose
+	if h.direct != nil {
+		_ = h.direct.Close()
+	}
+	h.seg.r.Release()
+}
+
+// directFile opens the O_DIRECT descriptor on first use.
+func (h *coldHandle) directFile() (vfs.File, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.noDir {
+		return nil, vfs.ErrDirectUnsupported
+	}
+	if h.direct == nil {
+		f, err := h.seg.r.DirectFile()
+		if err != nil {
+			h.noDir = errors.Is(err, vfs.ErrDirectUnsupported)
+			return nil, err
+		}
+		h.direct = f
+	}
+	return h.direct, nil
+}
+
+// source is what ReadBypass may use: direct reads of sealed segments only.
+func (h *coldHandle) source(limit int64) cachectl.Source {
+	s := cachectl.Source{Buffered: h.cold, Size: limit}
+	if h.seg.r.Meta().Sealed {
+		s.Direct = h.directFile
+	}
+	return s
+}
+
+// streamRead is what one read got out of a stream.
+type streamRead struct {
+	chunk   *Chunk
+	lane    admission.Lane
+	queued  bool // the head waits for its turn at the device
+	method  cachectl.Method
+	pending bool
+}
+
+// read hands out whole batches from offset from on, up to maxBytes but at least one batch, when they are in memory; else
+// it is pending and w will be notified. bound is the first offset not to be shown. Errors are those of the device read, or
+// a *segment.CorruptError; the chunk is dropped, so that asking again reads again.
+func (s *stream) read(from segment.Offset, maxBytes int64, bnd segment.Offset, w *Watch) (streamRead, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.watch = w
+	for len(s.chunks) > 0 && s.chunks[0].state == chunkReady && s.chunks[0].next <= from {
+		s.expect = s.chunks[0].next
+		s.dropLocked(0)
+	}
+	if len(s.chunks) == 0 {
+		return streamRead{}, nil
+	}
+	s.topUpLocked()
+	head := s.chunks[0]
+	switch head.state {
+	case chunkQueued, chunkReading:
+		return streamRead{pending: true, lane: head.lane, queued: head.state == chunkQueued}, nil
+	case chunkFailed:
+		err := head.err
+		s.resetLocked()
+		return streamRead{}, err
+	}
+	skip := 0
+	if head.memo <= from {
+		skip = head.memoAt
+	}
+	start, end, next, err := segment.CutBatches(head.data[skip:], from, max(maxBytes, 1), bnd)
+	if err != nil {
+		s.resetLocked()
+		return streamRead{}, err
+	}
+	if start == end {
+		return streamRead{lane: head.lane, method: head.method}, nil
+	}
+	head.memo, head.memoAt = next, skip+end
+	c := &Chunk{n: int64(end - start), mem: head.data[skip+start : skip+end], next: next}
+	if head.buf != nil {
+		head.buf.Retain()
+		c.buf = head.buf
+	}
+	return streamRead{chunk: c, lane: head.lane, method: head.method}, nil
+}
+
+// covers tells whether from is what the stream has at its head (ready or expected).
+func (s *stream) covers(from segment.Offset) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || len(s.chunks) == 0 {
+		return false
+	}
+	at := s.expect
+	for _, c := range s.chunks {
+		if c.state != chunkReady {
+			return from == at
+		}
+		if from >= at && from < c.next {
+			return true
+		}
+		at = c.next
+	}
+	return false
+}
+
+// start begins at byte pos of seg, which holds offset from. seg is acquired by the caller; the stream takes that over.
+func (s *stream) start(seg *logSegment, pos int64, from segment.Offset, lane admission.Lane, w *Watch) error {
+	h, err := openHandle(seg)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.resetLocked()
+	s.handle, s.nextPos, s.nextSeg, s.expect = h, pos, seg.base, from
+	s.watch = w
+	s.enqueueLocked(lane)
+	s.topUpLocked()
+	return nil
+}
+
+// topUpLocked keeps the read-ahead at its depth while the bytes ahead are cold; where they are resident the hot lane
+// takes over.
+func (s *stream) topUpLocked() {
+	for len(s.chunks) > 0 && len(s.chunks) < s.log.store.readAhead() {
+		last := s.chunks[len(s.chunks)-1]
+		if last.state == chunkFailed || !last.exact && last.state != chunkReady || !s.enqueueLocked(last.lane) {
+			return
+		}
+	}
+}
+
+// enqueueLocked asks the device queue for the next chunk; false when there is none to ask for now.
+func (s *stream) enqueueLocked(lane admission.Lane) bool {
+	if s.closed {
+		return false
+	}
+	v, b := s.log.view.Load(), s.log.readable()
+	limit, ok := s.advanceLocked(v, b)
+	if !ok {
+		return false
+	}
+	want := min(s.log.store.chunkBytes(), limit-s.nextPos)
+	if len(s.chunks) > 0 && s.residentLocked(want) {
+		return false
+	}
+	// A boundary known to the index lets the next chunk be asked for before this one is parsed.
+	exact := s.nextPos+want == limit
+	if end, err := s.handle.seg.r.BatchBoundaryBefore(s.nextPos + want); !exact && err == nil && end > s.nextPos {
+		want, exact = end-s.nextPos, true
+	}
+	c := &coldChunk{stream: s, handle: s.handle, lane: lane, pos: s.nextPos, want: want, limit: limit, exact: exact}
+	c.handle.retain()
+	r := s.req
+	r.Kind, r.Bytes, r.Position = admission.KindRead, want, c.pos
+	id, err := c.handle.seg.dir.cold.submit(r, c.run) // it cannot run before stream.mu is free
+	if err != nil {
+		c.handle.release()
+		return false
+	}
+	c.id = id
+	s.chunks = append(s.chunks, c)
+	s.nextPos += want
+	return true
+}
+
+// advanceLocked moves to the next segment when this one is read to its end, and tells how far the current one may be read.
+func (s *stream) advanceLocked(v *view, b *bound) (limit int64, ok bool) {
+	for {
+		switch {
+		case s.nextSeg == b.base:
+			limit = b.pos
+		case s.nextSeg < b.base:
+			limit = s.handle.seg.r.Meta().SizeBytes
+		default:
+			return 0, false
+		}
+		if s.nextPos < limit {
+			return limit, true
+		}
+		if s.nextSeg >= b.base {
+			return 0, false
+		}
+		i := v.find(s.nextSeg)
+		if i < 0 || i+1 >= len(v.segs) {
+			return 0, false
+		}
+		seg := v.segs[i+1]
+		if !seg.r.Acquire() {
+			return 0, false
+		}
+		h, err := openHandle(seg)
+		if err != nil {
+			return 0, false
+		}
+		s.handle.release()
+		s.handle, s.nextSeg, s.nextPos = h, seg.base, 0
+	}
+}
+
+// residentLocked: the next n bytes are in the page cache, so reading them around it would be waste.
+func (s *stream) residentLocked(n int64) bool {
+	f, err := s.handle.seg.r.File()
+	if err != nil {
+		return false
+	}
+	ok, err := s.log.store.opt.Cache.Resident(f, s.nextPos, n)
+	return err == nil && ok
+}
+
+// run is the device's turn: read, check every batch, wake the reader.
+func (c *coldChunk) run() int64 {
+	s := c.stream
+	s.mu.Lock()
+	if c.gone {
+		s.mu.Unlock()
+		c.handle.release()
+		return 0
+	}
+	c.state = chunkReading
+	s.mu.Unlock()
+
+	n, err := c.readWhole(s.log.store)
+
+	s.mu.Lock()
+	if c.gone {
+		c.freeLocked()
+		s.mu.Unlock()
+		c.handle.release()
+		return n
+	}
+	if err != nil {
+		c.state, c.err = chunkFailed, err
+		c.freeLocked()
+	} else {
+		c.state = chunkReady
+		s.trimAfterLocked(c)
+	}
+	w := s.watch
+	s.mu.Unlock()
+	c.handle.release()
+	if w != nil {
+		w.Notify()
+	}
+	return n
+}
+
+// readWhole fills the chunk and trims it to whole, checked batches. It returns the bytes read from the device.
+func (c *coldChunk) readWhole(st *Store) (int64, error) {
+	started := st.now()
+	buf, err := st.opt.Pool.Get(st.ctx)
+	if err != nil {
+		return 0, err
+	}
+	data, err := c.readRange(st, buf, c.pos, c.want)
+	if err != nil {
+		buf.Release()
+		return 0, err
+	}
+	whole, next, err := checkBatches(c.handle.seg, c.pos, data)
+	read := int64(len(data))
+	switch {
+	case err != nil:
+		buf.Release()
+		return read, err
+	case whole > 0:
+		c.buf, c.data, c.next = buf, data[:whole], next
+	default: // the first batch is larger than a chunk
+		c.data, err = c.readLargeBatch(st, buf, data)
+		buf.Release()
+		if err != nil {
+			return read, err
+		}
+		read += int64(len(c.data))
+		if whole, c.next, err = checkBatches(c.handle.seg, c.pos, c.data); err != nil || whole == 0 {
+			return read, errors.Join(err, io.ErrUnexpectedEOF)
+		}
+	}
+	st.metrics.coldRead(c.handle.seg.dir.spec.Tier, c.method, c.lane, read, st.now().Sub(started))
+	return read, nil
+}
+
+// readRange reads by the chunk's lane: around the cache, or through it so that it holds the range again.
+func (c *coldChunk) readRange(st *Store, buf *cachectl.Buffer, pos, n int64) ([]byte, error) {
+	if c.lane == admission.Fill {
+		f, err := c.handle.seg.r.File()
+		if err != nil {
+			return nil, err
+		}
+		c.method = cachectl.MethodBuffered
+		p := buf.Bytes()[:min(n, c.limit-pos)]
+		if m, err := f.ReadAt(p, pos); m < len(p) {
+			return nil, errors.Join(err, fmt.Errorf("read %s at %d: %w", c.handle.seg.r.LogName(), pos, io.ErrUnexpectedEOF))
+		}
+		return p, nil
+	}
+	rs, err := st.opt.Cache.ReadBypass(c.handle.source(c.limit), buf, pos, n)
+	if err != nil {
+		return nil, err
+	}
+	c.method = rs.Method
+	return buf.Bytes()[rs.Off : rs.Off+int(rs.N)], nil
+}
+
+// readLargeBatch reads one batch that does not fit a chunk into memory of its own, piece by piece through buf. Its size is
+// bounded by the file, and by what the topic ever accepted.
+func (c *coldChunk) readLargeBatch(st *Store, buf *cachectl.Buffer, head []byte) ([]byte, error) {
+	if len(head) < segment.BatchHeaderSize {
+		return nil, io.ErrUnexpectedEOF
+	}
+	h, err := segment.DecodeHeader(head)
+	if err != nil {
+		return nil, err
+	}
+	size := h.SizeBytes()
+	if size > c.limit-c.pos {
+		return nil, &segment.CorruptError{Path: c.handle.seg.r.LogName(), Pos: c.pos, Want: c.limit - c.pos, Got: size, Err: io.ErrUnexpectedEOF}
+	}
+	out := make([]byte, 0, size)
+	for int64(len(out)) < size {
+		p, err := c.readRange(st, buf, c.pos+int64(len(out)), min(st.chunkBytes(), size-int64(len(out))))
+		if err != nil {
+			return nil, err
+		}
+		if len(p) == 0 {
+			return nil, io.ErrUnexpectedEOF
+		}
+		out = append(out, p...)
+	}
+	return out, nil
+}
+
+// trimAfterLocked drops the read-ahead behind c when c ended elsewhere than expected (the index knew no boundary).
+func (s *stream) trimAfterLocked(c *coldChunk) {
+	i := slices.Index(s.chunks, c)
+	end := c.pos + int64(len(c.data))
+	if i < 0 || end == c.pos+c.want {
+		return
+	}
+	for len(s.chunks) > i+1 {
+		s.dropLocked(i + 1)
+	}
+	if s.handle != c.handle {
+		s.handle.release()
+		c.handle.retain()
+		s.handle = c.handle
+	}
+	s.nextSeg, s.nextPos = c.handle.seg.base, end
+}
+
+// dropLocked forgets chunk i: takes it off the queue, or marks it when it is being read.
+func (s *stream) dropLocked(i int) {
+	c := s.chunks[i]
+	s.chunks = slices.Delete(s.chunks, i, i+1)
+	switch c.state {
+	case chunkReady, chunkFailed:
+		c.freeLocked()
+	case chunkReading:
+		c.gone = true
+	case chunkQueued:
+		c.gone = true
+		if c.handle.seg.dir.cold.cancel(c.id) {
+			c.handle.release()
+		}
+	}
+}
+
+func (c *coldChunk) freeLocked() {
+	if c.buf != nil {
+		c.buf.Release()
+		c.buf = nil
+	}
+	c.data = nil
+}
+
+// resetLocked forgets all read-ahead.
+func (s *stream) resetLocked() {
+	for len(s.chunks) > 0 {
+		s.dropLocked(len(s.chunks) - 1)
+	}
+	if s.handle != nil {
+		s.handle.release()
+		s.handle = nil
+	}
+}
+
+// reset gives the read-ahead back; the stream can be started again.
+func (s *stream) reset() {
+	s.mu.Lock()
+	s.watch = nil
+	s.resetLocked()
+	s.mu.Unlock()
+}
+
+// close gives everything back. A closed stream stays closed.
+func (s *stream) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	s.watch = nil
+	s.resetLocked()
+}

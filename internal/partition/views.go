@@ -1,0 +1,331 @@
+package partition
+
+import (
+	"fmt"
+	"time"
+
+	"lagoon/admission"
+	"lagoon/cachectl"
+	"lagoon/segment"
+)
+
+// DirView is one log directory as DescribeLogDirs and the admin API show it.
+type DirView struct {
+	Name, Tier, Path        string
+	Rank                    int // of the tier, 0 is the hottest
+	TotalBytes, UsableBytes int64
+	UsedBytes               int64 // by segments
+	MaxUsedBytes            int64
+	High, Low               float64
+	Keep                    time.Duration
+	Full                    bool
+	Err                     error // not nil: fenced
+	Segments                int
+	Partitions              []DirPartition
+	Device                  admission.DeviceView
+}
+
+// DirPartition is one partition's share of a log directory.
+type DirPartition struct {
+	Topic     string
+	Partition int32
+	SizeBytes int64
+}
+
+// Dirs describes every log directory.
+func (s *Store) Dirs() []DirView {
+	out := make([]DirView, len(s.dirs))
+	for i, d := range s.dirs {
+		v := DirView{Name: d.name, Tier: d.spec.Tier, Path: d.spec.FS.Root(), Rank: d.rank, UsedBytes: d.used.Load(), MaxUsedBytes: d.spec.MaxUsedBytes,
+			High: d.spec.High, Low: d.spec.Low, Keep: d.spec.Keep, Full: d.full.Load(), Err: d.fenced()}
+		if u, err := d.spec.FS.Usage(); err == nil {
+			v.TotalBytes, v.UsableBytes = u.TotalBytes, u.FreeBytes
+		}
+		s.limitsMu.Lock()
+		v.Device = d.cold.sched.Snapshot(s.now())
+		s.limitsMu.Unlock()
+		out[i] = v
+	}
+	for _, l := range s.Logs() {
+		for _, seg := range l.Segments() {
+			d := &out[seg.dirIndex]
+			d.Segments++
+			if n := len(d.Partitions); n > 0 && d.Partitions[n-1].Topic == l.topic && d.Partitions[n-1].Partition == l.partition {
+				d.Partitions[n-1].SizeBytes += seg.SizeBytes
+			} else {
+				d.Partitions = append(d.Partitions, DirPartition{l.topic, l.partition, seg.SizeBytes})
+			}
+		}
+	}
+	return out
+}
+
+// SegmentView is one segment for people.
+type SegmentView struct {
+	Base, Next     segment.Offset // Next: of the active segment the log end
+	File           string         // relative to the directory's root
+	Tier           string
+	SizeBytes      int64
+	Before         int64 // bytes of the log before it
+	MaxTimestampMs int64 // -1: not known without reading
+	Sealed, Active bool
+	dirIndex       int
+	seg            *logSegment
+}
+
+// Segments lists a partition's segments by base offset.
+func (l *Log) Segments() []SegmentView {
+	v := l.view.Load()
+	out := make([]SegmentView, 0, len(v.segs))
+	for i, s := range v.segs {
+		if s.r == nil || !s.r.Acquire() {
+			continue
+		}
+		m := s.r.Meta()
+		s.r.Release()
+		sv := SegmentView{Base: s.base, Next: min(v.next(i), segment.Offset(l.end.Load())), File: l.dir + "/" + s.r.LogName(), Tier: s.dir.spec.Tier,
+			SizeBytes: m.SizeBytes, Before: s.before - v.segs[0].before, MaxTimestampMs: m.MaxTimestampMs, Sealed: m.Sealed,
+			Active: i+1 == len(v.segs), dirIndex: s.dir.index, seg: s}
+		out = append(out, sv)
+	}
+	return out
+}
+
+// Residency asks the kernel about [pos, pos+n) of a segment that Segments listed.
+func (l *Log) Residency(sv SegmentView, pos, n int64) (cachectl.Residency, error) {
+	if !sv.seg.r.Acquire() {
+		return cachectl.Residency{}, fmt.Errorf("%w: segment is gone", ErrClosed)
+	}
+	defer sv.seg.r.Release()
+	f, err := sv.seg.r.File()
+	if err != nil {
+		return cachectl.Residency{}, err
+	}
+	return l.store.opt.Cache.Residency(f, pos, n)
+}
+
+// Floor is about where an offset lies in a segment that Segments listed, by its index alone.
+func (l *Log) Floor(sv SegmentView, off segment.Offset) (int64, error) {
+	if !sv.seg.r.Acquire() {
+		return 0, fmt.Errorf("%w: segment is gone", ErrClosed)
+	}
+	defer sv.seg.r.Release()
+	return sv.seg.r.Floor(off)
+}
+
+// Evict drops what is clean and resident of [pos, pos+n) of a segment; Warm brings it in. For operators; the caller
+// decides what may go.
+func (l *Log) Evict(sv SegmentView, pos, n int64) (cachectl.Evicted, error) {
+	if !sv.seg.r.Acquire() {
+		return cachectl.Evicted{}, fmt.Errorf("%w: segment is gone", ErrClosed)
+	}
+	defer sv.seg.r.Release()
+	f, err := sv.seg.r.File()
+	if err != nil {
+		return cachectl.Evicted{}, err
+	}
+	return l.store.opt.Cache.Evict(f, pos, n)
+}
+
+// Warm starts reading [pos, pos+n) of a segment into the page cache and gives the bytes asked for.
+func (l *Log) Warm(sv SegmentView, pos, n int64) (int64, error) {
+	if !sv.seg.r.Acquire() {
+		return 0, fmt.Errorf("%w: segment is gone", ErrClosed)
+	}
+	defer sv.seg.r.Release()
+	f, err := sv.seg.r.File()
+	if err != nil {
+		return 0, err
+	}
+	return l.store.opt.Cache.Warm(f, pos, n)
+}
+
+// ReaderView is one reader in one partition for people.
+type ReaderView struct {
+	admission.ReaderView
+	Peer     string
+	Tier     string // where its position is
+	Decision admission.Decision
+	Why      string          // the decision with its figures
+	Method   cachectl.Method // of its last device read, "" none
+	Waiting  time.Duration   // how long its read has been queued now
+	Limit    admission.Limit // what it waits for now
+}
+
+// Readers lists every reader of every partition.
+func (s *Store) Readers() []ReaderView {
+	now := s.now()
+	var out []ReaderView
+	for _, l := range s.Logs() {
+		for _, c := range l.cursors.all() {
+			c.mu.Lock()
+			v := ReaderView{Peer: c.ref.Peer, Decision: c.decision, Why: c.decision.Explain(c.read), Method: c.method}
+			waitFrom, offset := c.waitFrom, c.offset
+			c.mu.Unlock()
+			s.readersMu.Lock()
+			rv, ok := s.readers.View(c.key, now)
+			s.readersMu.Unlock()
+			if !ok {
+				continue
+			}
+			v.ReaderView = rv
+			view := l.view.Load()
+			seg := view.segs[max(0, view.find(offset))]
+			v.Tier = seg.dir.spec.Tier
+			if !waitFrom.IsZero() {
+				v.Waiting = now.Sub(waitFrom)
+				v.Decision.Lane, v.Decision.Reason = admission.Defer, admission.ReasonBudget
+				v.Limit = seg.dir.cold.limitedBy(c.key.Flow())
+			}
+			out = append(out, v)
+		}
+	}
+	return out
+}
+
+// Limits lists caps in use and overrides in force.
+func (s *Store) Limits() ([]admission.LimitView, []admission.Override) {
+	s.limitsMu.Lock()
+	defer s.limitsMu.Unlock()
+	return s.limits.Snapshot(s.now()), s.limits.Overrides(s.now())
+}
+
+// SetOverride puts an operator's word in force at once. Errors: admission.ErrOverride, admission.ErrTooManyOverrides.
+func (s *Store) SetOverride(o admission.Override) error {
+	s.limitsMu.Lock()
+	err := s.limits.SetOverride(o, s.now())
+	s.limitsMu.Unlock()
+	s.pumpAll()
+	return err
+}
+
+// DeleteOverride ends one and tells whether there was one.
+func (s *Store) DeleteOverride(k admission.Kind, name string) bool {
+	s.limitsMu.Lock()
+	had := s.limits.DeleteOverride(k, name)
+	s.limitsMu.Unlock()
+	s.pumpAll()
+	return had
+}
+
+// Configure sets the lasting cap and weight of a group, client or topic; the zero Cap removes them.
+func (s *Store) Configure(sub admission.Subject, c admission.Cap) error {
+	s.limitsMu.Lock()
+	err := s.limits.Configure(sub, c)
+	s.limitsMu.Unlock()
+	s.pumpAll()
+	return err
+}
+
+// setTopicCap follows a topic's lagoon.catchup.max.bytes.per.second.
+func (s *Store) setTopicCap(topic string, bytesPerSecond int64) {
+	if err := s.Configure(admission.Subject{Kind: admission.Topic, Name: topic}, admission.Cap{BytesPerSecond: bytesPerSecond}); err != nil {
+		s.opt.Logger.Warn("catch-up cap of topic not usable", "topic", topic, "err", err)
+	}
+}
+
+// pumpAll lets the devices see changed caps.
+func (s *Store) pumpAll() {
+	for _, d := range s.dirs {
+		d.cold.pump()
+	}
+}
+
+// Explanation is how a read would be served now.
+type Explanation struct {
+	Offsets  Offsets
+	Segment  SegmentView
+	Pos      int64 // in the segment's file
+	Bytes    int64 // that one read would take
+	Resident cachectl.Residency
+	Known    bool // the reader is known; else it is judged as a new one
+	Reader   admission.ReaderView
+	Behind   int64
+	Decision admission.Decision
+	Why      string
+	Limit    admission.Limit
+	Device   string
+	Method   cachectl.Method // that a bypass read would use
+}
+
+// Explain walks the decision for one read without doing it. Errors as Read.
+func (l *Log) Explain(key admission.ReaderKey, from segment.Offset, maxBytes int64) (Explanation, error) {
+	e := Explanation{Offsets: l.Offsets(), Pos: -1}
+	if err := l.Err(); err != nil {
+		return e, err
+	}
+	v, b, now := l.view.Load(), l.readable(), l.store.now()
+	if from < v.start || from > e.Offsets.End {
+		return e, fmt.Errorf("%w: %d is outside [%d, %d] of %s", ErrOffsetOutOfRange, from, v.start, e.Offsets.End, l.dir)
+	}
+	i := v.find(min(from, b.offset))
+	for _, sv := range l.Segments() {
+		if sv.seg == v.segs[max(i, 0)] {
+			e.Segment = sv
+		}
+	}
+	if e.Segment.seg == nil {
+		return e, fmt.Errorf("explain %s: %w: segment is gone, ask again", l.dir, ErrClosed)
+	}
+	s := e.Segment.seg
+	e.Device = s.dir.name
+	if from < b.offset {
+		pos, err := l.Floor(e.Segment, from)
+		if err != nil {
+			return e, err
+		}
+		e.Pos, e.Bytes = pos, min(maxBytes, e.Segment.SizeBytes-pos)
+		if e.Resident, err = l.Residency(e.Segment, pos, max(e.Bytes, 1)); err != nil {
+			return e, err
+		}
+		e.Behind = l.endPos.Load() - s.before - pos
+	}
+	e.Reader, e.Known = l.store.viewReader(l, key, from, b, e.Behind, now)
+	read := admission.Read{State: e.Reader.Class.State, Resident: e.Resident.Resident >= e.Resident.Pages, ResidentRatio: 1,
+		Sealed: e.Segment.Sealed, Mode: l.store.opt.Mode, Forced: l.forced(), BudgetOK: true}
+	if e.Resident.Pages > 0 {
+		read.ResidentRatio = float64(e.Resident.Resident) / float64(e.Resident.Pages)
+	}
+	if e.Limit = s.dir.cold.limitedBy(key.Flow()); e.Limit.By != admission.LimitNone {
+		read.BudgetOK, read.LimitedBy = false, e.Limit
+	}
+	e.Decision = admission.Decide(read)
+	e.Why = e.Decision.Explain(read)
+	e.Method = l.store.methodOn(s, e.Segment.Sealed)
+	return e, nil
+}
+
+// viewReader finds the reader, by its key or by name alone, or judges a new one at that position.
+func (s *Store) viewReader(l *Log, key admission.ReaderKey, from segment.Offset, b *bound, behind int64, now time.Time) (admission.ReaderView, bool) {
+	s.readersMu.Lock()
+	defer s.readersMu.Unlock()
+	for _, v := range s.readers.Snapshot(now) {
+		k := v.Key
+		if k.Topic == key.Topic && k.Partition == key.Partition && k.Group == key.Group && (k.Client == key.Client || key.Client == "") {
+			return v, true
+		}
+	}
+	age, _ := l.ages.age(from, now)
+	fresh, err := admission.NewReaders(s.opt.Readers)
+	if err != nil {
+		return admission.ReaderView{}, false
+	}
+	fresh.Observe(key, admission.Position{Offset: int64(from), EndOffset: int64(b.offset), BehindBytes: behind, BehindAge: age}, now)
+	v, _ := fresh.View(key, now)
+	return v, false
+}
+
+// methodOn is what a bypass read of the segment would use now: the best of its file system's ladder that suits it.
+func (s *Store) methodOn(seg *logSegment, sealed bool) cachectl.Method {
+	for _, l := range s.opt.Cache.Ladders() {
+		if l.FileSystem != seg.dir.spec.FS.Root() && l.Device != seg.dir.device {
+			continue
+		}
+		for _, r := range l.Rungs {
+			if r.Usable && (sealed || r.Method != cachectl.MethodDirect) {
+				return r.Method
+			}
+		}
+	}
+	return cachectl.MethodBuffered
+}
