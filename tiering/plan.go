@@ -80,10 +80,11 @@ type planner struct {
 	// against it, so that no order of execution passes them. after is the state when all is done, including what could
 	// not be proposed yet for want of room: watermarks are held against it, so that the same relief is not asked twice.
 	worst, after []int64
+	entered      []bool // something was chosen to go there
 }
 
 func newPlanner(s Snapshot) *planner {
-	p := &planner{s: s, index: map[string]int{}, byTier: make([][]*candidate, len(s.Tiers))}
+	p := &planner{s: s, index: map[string]int{}, byTier: make([][]*candidate, len(s.Tiers)), entered: make([]bool, len(s.Tiers))}
 	for i, t := range s.Tiers {
 		p.index[t.Name] = i
 		p.worst = append(p.worst, max(t.UsedBytes, 0))
@@ -321,7 +322,7 @@ func (p *planner) place(c *candidate, to int, cause Cause, why string) bool {
 			continue // would free nothing
 		case !c.line.waiting && p.fits(p.worst, i, c.size):
 			c.to, c.cause, c.why, c.taken = i, cause, why+aside, true
-			p.chosen = append(p.chosen, c)
+			p.chosen, p.entered[i] = append(p.chosen, c), true
 			p.book(c.tier, i, c.size)
 			return true
 		case p.makeRoom(i, c.size):
@@ -355,10 +356,16 @@ func (p *planner) makeRoom(tier int, size int64) bool {
 	return p.fits(p.after, tier, size)
 }
 
-// fits tells whether size more bytes keep a tier at or below its cap, by one of the two books.
+// fits tells whether size more bytes keep a tier at or below its cap, by one of the two books; and those tiers of its
+// device that something goes into as well.
 func (p *planner) fits(book []int64, tier int, size int64) bool {
-	limit := p.s.Tiers[tier].CapBytes
-	return limit <= 0 || book[tier] <= limit-size
+	for i, t := range p.s.Tiers {
+		counts := i == tier || (p.entered[i] && p.sameDevice(i, tier))
+		if counts && t.CapBytes > 0 && book[i] > t.CapBytes-size {
+			return false
+		}
+	}
+	return true
 }
 
 // book enters a move into both books.
