@@ -484,7 +484,7 @@ func (r *Reader) rebuild() (*index, error) {
 // rescan reads a whole sealed log, checking every checksum.
 func rescan(f vfs.File, meta Meta) (*active, []hole, error) {
 	act := newActive(meta.Base)
-	s := scanner{f: f, buf: ScanBuffer(scanBytes), end: meta.SizeBytes, limit: min(meta.Next, meta.Base+math.MaxInt32+1)}
+	s := scanner{f: f, buf: ScanBuffer(int(min(scanBytes, meta.SizeBytes+directAlign))), end: meta.SizeBytes, limit: min(meta.Next, meta.Base+math.MaxInt32+1)}
 	holes := []hole{}
 	for pos, next := int64(0), meta.Base; pos < s.end; {
 		h, _, err := s.batch(pos, next, false)

@@ -121,7 +121,7 @@ func (r *recovery) run() error {
 	if r.size > maxSegmentBytes {
 		return &CorruptError{Path: r.path, Pos: maxSegmentBytes, Err: errors.New("larger than a segment can be")}
 	}
-	r.scan = scanner{f: r.f, buf: ScanBuffer(scanBytes), end: r.size, limit: r.base + math.MaxInt32 + 1}
+	r.scan = scanner{f: r.f, buf: ScanBuffer(int(min(scanBytes, r.size+directAlign))), end: r.size, limit: r.base + math.MaxInt32 + 1}
 	if err := r.adopt(); err != nil {
 		return err
 	}
