@@ -544,7 +544,12 @@ func (l *Log) loadProducers(segs []*logSegment) error {
 		if i+1 < len(segs) && segs[i+1].base <= ps.End() || seg.dir != l.home {
 			continue
 		}
-		if err := segment.Replay(seg.r, ps, nowMs); err != nil {
+		if !seg.r.Acquire() {
+			return fmt.Errorf("%w: segment %d", ErrClosed, seg.base)
+		}
+		err := segment.Replay(seg.r, ps, nowMs)
+		seg.r.Release()
+		if err != nil {
 			if !isCorrupt(err) {
 				return err
 			}

@@ -25,8 +25,8 @@ func (l *Log) Read(req ReadRequest) (ReadResult, error) {
 		return ReadResult{Offsets: l.Offsets()}, err
 	}
 	now := l.store.now()
-	for range 8 { // a retired segment means a newer view; each turn sees one
-		res, again, err := l.readOnce(req, now)
+	for range 64 { // a retired segment means a newer view, and an offset in a gap moves to the next segment
+		res, again, err := l.readOnce(&req, now)
 		if !again {
 			return res, err
 		}
@@ -34,8 +34,8 @@ func (l *Log) Read(req ReadRequest) (ReadResult, error) {
 	return ReadResult{Offsets: l.Offsets()}, fmt.Errorf("read %s: %w: segments change too fast", l.dir, ErrClosed)
 }
 
-// readOnce is Read on one view; again when the segment was retired under it.
-func (l *Log) readOnce(req ReadRequest, now time.Time) (res ReadResult, again bool, err error) {
+// readOnce is Read on one view; again when the segment was retired under it, or req.From was moved over a gap.
+func (l *Log) readOnce(req *ReadRequest, now time.Time) (res ReadResult, again bool, err error) {
 	v, b := l.view.Load(), l.readable()
 	res.Offsets = l.Offsets()
 	if req.From < v.start || req.From > max(res.Offsets.End, b.offset) {
@@ -92,7 +92,12 @@ func (l *Log) readOnce(req ReadRequest, now time.Time) (res ReadResult, again bo
 	d := admission.Decide(read)
 	c.note(d, read)
 	if d.Lane == admission.Hot {
-		res.Chunk, err = l.hotChunk(c, s, req, bnd, min(want, resident), hint)
+		var inGap bool
+		res.Chunk, inGap, err = l.hotChunk(c, s, req, bnd, min(want, resident), hint)
+		if inGap && v.next(i) < b.offset {
+			req.From = v.next(i)
+			return res, true, nil
+		}
 		return res, false, err
 	}
 	if d.Lane == admission.Fill && c.class.State == admission.Realtime {
@@ -131,30 +136,31 @@ func (l *Log) residentPrefix(s *logSegment, pos, n int64) (prefix int64, ratio f
 
 // hotChunk serves resident bytes as a file range; it takes over the acquired segment. max bounds the range to what is
 // resident.
-func (l *Log) hotChunk(c *cursor, s *logSegment, req ReadRequest, bnd segment.Bound, max, hint int64) (*Chunk, error) {
+// inGap: the segment holds nothing at or after req.From.
+func (l *Log) hotChunk(c *cursor, s *logSegment, req *ReadRequest, bnd segment.Bound, max, hint int64) (_ *Chunk, inGap bool, err error) {
 	ext, err := s.r.Find(req.From, max, bnd, hint)
 	if err != nil {
 		s.r.Release()
-		return nil, err
+		return nil, false, err
 	}
 	if ext.Len > req.MaxBytes && !req.MustServe || ext.Len == 0 {
 		s.r.Release()
-		return nil, nil
+		return nil, ext.Len == 0, nil
 	}
 	f, err := s.r.File()
 	if err != nil {
 		s.r.Release()
-		return nil, err
+		return nil, false, err
 	}
 	c.moved(s, req.From, ext.Pos+ext.Len)
 	chunk := &Chunk{n: ext.Len, pos: ext.Pos, file: f, seg: s.r, next: ext.Next}
 	chunk.fd, chunk.isFile = f.Fd()
 	l.served(c, admission.Hot, ext.Len)
-	return chunk, nil
+	return chunk, false, nil
 }
 
 // readStream takes what the cursor's stream has for req.From.
-func (l *Log) readStream(c *cursor, req ReadRequest, res ReadResult, b *bound, now time.Time) (ReadResult, bool, error) {
+func (l *Log) readStream(c *cursor, req *ReadRequest, res ReadResult, b *bound, now time.Time) (ReadResult, bool, error) {
 	sr, err := c.stream.read(req.From, req.MaxBytes, b.offset, req.Watch)
 	switch {
 	case err != nil:

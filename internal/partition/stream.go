@@ -151,8 +151,12 @@ func (s *stream) read(from segment.Offset, maxBytes int64, bnd segment.Offset, w
 	defer s.mu.Unlock()
 	s.watch = w
 	for len(s.chunks) > 0 && s.chunks[0].state == chunkReady && s.chunks[0].next <= from {
-		s.expect = s.chunks[0].next
+		lane := s.chunks[0].lane
 		s.dropLocked(0)
+		s.expect = from
+		if len(s.chunks) == 0 { // the rest of the chunk was before from: go on behind it
+			s.enqueueLocked(lane)
+		}
 	}
 	if len(s.chunks) == 0 {
 		return streamRead{}, nil
