@@ -14,6 +14,7 @@ import (
 
 	"lagoon/internal/metadata"
 	"lagoon/internal/partition"
+	"lagoon/segment"
 )
 
 // Endpoint is one listener as clients know it. Serve connects it with a net.Listener by Name.
@@ -181,13 +182,13 @@ func newBroker(opt Options, l logs) (*Broker, error) {
 // partitionLog is what the handlers need of one partition; *partition.Log is the real one.
 type partitionLog interface {
 	Append(ctx context.Context, r partition.AppendRequest) (partition.Appended, error)
-	Durable(ctx context.Context, next offset) error
+	Durable(ctx context.Context, next segment.Offset) error
 	Read(r partition.ReadRequest) (partition.ReadResult, error)
 	Offsets() partition.Offsets
 	OffsetForTime(ctx context.Context, ms int64) (partition.TimestampOffset, error)
 	MaxTimestamp(ctx context.Context) (partition.TimestampOffset, error)
-	TieredOffsets() (latestTiered, earliestPending offset)
-	EndOffsetForEpoch(epoch int32) (int32, offset)
+	TieredOffsets() (latestTiered, earliestPending segment.Offset)
+	EndOffsetForEpoch(epoch int32) (int32, segment.Offset)
 }
 
 // logs finds partitions; the real one is a partition.Store.

@@ -226,7 +226,7 @@ func (r *fetchReply) read(c *conn, watch *partition.Watch) (done bool) {
 			n := f.chunk.Len()
 			total += n
 			budget = max(budget-n, 0)
-			if _, _, inFile := f.chunk.File(); !inFile {
+			if f.chunk.Bytes() != nil {
 				pending = true // it came from a device: the rest is on its way there too
 			}
 		}

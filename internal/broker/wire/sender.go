@@ -14,9 +14,9 @@ import (
 type Payload interface {
 	// Len is the number of bytes; the length prefix in the response promises it.
 	Len() int64
-	// File tells where the bytes lie in a file that sendfile can read; ok is false when they are in memory.
+	// File tells where the bytes lie in a file that sendfile can read; ok is false when there is no such file.
 	File() (fd uintptr, pos int64, ok bool)
-	// Bytes is the memory of a payload that is not in a file.
+	// Bytes is the memory of a payload that lies in memory; nil when it has to be read with ReadAt.
 	Bytes() []byte
 	// ReadAt copies from the payload.
 	ReadAt(p []byte, off int64) (int, error)
@@ -48,6 +48,7 @@ type Sender struct {
 	raw     syscall.RawConn // nil: not a plain TCP connection
 	timeout time.Duration
 	sent    int64 // bytes of the current response that are out
+	gather  gather
 }
 
 // NewSender writes to nc; timeout ends a write that makes no progress.
@@ -65,7 +66,8 @@ func NewSender(nc net.Conn, timeout time.Duration) *Sender {
 // be out: the connection must be closed. Errors: the connection's, a payload's read error, ErrShortFile.
 func (s *Sender) Send(buf []byte, splits []Split) error {
 	s.sent = 0
-	g := gather{s: s}
+	g := &s.gather
+	g.s = s
 	defer g.close()
 	at := 0
 	for _, split := range splits {
@@ -96,6 +98,7 @@ func (g *gather) close() {
 	if g.copy != nil {
 		g.copy.Release()
 	}
+	*g = gather{}
 }
 
 // memory adds bytes that stay valid until the next flush.
@@ -107,23 +110,29 @@ func (g *gather) memory(p []byte) error {
 			}
 		}
 		n := min(len(p), sliceBytes-g.bytes)
-		if g.parts == nil {
-			g.parts = g.few[:0]
-		}
-		g.parts = append(g.parts, p[:n])
-		g.bytes += n
+		g.add(p[:n])
 		p = p[n:]
 	}
 	return nil
+}
+
+func (g *gather) add(p []byte) {
+	if g.parts == nil {
+		g.parts = g.few[:0]
+	}
+	g.parts = append(g.parts, p)
+	g.bytes += len(p)
 }
 
 func (g *gather) payload(p Payload) error {
 	n := p.Len()
 	fd, pos, inFile := p.File()
 	switch {
-	case !inFile:
+	case n == 0:
+		return nil
+	case p.Bytes() != nil:
 		return g.memory(p.Bytes()[:n])
-	case g.s.raw != nil && n >= sendfileMin:
+	case inFile && g.s.raw != nil && n >= sendfileMin:
 		if err := g.flush(true); err != nil {
 			return err
 		}
@@ -139,8 +148,10 @@ func (g *gather) copied(p Payload, n int64) error {
 	}
 	for off := int64(0); off < n; {
 		room := copyBytes - len(g.copy.B)
-		if room == 0 || (off == 0 && int64(room) < n && len(g.copy.B) > 0) {
-			if err := g.flush(true); err != nil { // empties the copy buffer
+		// A flush empties the copy buffer, so it comes before the read and never between read and add. A payload that does
+		// not fit next to the others is not torn apart for what room there is.
+		if room == 0 || off == 0 && int64(room) < n && room < copyBytes || g.bytes >= sliceBytes || len(g.parts) >= maxVectors {
+			if err := g.flush(true); err != nil {
 				return err
 			}
 			room = copyBytes
@@ -151,9 +162,7 @@ func (g *gather) copied(p Payload, n int64) error {
 			return err
 		}
 		g.copy.B = g.copy.B[:have+len(dst)]
-		if err := g.memory(dst); err != nil {
-			return err
-		}
+		g.add(dst)
 		off += int64(len(dst))
 	}
 	return nil

@@ -1,0 +1,224 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+
+	"lagoon/internal/metadata"
+	"lagoon/internal/partition"
+	"lagoon/tiering"
+)
+
+// partitionConfig is what a topic's configuration means to its partitions. configs are the topic's own, defaults the
+// server's by topic key.
+func partitionConfig(configs, defaults map[string]string) (partition.Config, error) {
+	c, err := metadata.Effective(configs, defaults)
+	if err != nil {
+		return partition.Config{}, err
+	}
+	return partition.Config{
+		SegmentBytes:         c.SegmentBytes,
+		SegmentMs:            c.SegmentMs,
+		SegmentIndexBytes:    c.SegmentIndexBytes,
+		IndexIntervalBytes:   c.IndexIntervalBytes,
+		RetentionMs:          c.RetentionMs,
+		RetentionBytes:       c.RetentionBytes,
+		LocalRetentionMs:     c.LocalRetentionMs,
+		LocalRetentionBytes:  c.LocalRetentionBytes,
+		Compact:              c.Compact,
+		Delete:               c.Delete,
+		MaxMessageBytes:      c.MaxMessageBytes,
+		LogAppendTime:        c.LogAppendTime,
+		TimestampBeforeMaxMs: c.TimestampBeforeMaxMs,
+		TimestampAfterMaxMs:  c.TimestampAfterMaxMs,
+		FileDeleteDelay:      time.Duration(min(c.FileDeleteDelayMs, maxDelayMs)) * time.Millisecond,
+		FlushInterval:        c.FlushInterval,
+		TierPolicy:           c.TierPolicy,
+		ReaderClass:          c.ReaderClass,
+		CatchupBytesPerSec:   c.CatchupMaxBytesPerSec,
+	}, nil
+}
+
+// maxDelayMs keeps a delay in ms within a time.Duration.
+const maxDelayMs = int64(1<<63-1) / int64(time.Millisecond)
+
+// TopicSpecs lists what partition.Store.Load must open: every topic of the catalogue with its configuration, and the
+// topics whose deletion was interrupted, so that Broker.FinishDeletions can take their directories away. static are
+// Options.TopicDefaults. A topic whose configuration cannot be read (only a damaged or foreign catalogue has such) is
+// an error: its retention is not known.
+func TopicSpecs(snap *metadata.Snapshot, static map[string]string, nodeID int32) ([]partition.TopicSpec, error) {
+	defaults := snap.TopicDefaults(static, nodeName(nodeID))
+	var out []partition.TopicSpec
+	for _, t := range slices.Concat(slices.Collect(maps.Values(snap.Topics)), slices.Collect(maps.Values(snap.Deleting))) {
+		cfg, err := partitionConfig(t.Configs, defaults)
+		if err != nil {
+			return nil, fmt.Errorf("topic %s: %w", t.Name, err)
+		}
+		out = append(out, partition.TopicSpec{Topic: t.Name, ID: t.ID, Partitions: t.Partitions, Config: cfg})
+	}
+	slices.SortFunc(out, func(a, b partition.TopicSpec) int { return strings.Compare(a.Topic, b.Topic) })
+	return out, nil
+}
+
+// FinishDeletions takes away the directories of topics whose deletion a stop or an error interrupted. Call it after
+// partition.Store.Load. Topics that cannot be removed stay on record for the next time; the error names them.
+func (b *Broker) FinishDeletions(ctx context.Context) error {
+	var errs []error
+	for _, t := range b.meta.Snapshot().Deleting {
+		unlock, err := b.meta.LockTopic(ctx, t.Name)
+		if err != nil {
+			return errors.Join(append(errs, err)...)
+		}
+		if err := b.purge(ctx, t); err != nil {
+			errs = append(errs, fmt.Errorf("finish the deletion of topic %s: %w", t.Name, err))
+		} else {
+			b.log.Info("interrupted deletion finished", "topic", t.Name)
+		}
+		unlock()
+	}
+	return errors.Join(errs...)
+}
+
+// purge removes the directories of a topic whose deletion is on record, and then the record. The caller holds its lock.
+func (b *Broker) purge(ctx context.Context, t *metadata.Topic) error {
+	if err := b.files().remove(ctx, t.Name); err != nil {
+		return err
+	}
+	return b.meta.FinishDelete(t.ID)
+}
+
+func nodeName(id int32) string { return strconv.Itoa(int(id)) }
+
+func (b *Broker) node() string { return nodeName(b.opt.NodeID) }
+
+// topicDefaults is what holds for topics that do not say, dynamic broker configs included.
+func (b *Broker) topicDefaults(snap *metadata.Snapshot) map[string]string {
+	return snap.TopicDefaults(b.opt.TopicDefaults, b.node())
+}
+
+// configsLock orders the handing of configurations to partitions; no topic can have this name.
+const configsLock = "/configs"
+
+// applyConfigs hands the current configuration to the partitions of the named topics. Whoever changed something calls it
+// after the change: the last call sees every change, so what partitions obey is never older than the catalogue.
+// A topic's lock may be held.
+func (b *Broker) applyConfigs(ctx context.Context, topics ...string) error {
+	unlock, err := b.meta.LockTopic(ctx, configsLock)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	snap := b.meta.Snapshot()
+	defaults := b.topicDefaults(snap)
+	var errs []error
+	for _, name := range topics {
+		t, ok := snap.Topic(name)
+		if !ok {
+			continue // deleted meanwhile
+		}
+		cfg, err := partitionConfig(t.Configs, defaults)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("topic %s: %w", name, err))
+			continue
+		}
+		b.files().configure(name, cfg)
+	}
+	return errors.Join(errs...)
+}
+
+// validateTopicConfigs checks everything about configs that a topic is to have.
+func (b *Broker) validateTopicConfigs(configs, defaults map[string]string) error {
+	if err := metadata.ValidateTopicConfigs(configs, defaults); err != nil {
+		return err
+	}
+	policy, ok := configs["lagoon.tier.policy"]
+	if !ok {
+		return nil
+	}
+	var tiers []string
+	for _, d := range b.files().dirs() { // hot to cold; a tier may have several directories
+		if !slices.Contains(tiers, d.Tier) {
+			tiers = append(tiers, d.Tier)
+		}
+	}
+	if _, err := tiering.ParsePolicy(policy, tiers); err != nil {
+		return fmt.Errorf("%w: Invalid value for configuration lagoon.tier.policy: %w", metadata.ErrInvalidConfig, err)
+	}
+	return nil
+}
+
+// warnNotCompacted says once per change that a topic asks for something this release does not do.
+func (b *Broker) warnNotCompacted(topic string, configs map[string]string) {
+	if c, err := metadata.Effective(configs, nil); err == nil && c.Compact {
+		b.log.Warn("topic asks for compaction, which is not part of this release: all records are kept unless cleanup.policy also holds delete",
+			"topic", topic, "cleanup.policy", configs["cleanup.policy"])
+	}
+}
+
+// internalTopic tells the topics that brokers make for themselves.
+func internalTopic(name string) bool {
+	return name == "__consumer_offsets" || name == "__transaction_state" || name == "__share_group_state"
+}
+
+// Operations that a client may be told it is allowed to do, as bits by Kafka's AclOperation codes. Without an authorizer
+// everything that the resource knows is allowed, as in Kafka.
+const (
+	opRead            = 1 << 3
+	opWrite           = 1 << 4
+	opCreate          = 1 << 5
+	opDelete          = 1 << 6
+	opAlter           = 1 << 7
+	opDescribe        = 1 << 8
+	opClusterAction   = 1 << 9
+	opDescribeConfigs = 1 << 10
+	opAlterConfigs    = 1 << 11
+	opIdempotentWrite = 1 << 12
+
+	topicOperations   = opRead | opWrite | opCreate | opDelete | opAlter | opDescribe | opDescribeConfigs | opAlterConfigs
+	clusterOperations = opCreate | opAlter | opDescribe | opClusterAction | opDescribeConfigs | opAlterConfigs | opIdempotentWrite
+)
+
+// refusal is an answer to a client: a Kafka error and a text that names culprit and remedy.
+type refusal struct {
+	kind *kerr.Error
+	text string
+}
+
+func refuse(kind *kerr.Error, format string, args ...any) error {
+	return &refusal{kind, fmt.Sprintf(format, args...)}
+}
+
+func (r *refusal) Error() string { return r.text }
+
+// Unwrap lets codeOf find the code.
+func (r *refusal) Unwrap() error { return r.kind }
+
+// clientText is what a client is told of err, nil for nil: without the name of the package that found it, and bounded,
+// as names that hostile clients chose may be in it.
+func clientText(err error) *string {
+	if err == nil {
+		return nil
+	}
+	text := err.Error()
+	if k, ok := err.(*kerr.Error); ok {
+		text = k.Description
+	}
+	for _, sentinel := range []error{metadata.ErrInvalidConfig, metadata.ErrInvalidTopic, metadata.ErrInvalidPartitions, metadata.ErrInvalidName} {
+		text = strings.TrimPrefix(text, sentinel.Error()+": ")
+	}
+	if len(text) > maxClientText {
+		text = text[:maxClientText]
+	}
+	text = strings.ToValidUTF8(text, "?")
+	return &text
+}
+
+const maxClientText = 1000

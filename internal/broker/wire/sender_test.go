@@ -1,0 +1,214 @@
+package wire_test
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"lagoon/internal/broker/wire"
+)
+
+// file is a payload that is a range of a file.
+type file struct {
+	f        *os.File
+	pos, n   int64
+	hidden   bool // without a descriptor for sendfile
+	readErr  error
+	released int
+}
+
+func (f *file) Len() int64 { return f.n }
+func (f *file) File() (uintptr, int64, bool) {
+	if f.hidden {
+		return 0, 0, false
+	}
+	return f.f.Fd(), f.pos, true
+}
+func (f *file) Bytes() []byte { return nil }
+func (f *file) ReadAt(p []byte, off int64) (int, error) {
+	if f.readErr != nil {
+		return 0, f.readErr
+	}
+	return f.f.ReadAt(p, f.pos+off)
+}
+func (f *file) Release() { f.released++ }
+
+func randomFile(t testing.TB, size int) (*os.File, []byte) {
+	data := make([]byte, size)
+	r := rand.New(rand.NewPCG(1, 2))
+	for i := range data {
+		data[i] = byte(r.Uint32())
+	}
+	name := filepath.Join(t.TempDir(), "segment.log")
+	if err := os.WriteFile(name, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return f, data
+}
+
+// tcpPair is a connection over loopback.
+func tcpPair(t testing.TB) (server, client net.Conn) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	client, err = net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, err = ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Close(); server.Close() })
+	return server, client
+}
+
+// sendAll sends a response and returns what arrived.
+func sendAll(t *testing.T, server, client net.Conn, buf []byte, splits []wire.Split) []byte {
+	t.Helper()
+	got := make(chan []byte)
+	go func() {
+		all, _ := io.ReadAll(client)
+		got <- all
+	}()
+	s := wire.NewSender(server, 10*time.Second)
+	err := s.Send(buf, splits)
+	server.Close()
+	arrived := <-got
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.Sent() != int64(len(arrived)) {
+		t.Fatalf("%d bytes counted, %d arrived", s.Sent(), len(arrived))
+	}
+	return arrived
+}
+
+func TestSenderWritesEverythingInItsPlace(t *testing.T) {
+	f, data := randomFile(t, 6<<20)
+	extent := func(pos, n int64) wire.Payload { return &file{f: f, pos: pos, n: n} }
+	head := bytes.Repeat([]byte("head"), 30)
+	for name, payloads := range map[string][]wire.Payload{
+		"nothing":         nil,
+		"empty":           {extent(5, 0), &memory{}},
+		"small files":     {extent(1, 100), extent(1000, 64<<10), extent(7, 200<<10), extent(9, 255<<10)},
+		"one large file":  {extent(4097, 5<<20)},
+		"at the border":   {extent(0, 256<<10-1), extent(1, 256<<10), extent(2, 256<<10+1)},
+		"memory":          {&memory{data: data[:3<<20]}, &memory{data: data[10:11]}},
+		"mixed":           {extent(3, 10), extent(0, 1<<20), &memory{data: data[5 : 2<<20]}, extent(8, 100<<10), extent(100, 300<<10), &memory{data: data[:1]}},
+		"no descriptor":   {&file{f: f, pos: 11, n: 3 << 20, hidden: true}, &file{f: f, pos: 0, n: 100, hidden: true}},
+		"very many small": manySmall(f, 1500),
+	} {
+		var buf []byte
+		var splits []wire.Split
+		var want []byte
+		for _, p := range payloads {
+			buf, want = append(buf, head...), append(want, head...)
+			splits = append(splits, wire.Split{At: len(buf), Payload: p})
+			content := make([]byte, p.Len())
+			if n, err := p.ReadAt(content, 0); int64(n) != p.Len() && p.Len() > 0 {
+				t.Fatal(err)
+			}
+			want = append(want, content...)
+		}
+		buf, want = append(buf, "tail"...), append(want, "tail"...)
+		t.Run(name+"/tcp", func(t *testing.T) {
+			server, client := tcpPair(t)
+			if got := sendAll(t, server, client, buf, splits); !bytes.Equal(got, want) {
+				t.Fatalf("%d bytes arrived, %d expected, or they differ", len(got), len(want))
+			}
+		})
+		t.Run(name+"/pipe", func(t *testing.T) {
+			server, client := net.Pipe()
+			if got := sendAll(t, server, client, buf, splits); !bytes.Equal(got, want) {
+				t.Fatalf("%d bytes arrived, %d expected, or they differ", len(got), len(want))
+			}
+		})
+	}
+}
+
+func manySmall(f *os.File, n int) (p []wire.Payload) {
+	for i := range n {
+		p = append(p, &file{f: f, pos: int64(i), n: int64(i%7) * 300})
+	}
+	return p
+}
+
+func TestSenderReportsAFileThatIsTooShort(t *testing.T) {
+	f, data := randomFile(t, 400<<10)
+	for _, p := range []*file{
+		{f: f, pos: 10, n: int64(len(data))},                  // sendfile
+		{f: f, pos: int64(len(data)) - 10, n: 100},            // pread
+		{f: f, pos: 0, n: int64(len(data)) + 1, hidden: true}, // pread in portions
+	} {
+		server, client := tcpPair(t)
+		go io.Copy(io.Discard, client)
+		err := wire.NewSender(server, 10*time.Second).Send([]byte("head"), []wire.Split{{At: 4, Payload: p}})
+		if !errors.Is(err, wire.ErrShortFile) {
+			t.Fatalf("payload %+v: %v", p, err)
+		}
+	}
+}
+
+func TestSenderReportsAReadError(t *testing.T) {
+	f, _ := randomFile(t, 100)
+	broken := errors.New("broken disk")
+	server, client := tcpPair(t)
+	go io.Copy(io.Discard, client)
+	err := wire.NewSender(server, 10*time.Second).Send([]byte("head"), []wire.Split{{At: 4, Payload: &file{f: f, n: 100, readErr: broken}}})
+	if !errors.Is(err, broken) {
+		t.Fatalf("got %v", err)
+	}
+}
+
+// A client that does not read is given up after the timeout, whatever is being sent.
+func TestSenderGivesUpOnAStalledClient(t *testing.T) {
+	f, data := randomFile(t, 32<<20)
+	for name, p := range map[string]wire.Payload{"sendfile": &file{f: f, n: int64(len(data))}, "memory": &memory{data: data}} {
+		t.Run(name, func(t *testing.T) {
+			server, _ := tcpPair(t)
+			err := wire.NewSender(server, 50*time.Millisecond).Send([]byte("head"), []wire.Split{{At: 4, Payload: p}})
+			if !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Fatalf("got %v", err)
+			}
+		})
+	}
+}
+
+func BenchmarkSend(b *testing.B) {
+	f, _ := randomFile(b, 8<<20)
+	for _, c := range []struct {
+		name string
+		n    int64
+		file bool
+	}{{"64KiB/copy", 64 << 10, false}, {"256KiB/copy", 256 << 10, false}, {"256KiB/sendfile", 256 << 10, true}, {"1MiB/copy", 1 << 20, false}, {"1MiB/sendfile", 1 << 20, true}} {
+		b.Run(c.name, func(b *testing.B) {
+			server, client := tcpPair(b)
+			go io.Copy(io.Discard, client)
+			s := wire.NewSender(server, 10*time.Second)
+			p := &file{f: f, n: c.n, hidden: !c.file}
+			splits := []wire.Split{{At: 100, Payload: p}}
+			buf := make([]byte, 104)
+			b.SetBytes(c.n)
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := s.Send(buf, splits); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
