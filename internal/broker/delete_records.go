@@ -7,6 +7,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"lagoon/internal/metadata"
+	"lagoon/segment"
 )
 
 // DeleteRecords (key 21)
@@ -58,7 +59,7 @@ func (b *Broker) trimmable(snap *metadata.Snapshot, name string) (*metadata.Topi
 	return t, err
 }
 
-func (b *Broker) deleteRecords(ctx context.Context, t *metadata.Topic, asked kmsg.DeleteRecordsRequestTopicPartition, topicErr error) (offset, error) {
+func (b *Broker) deleteRecords(ctx context.Context, t *metadata.Topic, asked kmsg.DeleteRecordsRequestTopicPartition, topicErr error) (segment.Offset, error) {
 	switch {
 	case topicErr != nil:
 		return 0, topicErr
@@ -67,5 +68,5 @@ func (b *Broker) deleteRecords(ctx context.Context, t *metadata.Topic, asked kms
 	case asked.Offset < -1:
 		return 0, kerr.OffsetOutOfRange
 	}
-	return b.files().trim(ctx, t.Name, asked.Partition, offset(asked.Offset))
+	return b.files().trim(ctx, t.Name, asked.Partition, segment.Offset(asked.Offset))
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"lagoon/internal/partition"
+	"lagoon/segment"
 )
 
 // topicFiles is what the admin APIs do to partitions; the real one is a partition.Store. Whatever finds partitions
@@ -18,7 +19,7 @@ type topicFiles interface {
 	// state tells whether a partition is served, its leader epoch and why it is offline.
 	state(topic string, index int32) (epoch int32, served bool, offline error)
 	// trim moves a partition's log start; see partition.Log.DeleteRecords. ErrClosed when it is not served.
-	trim(ctx context.Context, topic string, index int32, before offset) (offset, error)
+	trim(ctx context.Context, topic string, index int32, before segment.Offset) (segment.Offset, error)
 }
 
 func (b *Broker) files() topicFiles { return b.logs.(topicFiles) }
@@ -45,7 +46,7 @@ func (s storeLogs) state(topic string, index int32) (epoch int32, served bool, o
 	return l.Offsets().LeaderEpoch, true, nil
 }
 
-func (s storeLogs) trim(ctx context.Context, topic string, index int32, before offset) (offset, error) {
+func (s storeLogs) trim(ctx context.Context, topic string, index int32, before segment.Offset) (segment.Offset, error) {
 	l, ok := s.store.Log(topic, index)
 	if !ok {
 		return 0, partition.ErrClosed

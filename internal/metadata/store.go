@@ -91,8 +91,8 @@ func (s *Store) LockTopic(ctx context.Context, name string) (unlock func(), err 
 }
 
 // CreateTopic adds a topic with a new id. configs are stored as they are: validate them with ValidateTopicConfigs.
-// Errors: ErrInvalidTopic, ErrTopicExists (same name, or a name that differs in '.' and '_' only), ErrTopicDeleting,
-// ErrInvalidPartitions, ErrInvalidConfig.
+// Errors: ErrInvalidTopic (also for a name that differs from an existing one in '.' and '_' only), ErrTopicExists,
+// ErrTopicDeleting, ErrInvalidPartitions, ErrInvalidConfig.
 func (s *Store) CreateTopic(name string, partitions int32, configs map[string]string) (*Topic, error) {
 	if err := ValidateTopicName(name); err != nil {
 		return nil, err
@@ -109,7 +109,7 @@ func (s *Store) CreateTopic(name string, partitions int32, configs map[string]st
 			return nil, fmt.Errorf("%w: %s", ErrTopicExists, name)
 		}
 		if other, ok := old.collision(name); ok {
-			return nil, fmt.Errorf("%w: %s collides with %s ('.' and '_' count as one)", ErrTopicExists, name, other)
+			return nil, fmt.Errorf("%w: topic %s collides with existing topic %s: '.' and '_' count as one", ErrInvalidTopic, name, other)
 		}
 		if _, ok := old.DeletingName(name); ok {
 			return nil, fmt.Errorf("%w: %s", ErrTopicDeleting, name)

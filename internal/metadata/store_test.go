@@ -144,7 +144,7 @@ func TestChangeErrors(t *testing.T) {
 		want error
 	}{
 		{"same name", create("a.b", 1, nil), metadata.ErrTopicExists},
-		{"collides", create("a_b", 1, nil), metadata.ErrTopicExists},
+		{"collides", create("a_b", 1, nil), metadata.ErrInvalidTopic},
 		{"still deleting", create("gone", 1, nil), metadata.ErrTopicDeleting},
 		{"no name", create("", 1, nil), metadata.ErrInvalidTopic},
 		{"climbs", create("../x", 1, nil), metadata.ErrInvalidTopic},
