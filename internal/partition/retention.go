@@ -72,7 +72,7 @@ func (l *Log) expired(s *logSegment, cfg *Config, now time.Time) bool {
 		return false
 	}
 	if ms < 0 {
-		e, err := s.dir.spec.FS.Stat(l.dir + "/" + s.r.LogName())
+		e, err := s.dir.spec.FS.Stat(s.r.LogName())
 		if err != nil {
 			return false
 		}

@@ -83,7 +83,7 @@ func (l *Log) Segments() []SegmentView {
 		}
 		m := s.r.Meta()
 		s.r.Release()
-		sv := SegmentView{Base: s.base, Next: min(v.next(i), segment.Offset(l.end.Load())), File: l.dir + "/" + s.r.LogName(), Tier: s.dir.spec.Tier,
+		sv := SegmentView{Base: s.base, Next: min(v.next(i), segment.Offset(l.end.Load())), File: s.r.LogName(), Tier: s.dir.spec.Tier,
 			SizeBytes: m.SizeBytes, Before: s.before - v.segs[0].before, MaxTimestampMs: m.MaxTimestampMs, Sealed: m.Sealed,
 			Active: i+1 == len(v.segs), dirIndex: s.dir.index, seg: s}
 		out = append(out, sv)

@@ -1,0 +1,24 @@
+package partition
+
+// Abandon leaves the store as kill -9 would: nothing is written any more; locks are let go so that a test can open the
+// directories again.
+func (s *Store) Abandon() {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	s.stop()
+	s.wg.Wait()
+	for _, l := range s.Logs() {
+		l.cursors.closeAll()
+	}
+	for _, d := range s.dirs {
+		d.cold.close()
+		if d.commit != nil {
+			d.commit.close()
+		}
+		_ = d.lock.Close() // the process is dead
+	}
+}
+
+// SetReadAhead changes the depth of new read-ahead.
+func (s *Store) SetReadAhead(n int) { s.opt.ReadAheadChunks = n }

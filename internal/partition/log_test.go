@@ -1,0 +1,258 @@
+package partition_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"lagoon/internal/partition"
+	"lagoon/segment"
+)
+
+func TestProducedIsConsumed(t *testing.T) {
+	fs := osFS(t)
+	s := open(t, nil, fs)
+	l := load(t, s, config(), 1)
+	var want []byte
+	for i := range 300 {
+		b := batch(fmt.Sprintf("b%d", i), 1+i%7, 1000, nil, int64(i))
+		produce(t, l, b)
+		want = append(want, b...)
+	}
+	for _, max := range []int64{1, 4000, 100_000, 10 << 20} {
+		if got := consume(t, l, partition.ReaderRef{ClientID: fmt.Sprint(max)}, 0, max); !bytes.Equal(got, want) {
+			t.Errorf("max %d: %d bytes, want %d", max, len(got), len(want))
+		}
+	}
+	if n := len(l.Segments()); n < 2 {
+		t.Errorf("%d segments, want several", n)
+	}
+	closeStore(t, s)
+}
+
+func TestOffsetsOutOfRange(t *testing.T) {
+	s := open(t, nil, osFS(t))
+	l := load(t, s, config(), 1)
+	produce(t, l, batch("x", 3, 10, nil, 1))
+	for _, from := range []segment.Offset{-1, 4, 1 << 40} {
+		if _, err := l.Read(partition.ReadRequest{From: from, MaxBytes: 100}); !errors.Is(err, partition.ErrOffsetOutOfRange) {
+			t.Errorf("read at %d: %v", from, err)
+		}
+	}
+	closeStore(t, s)
+}
+
+func TestReopenKeepsEverything(t *testing.T) {
+	for _, clean := range []bool{true, false} {
+		t.Run(fmt.Sprintf("clean=%v", clean), func(t *testing.T) {
+			fs := osFS(t)
+			s := open(t, nil, fs)
+			l := load(t, s, config(), 1)
+			var want []byte
+			p := &producer{id: 7, epoch: 0}
+			var last []byte
+			for i := range 200 {
+				b := batch(fmt.Sprintf("b%d", i), 5, 2000, p, int64(i))
+				last = bytes.Clone(b)
+				produce(t, l, b)
+				p.seq += 5
+				want = append(want, b...)
+			}
+			if clean {
+				closeStore(t, s)
+			} else {
+				s.Abandon()
+			}
+			s = open(t, nil, fs)
+			l = load(t, s, config(), 1)
+			if got := consume(t, l, partition.ReaderRef{ClientID: "c"}, 0, 1<<20); !bytes.Equal(got, want) {
+				t.Fatalf("%d bytes, want %d", len(got), len(want))
+			}
+			if a := produce(t, l, last); !a.Duplicate || a.Base != 995 {
+				t.Errorf("retry after the restart: %+v, want the duplicate at 995", a)
+			}
+			if clean != (s.Progress().ScannedBytes == 0) {
+				t.Errorf("scanned %d bytes after clean=%v", s.Progress().ScannedBytes, clean)
+			}
+			closeStore(t, s)
+		})
+	}
+}
+
+func TestLaggingReaderLeavesNoPages(t *testing.T) {
+	fs := osFS(t)
+	s := open(t, nil, fs)
+	cfg := config()
+	cfg.SegmentBytes = 8 << 20
+	l := load(t, s, cfg, 1)
+	var want []byte
+	for i := range 400 {
+		b := batch(fmt.Sprintf("b%d", i), 100, 1000, nil, int64(i))
+		produce(t, l, b)
+		want = append(want, b...)
+	}
+	cold := int64(0)
+	for _, sv := range l.Segments() {
+		if sv.Active {
+			continue
+		}
+		if e, err := l.Evict(sv, 0, sv.SizeBytes); err != nil {
+			t.Fatal(err, e)
+		}
+		cold += sv.SizeBytes
+	}
+	if cold < 16<<20 {
+		t.Fatalf("only %d bytes of sealed segments", cold)
+	}
+	if got := consume(t, l, partition.ReaderRef{ClientID: "backfill"}, 0, 1<<20); !bytes.Equal(got, want) {
+		t.Fatalf("%d bytes, want %d", len(got), len(want))
+	}
+	var resident int64
+	for _, sv := range l.Segments() {
+		if sv.Active {
+			continue
+		}
+		r, err := l.Residency(sv, 0, sv.SizeBytes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resident += r.Resident * 4096
+	}
+	if resident > cold/100 {
+		t.Errorf("%d of %d bytes stay resident", resident, cold)
+	}
+	for _, r := range s.Readers() {
+		t.Logf("%s %s %s %s method %s", r.Key.Client, r.Class.State, r.Class.Text, r.Why, r.Method)
+	}
+	closeStore(t, s)
+}
+
+func TestSegmentsMoveToTheColderTier(t *testing.T) {
+	hot, cold := osFS(t), osFS(t)
+	s := open(t, func(o *partition.Options) { o.PlanInterval = 10 * time.Millisecond }, hot, cold)
+	cfg := config()
+	cfg.LocalRetentionBytes = 2 << 20
+	l := load(t, s, cfg, 1)
+	var want []byte
+	for i := range 400 {
+		b := batch(fmt.Sprintf("b%d", i), 10, 2000, nil, time.Now().UnixMilli())
+		produce(t, l, b)
+		want = append(want, b...)
+	}
+	waitFor(t, "segments in t1", func() bool {
+		n := 0
+		for _, sv := range l.Segments() {
+			if sv.Tier == "t1" {
+				n++
+			}
+		}
+		return n >= 4
+	})
+	if got := consume(t, l, partition.ReaderRef{ClientID: "c"}, 0, 1<<20); !bytes.Equal(got, want) {
+		t.Fatalf("%d bytes, want %d", len(got), len(want))
+	}
+	closeStore(t, s)
+	s = open(t, nil, hot, cold)
+	l = load(t, s, cfg, 1)
+	if got := consume(t, l, partition.ReaderRef{ClientID: "c"}, 0, 1<<20); !bytes.Equal(got, want) {
+		t.Fatalf("after restart: %d bytes, want %d", len(got), len(want))
+	}
+	closeStore(t, s)
+}
+
+// waitFor polls a condition that other goroutines bring about and that has no event for tests.
+func waitFor(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	deadline := time.After(30 * time.Second)
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("%s: not within 30 s", what)
+		}
+	}
+}
+
+func TestDeleteRecordsAndRetention(t *testing.T) {
+	fs := osFS(t)
+	s := open(t, nil, fs)
+	cfg := config()
+	l := load(t, s, cfg, 1)
+	for i := range 400 {
+		produce(t, l, batch(fmt.Sprint(i), 10, 1000, nil, time.Now().UnixMilli()))
+	}
+	start, err := l.DeleteRecords(context.Background(), 1234)
+	if err != nil || start != 1234 {
+		t.Fatalf("log start %d, %v", start, err)
+	}
+	if o := l.Offsets(); o.LogStart != 1234 {
+		t.Errorf("offsets %+v", o)
+	}
+	if _, err := l.DeleteRecords(context.Background(), 4001); !errors.Is(err, partition.ErrOffsetOutOfRange) {
+		t.Errorf("above the high watermark: %v", err)
+	}
+	s.Abandon()
+	s = open(t, nil, fs)
+	cfg.RetentionBytes = 1 << 20
+	l = load(t, s, cfg, 1)
+	if o := l.Offsets(); o.LogStart != 1234 || o.HighWatermark != 4000 {
+		t.Errorf("after an unclean stop: %+v", o)
+	}
+	s.Retain(time.Now())
+	if n := l.SizeBytes(); n > 3<<20 {
+		t.Errorf("%d bytes after retention of 1 MiB", n)
+	}
+	cfg.RetentionMs = 1
+	s.SetConfig("orders", cfg)
+	s.Retain(time.Now().Add(time.Hour)) // rolls the active segment
+	produce(t, l, batch("last", 1, 10, nil, time.Now().Add(2*time.Hour).UnixMilli()))
+	s.Retain(time.Now().Add(time.Hour))
+	if o := l.Offsets(); o.LogStart != 4000 || o.End != 4001 {
+		t.Errorf("everything old should be gone: %+v", o)
+	}
+	closeStore(t, s)
+}
+
+func TestOffsetForTime(t *testing.T) {
+	s := open(t, nil, osFS(t))
+	l := load(t, s, config(), 1)
+	for i := range 300 {
+		produce(t, l, batch(fmt.Sprint(i), 10, 1000, nil, int64(1000+i*10)))
+	}
+	for _, c := range []struct{ ms, want int64 }{{0, 0}, {1000, 0}, {1001, 10}, {1500, 500}, {3990, 2990}, {3991, -1}} {
+		got, err := l.OffsetForTime(context.Background(), c.ms)
+		if err != nil || int64(got.Offset) != c.want {
+			t.Errorf("at %d: %+v, %v; want %d", c.ms, got, err, c.want)
+		}
+	}
+	if got, err := l.MaxTimestamp(context.Background()); err != nil || got.Offset != 2990 || got.TimestampMs != 3990 {
+		t.Errorf("largest timestamp: %+v, %v", got, err)
+	}
+	closeStore(t, s)
+}
+
+func TestDeletedTopicNeverComesBack(t *testing.T) {
+	fs := osFS(t)
+	s := open(t, nil, fs)
+	l := load(t, s, config(), 3)
+	produce(t, l, batch("x", 1, 10, nil, 1))
+	if err := s.Delete(context.Background(), "orders"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Append(context.Background(), partition.AppendRequest{Records: batch("y", 1, 10, nil, 1)}); !errors.Is(err, partition.ErrClosed) {
+		t.Errorf("append to a deleted log: %v", err)
+	}
+	l, err := s.Create(context.Background(), "orders", [16]byte{9}, 0, config())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o := l.Offsets(); o.End != 0 {
+		t.Errorf("the new topic begins at %+v", o)
+	}
+	closeStore(t, s)
+}
