@@ -179,7 +179,7 @@ func setMaxTimestamp(b []byte, ms int64) {
 // Batches that end before from are left out, and so is everything from the first batch on that reaches bound (the
 // first offset that must not be read). end-start exceeds maxBytes only when the first batch alone does.
 // start == end: nothing is wholly in buf; when at least BatchHeaderSize bytes follow start, DecodeHeader(buf[start:])
-// tells how large buf would have to be. next is then from.
+// tells how large buf would have to be (or, for a batch that ends before from, what to skip). next is then from.
 // Errors: a *CorruptError without path, Pos in buf, when a header is absurd or offsets go backwards.
 func CutBatches(buf []byte, from Offset, maxBytes int64, bound Offset) (start, end int, next Offset, err error) {
 	next = from
@@ -195,8 +195,9 @@ func CutBatches(buf []byte, from Offset, maxBytes int64, bound Offset) (start, e
 		previous = h.LastOffset()
 		size := h.SizeBytes()
 		if h.LastOffset() < from {
+			start, end = at, at
 			if size > int64(len(buf)-at) {
-				return len(buf), len(buf), next, nil
+				break
 			}
 			at += int(size)
 			start, end = at, at

@@ -93,6 +93,8 @@ func validateFields(h BatchHeader, lim Limits) error {
 	switch {
 	case h.Compression() > CompressionZstd:
 		return fmt.Errorf("%w: id %d", ErrUnsupportedCompression, h.Compression())
+	case h.BaseOffset != 0 && !lim.AllowControl: // as in UnifiedLog.analyzeAndValidateRecords
+		return fmt.Errorf("%w: base offset %d, a client's batch starts at 0", ErrInvalidRecord, h.BaseOffset)
 	case h.LastOffsetDelta < 0 || h.Count <= 0 || int64(h.Count) != int64(h.LastOffsetDelta)+1:
 		return fmt.Errorf("%w: %d records with last offset delta %d", ErrInvalidRecord, h.Count, h.LastOffsetDelta)
 	case h.IsControl() && !lim.AllowControl:
