@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/time/rate"
 
+	"lagoon/internal/broker/wire"
 	"lagoon/internal/metadata"
 	"lagoon/internal/partition"
 	"lagoon/segment"
@@ -179,16 +180,27 @@ func newBroker(opt Options, l logs) (*Broker, error) {
 	return b, nil
 }
 
-// partitionLog is what the handlers need of one partition; *partition.Log is the real one.
+// offset is short for what half of the signatures here name.
+type offset = segment.Offset
+
+// partitionLog is what the handlers need of one partition; a storeLog is the real one.
 type partitionLog interface {
 	Append(ctx context.Context, r partition.AppendRequest) (partition.Appended, error)
-	Durable(ctx context.Context, next segment.Offset) error
-	Read(r partition.ReadRequest) (partition.ReadResult, error)
+	Durable(ctx context.Context, next offset) error
+	Read(r partition.ReadRequest) (readResult, error)
 	Offsets() partition.Offsets
 	OffsetForTime(ctx context.Context, ms int64) (partition.TimestampOffset, error)
 	MaxTimestamp(ctx context.Context) (partition.TimestampOffset, error)
-	TieredOffsets() (latestTiered, earliestPending segment.Offset)
-	EndOffsetForEpoch(epoch int32) (int32, segment.Offset)
+	TieredOffsets() (latestTiered, earliestPending offset)
+	EndOffsetForEpoch(epoch int32) (int32, offset)
+}
+
+// readResult is a partition.ReadResult whose records may be any payload, for tests without a disk.
+type readResult struct {
+	Offsets partition.Offsets
+	Records wire.Payload // nil: nothing now
+	Pending bool
+	Aborted []partition.AbortedTxn
 }
 
 // logs finds partitions; the real one is a partition.Store.
@@ -200,5 +212,16 @@ type storeLogs struct{ store *partition.Store }
 
 func (s storeLogs) log(topic string, partition int32) (partitionLog, bool) {
 	l, ok := s.store.Log(topic, partition)
-	return l, ok
+	return storeLog{l}, ok
+}
+
+type storeLog struct{ *partition.Log }
+
+func (l storeLog) Read(r partition.ReadRequest) (readResult, error) {
+	res, err := l.Log.Read(r)
+	out := readResult{Offsets: res.Offsets, Pending: res.Pending, Aborted: res.Aborted}
+	if res.Chunk != nil {
+		out.Records = res.Chunk
+	}
+	return out, err
 }

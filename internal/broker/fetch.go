@@ -60,7 +60,6 @@ type fetchReply struct {
 // fetched is what became of one target.
 type fetched struct {
 	part  wire.FetchedPartition
-	chunk *partition.Chunk
 	topic *topicCounter
 }
 
@@ -222,11 +221,11 @@ func (r *fetchReply) read(c *conn, watch *partition.Watch) (done bool) {
 		if err != nil {
 			f.part.ErrorCode = b.code(err, "fetch")
 		}
-		if f.chunk != nil {
-			n := f.chunk.Len()
+		if f.part.Records != nil {
+			n := f.part.Records.Len()
 			total += n
 			budget = max(budget-n, 0)
-			if f.chunk.Bytes() != nil {
+			if f.part.Records.Bytes() != nil {
 				pending = true // it came from a device: the rest is on its way there too
 			}
 		}
@@ -267,16 +266,13 @@ func (r *fetchReply) readOne(b *Broker, topic *metadata.Topic, t *fetchTarget, r
 	}
 	res, err := log.Read(req)
 	if err != nil {
-		if res.Chunk != nil {
-			res.Chunk.Release()
+		if res.Records != nil {
+			res.Records.Release()
 		}
 		return pending, err
 	}
 	f.setOffsets(res.Offsets, r.req.Committed, res.Aborted)
-	if res.Chunk != nil {
-		f.chunk = res.Chunk
-		f.part.Records = res.Chunk
-	}
+	f.part.Records = res.Records
 	return pending || res.Pending, nil
 }
 
@@ -343,8 +339,8 @@ func (r *fetchReply) count(c *conn, f *fetched) {
 		if f.part.ErrorCode != 0 {
 			f.topic.failedFetch.Add(1)
 		}
-		if f.chunk != nil {
-			f.topic.bytesOut.Add(f.chunk.Len())
+		if f.part.Records != nil {
+			f.topic.bytesOut.Add(f.part.Records.Len())
 		}
 	}
 	if f.part.ErrorCode != 0 {
@@ -352,12 +348,12 @@ func (r *fetchReply) count(c *conn, f *fetched) {
 	}
 }
 
-// release gives back the chunks of a look that did not lead to an answer.
+// release gives back the records of a look, answered or not.
 func (r *fetchReply) release() {
 	for i := range r.found {
-		if chunk := r.found[i].chunk; chunk != nil {
-			r.found[i].chunk = nil
-			chunk.Release()
+		if records := r.found[i].part.Records; records != nil {
+			r.found[i].part.Records = nil
+			records.Release()
 		}
 	}
 	clear(r.found)
