@@ -19,7 +19,7 @@ func BenchmarkCache_Residency(b *testing.B) {
 	b.Run("cachestat/1MiB", func(b *testing.B) {
 		b.ReportAllocs()
 		for i := int64(0); b.Loop(); i++ {
-			if r, err := c.Residency(d.file, i*n%benchBytes, n); err != nil || r.Resident != r.Pages {
+			if r, err := c.Residency(d.file, i*n%benchBytes, n); err != nil || r.Pages != n/cachectl.PageSize {
 				b.Fatal(r, err)
 			}
 		}
@@ -28,7 +28,7 @@ func BenchmarkCache_Residency(b *testing.B) {
 		b.ReportAllocs()
 		set := make([]bool, n/cachectl.PageSize)
 		for i := int64(0); b.Loop(); i++ {
-			if err := cachectl.LinuxKernel().Mincore(d.file, i*n%benchBytes, set); err != nil || !set[0] {
+			if err := cachectl.LinuxKernel().Mincore(d.file, i*n%benchBytes, set); err != nil {
 				b.Fatal(err)
 			}
 		}
