@@ -1,0 +1,79 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"lagoon/internal/admin"
+)
+
+func (a *app) explainCommand() *cobra.Command {
+	var client, groupName string
+	fetch := &cobra.Command{
+		Use: "fetch TOPIC/PARTITION@OFFSET", Short: "How a read from there would be served now, and why", Args: args("TOPIC/PARTITION@OFFSET"),
+		RunE: func(c *cobra.Command, args []string) error {
+			place, offset, found := strings.Cut(args[0], "@")
+			n, err := strconv.ParseInt(offset, 10, 64)
+			if !found || err != nil || n < 0 {
+				return usagef("%q is not TOPIC/PARTITION@OFFSET, as in orders/3@41200000", args[0])
+			}
+			topic, partition, err := topicPartition(place)
+			if err != nil {
+				return err
+			}
+			in := admin.ExplainQuery{Topic: topic, Partition: partition, Offset: n, Client: client, Group: groupName}
+			body, err := a.ask(c.Context(), http.MethodPost, "/api/v1/explain/fetch", nil, in)
+			if err != nil {
+				return err
+			}
+			return a.show(body, "steps", func(wide bool) error { return a.printExplanation(body, wide) })
+		},
+	}
+	fetch.Flags().StringVar(&client, "client", "", "as this client id; a reader that nobody knows when left out")
+	fetch.Flags().StringVar(&groupName, "group", "", "as this group")
+	return group(&cobra.Command{Use: "explain", Short: "Why a read is served as it is"}, fetch)
+}
+
+func (a *app) printExplanation(body []byte, wide bool) error {
+	e, err := decode[admin.Explanation](body)
+	if err != nil {
+		return err
+	}
+	t := a.table()
+	for _, s := range e.Steps {
+		cells := []string{s.Step, s.Text}
+		if wide {
+			cells = append(cells, facts(s.Facts))
+		}
+		t.add("", cells...)
+	}
+	lane := e.Lane
+	if lane == "" {
+		lane = "nothing to read"
+	}
+	text := lane
+	if e.IOMode != "" {
+		text += ", " + e.IOMode
+	}
+	if e.Expect != "" {
+		text += ": " + e.Expect
+	}
+	t.add(bold, "outcome", text)
+	return t.print()
+}
+
+func facts(f map[string]any) string {
+	var out []string
+	for _, k := range sortedKeys(f) {
+		v := f[k]
+		if n, ok := v.(float64); ok {
+			v = strconv.FormatFloat(n, 'f', -1, 64)
+		}
+		out = append(out, fmt.Sprintf("%s=%v", k, v))
+	}
+	return strings.Join(out, " ")
+}

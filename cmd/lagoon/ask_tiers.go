@@ -1,0 +1,114 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+
+	"github.com/spf13/cobra"
+
+	"lagoon/internal/admin"
+)
+
+func (a *app) tiersCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "tiers", Short: "Tiers from hot to cold: how full, how read, what moves next", Args: args(),
+		RunE: func(c *cobra.Command, _ []string) error {
+			body, err := a.ask(c.Context(), http.MethodGet, "/api/v1/tiers", nil, nil)
+			if err != nil {
+				return err
+			}
+			return a.show(body, "tiers", func(wide bool) error { return a.printTiers(body, wide) })
+		},
+	}
+}
+
+func (a *app) printTiers(body []byte, wide bool) error {
+	answer, err := decode[admin.TierList](body)
+	if err != nil {
+		return err
+	}
+	header := []string{"TIER", "CLASS", "STATE", "LOG", "DISK", "USED", "MOVES AT", "KEEP", "SEGMENTS", "COLD READS", "LIMIT", "QUEUED"}
+	if wide {
+		header = append(header, "COLD BYTES", "RESIDENT", "PATH", "NEXT TO MOVE")
+	}
+	t := a.table(header...)
+	for _, tier := range answer.Tiers {
+		keep := "-"
+		if tier.KeepSeconds > 0 {
+			keep = span(tier.KeepSeconds)
+		}
+		cells := []string{
+			tier.Name, tier.Class, tier.State, size(tier.UsedBytes), size(tier.CapacityBytes), percent(tier.CapacityBytes-tier.FreeBytes, tier.CapacityBytes),
+			fmt.Sprintf("%.0f%%", 100*tier.HighWatermark), keep, fmt.Sprint(tier.Segments), dash(tier.ReadMode), limit(tier.LimitBytes), fmt.Sprint(tier.QueuedReads),
+		}
+		if wide {
+			next := "-"
+			if len(tier.NextToMove) > 0 {
+				m := tier.NextToMove[0]
+				next = fmt.Sprintf("%s/%d@%d to %s: %s (%d in all)", m.Topic, m.Partition, m.Base, m.To, m.Reason, len(tier.NextToMove))
+			}
+			cells = append(cells, size(tier.ReadBytesTotal), size(tier.ResidentBytes), tier.Path, next)
+		}
+		t.add(classColor(tier.State), cells...)
+		if tier.Error != "" {
+			t.add(red, "", "", tier.Error)
+		}
+	}
+	return t.print()
+}
+
+func (a *app) migrationsCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "migrations", Short: "Segments on their way to a colder tier", Args: args(),
+		RunE: func(c *cobra.Command, _ []string) error {
+			body, err := a.ask(c.Context(), http.MethodGet, "/api/v1/migrations", nil, nil)
+			if err != nil {
+				return err
+			}
+			return a.show(body, "migrations", func(wide bool) error { return a.printMigrations(body, wide) })
+		},
+	}
+}
+
+func (a *app) printMigrations(body []byte, wide bool) error {
+	m, err := decode[admin.Migrations](body)
+	if err != nil {
+		return err
+	}
+	state := m.State
+	if m.PausedReason != "" {
+		state += " (" + clean(m.PausedReason) + ")"
+	}
+	fmt.Fprintf(a.stdout, "%s; waiting %s, moved %d segments (%s), failed %d, limit %s\n", state, size(m.BacklogBytes), m.Moved, size(m.MovedBytes), m.Failed, limit(m.LimitBytes))
+	if len(m.Migrations) == 0 {
+		return nil
+	}
+	header := []string{"ID", "SEGMENT", "FROM", "TO", "STATE", "DONE", "SIZE", "ETA", "REASON"}
+	if wide {
+		header = append(header, "STARTED", "FINISHED")
+	}
+	t := a.table(header...)
+	for _, g := range m.Migrations {
+		reason := g.Reason
+		if g.Error != "" {
+			reason = g.Error
+		}
+		cells := []string{
+			g.ID, fmt.Sprintf("%s/%d@%d", g.Topic, g.Partition, g.BaseOffset), g.From, g.To, g.State, percent(g.DoneBytes, g.Bytes), size(g.Bytes), span(g.ETASeconds), reason,
+		}
+		if wide {
+			for _, at := range []interface {
+				IsZero() bool
+				Format(string) string
+			}{g.StartedAt, g.FinishedAt} {
+				if at.IsZero() {
+					cells = append(cells, "-")
+				} else {
+					cells = append(cells, at.Format("15:04:05"))
+				}
+			}
+		}
+		t.add(classColor(g.State), cells...)
+	}
+	return t.print()
+}

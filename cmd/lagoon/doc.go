@@ -1,0 +1,13 @@
+// Command lagoon is the broker and its tool: `lagoon dev` and `lagoon serve` run the daemon, everything else asks a running
+// daemon over its admin API, or checks a configuration file.
+//
+//	main.go      commands, exit codes, one-line errors
+//	client.go    the admin API as the CLI sees it
+//	output.go    tables, bars, JSON
+//	ask_*.go     one file per noun
+//	serve.go     serve, dev, check-config
+//	daemon.go    puts the packages together, and takes them apart in order
+//	backend.go   answers the admin API from the partition store
+//
+// Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 the check says no.
+package main

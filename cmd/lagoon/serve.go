@@ -1,0 +1,267 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"lagoon/conf"
+)
+
+// version is set by release builds: -ldflags "-X main.version=v0.1.0".
+var version = "dev"
+
+// build is what the binary knows about itself.
+type build struct {
+	Version   string `json:"version"`
+	Commit    string `json:"commit,omitempty"`
+	GoVersion string `json:"go_version"`
+}
+
+func buildInfo() build {
+	b := build{Version: version}
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return b
+	}
+	b.GoVersion = info.GoVersion
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			b.Commit = s.Value[:min(len(s.Value), 12)]
+		}
+	}
+	return b
+}
+
+func (a *app) versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "version", Short: "Version of this binary", Args: args(),
+		RunE: func(*cobra.Command, []string) error {
+			b := buildInfo()
+			body, err := json.Marshal(b)
+			if err != nil {
+				return err
+			}
+			return a.show(body, "", func(bool) error {
+				fmt.Fprintf(a.stdout, "lagoon %s %s %s\n", b.Version, dash(b.Commit), b.GoVersion)
+				return nil
+			})
+		},
+	}
+}
+
+func (a *app) serveCommand() *cobra.Command {
+	var (
+		file string
+		set  []string
+	)
+	c := &cobra.Command{
+		Use: "serve", Short: "Run the broker with a configuration file", Args: args(),
+		RunE: func(c *cobra.Command, _ []string) error {
+			if file == "" {
+				return usagef("serve needs -c FILE; `lagoon check-config --defaults` prints one to start from, `lagoon dev` needs none")
+			}
+			cfg, err := a.load(conf.LoadOptions{Path: file, Env: a.environ, Set: set})
+			if err != nil {
+				return err
+			}
+			return a.serve(c.Context(), cfg, nil)
+		},
+	}
+	c.Flags().StringVarP(&file, "config", "c", "", "configuration file")
+	c.Flags().StringArrayVar(&set, "set", nil, "override one key, as in --set storage.retention=1d; may be repeated")
+	return c
+}
+
+func (a *app) devCommand() *cobra.Command {
+	var (
+		data string
+		set  []string
+	)
+	c := &cobra.Command{
+		Use: "dev", Short: "Run a broker to try things out: two tiers under ./lagoon-data, no configuration file", Args: args(),
+		RunE: func(c *cobra.Command, _ []string) error {
+			root, err := filepath.Abs(data)
+			if err != nil {
+				return usagef("--data %s: %w", data, err)
+			}
+			cfg, err := a.load(conf.LoadOptions{Preset: devSettings(root), PresetName: "lagoon dev", Env: a.environ, Set: set})
+			if err != nil {
+				return err
+			}
+			return a.serve(c.Context(), cfg, func() { fmt.Fprint(a.stdout, devBanner(cfg)) })
+		},
+	}
+	c.Flags().StringVar(&data, "data", "lagoon-data", "directory for the tiers ssd and hdd; it is made when absent")
+	c.Flags().StringArrayVar(&set, "set", nil, "override one key, as in --set storage.segment_bytes=16MiB; may be repeated")
+	return c
+}
+
+// devSettings make a broker that shows its ideas within minutes on a laptop: small segments that soon move on, a window
+// that a short backlog already leaves.
+func devSettings(root string) []string {
+	return []string{
+		"server.listen=localhost:9092",
+		"server.advertised=localhost:9092",
+		"server.auto_create_topics=true",
+		"storage.segment_bytes=64MiB",
+		"storage.segment_age=1h",
+		"storage.tier.ssd.path=" + filepath.Join(root, "ssd"),
+		"storage.tier.ssd.keep=10m",
+		"storage.tier.hdd.path=" + filepath.Join(root, "hdd"),
+		"readers.lagging_when.min_bytes=64MiB",
+		"readers.lagging_when.min_age=10s",
+		"tiering.interval=5s",
+	}
+}
+
+func devBanner(cfg *conf.Config) string {
+	kafka := cfg.Server.Advertised
+	return fmt.Sprintf(`
+Lagoon is running.
+  bootstrap   %s
+  admin API   http://%s
+  data        %s
+
+Try, in another terminal:
+  echo "hello lagoon" | kcat -P -b %s -t greetings
+  kcat -C -b %s -t greetings -e
+  lagoon cache show
+
+Ctrl-C stops it; the data stay.
+
+`, kafka, cfg.Admin.Listen, filepath.Dir(cfg.Storage.Tiers[0].Path), kafka, kafka)
+}
+
+// load reads the configuration; its faults are printed one per line, and the error counts them.
+func (a *app) load(opt conf.LoadOptions) (*conf.Config, error) {
+	cfg, err := conf.Load(opt)
+	if err != nil {
+		return nil, a.configError(opt.Path, err)
+	}
+	return cfg, nil
+}
+
+func (a *app) configError(path string, err error) error {
+	var ps conf.Problems
+	if !errors.As(err, &ps) {
+		return usageError{err}
+	}
+	if len(ps) == 1 {
+		return usageError{ps}
+	}
+	fmt.Fprintln(a.stderr, ps.Error())
+	if path == "" {
+		path = "the settings"
+	}
+	return usagef("%d faults in %s: nothing was started", len(ps), path)
+}
+
+// serve runs the daemon until a signal: the first SIGTERM or SIGINT drains, the second ends the process at once.
+func (a *app) serve(ctx context.Context, cfg *conf.Config, ready func()) error {
+	log := newLogger(a.stderr, cfg.Log)
+	for _, w := range cfg.Warnings {
+		log.Warn("configuration", "where", w.Where, "key", w.Key, "text", w.Text, "code", w.Code)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	defer signal.Stop(signals)
+	go func() {
+		select {
+		case s := <-signals:
+			log.Info("stopping", "signal", s.String())
+			cancel()
+		case <-ctx.Done():
+			return
+		}
+		if s, ok := <-signals; ok {
+			log.Error("stopped at once by a second signal: the next start checks the logs", "signal", s.String())
+			os.Exit(exitFailed)
+		}
+	}()
+	return run(ctx, cfg, log, ready)
+}
+
+func newLogger(w interface{ Write([]byte) (int, error) }, c conf.Log) *slog.Logger {
+	var level slog.Level
+	_ = level.UnmarshalText([]byte(c.Level)) // conf has checked the word
+	opt := &slog.HandlerOptions{Level: level}
+	if c.Format == "json" {
+		return slog.New(slog.NewJSONHandler(w, opt))
+	}
+	return slog.New(slog.NewTextHandler(w, opt))
+}
+
+func (a *app) checkConfigCommand() *cobra.Command {
+	var (
+		effective, defaults bool
+		set                 []string
+	)
+	c := &cobra.Command{
+		Use: "check-config FILE", Short: "Find every fault of a configuration file; exit code 2 when there is one", Args: args("[FILE]"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			if defaults {
+				fmt.Fprint(a.stdout, conf.DefaultText())
+				return nil
+			}
+			if len(args) == 0 {
+				return usagef("check-config needs a FILE")
+			}
+			return a.checkConfig(args[0], set, effective)
+		},
+	}
+	c.Flags().BoolVar(&effective, "effective", false, "print the whole configuration with the origin of each value")
+	c.Flags().BoolVar(&defaults, "defaults", false, "print the commented file of all keys with their defaults")
+	c.Flags().StringArrayVar(&set, "set", nil, "override one key; may be repeated")
+	return c
+}
+
+// checkReport is check-config's answer for programs.
+type checkReport struct {
+	File     string        `json:"file"`
+	OK       bool          `json:"ok"`
+	Problems conf.Problems `json:"problems"`
+}
+
+func (a *app) checkConfig(file string, set []string, effective bool) error {
+	cfg, err := conf.Load(conf.LoadOptions{Path: file, Env: a.environ, Set: set})
+	report := checkReport{File: file, OK: err == nil, Problems: conf.Problems{}}
+	if err == nil {
+		report.Problems = append(report.Problems, cfg.Warnings...)
+	} else if !errors.As(err, &report.Problems) {
+		return err
+	}
+	body, jerr := json.Marshal(report)
+	if jerr != nil {
+		return jerr
+	}
+	perr := a.show(body, "problems", func(bool) error {
+		for _, p := range report.Problems {
+			fmt.Fprintln(a.stdout, string(p.Severity)+": "+p.String())
+		}
+		if effective && err == nil {
+			fmt.Fprint(a.stdout, cfg.Effective())
+		} else if err == nil {
+			fmt.Fprintf(a.stdout, "%s: ok\n", file)
+		}
+		return nil
+	})
+	if perr != nil {
+		return perr
+	}
+	if err != nil {
+		return usagef("%d fault(s) in %s", len(report.Problems), file)
+	}
+	return nil
+}
