@@ -25,6 +25,7 @@ type flow struct {
 	subject Subject
 	streams []*stream // with something queued; served in turn
 	deficit int64     // bytes that it may still read in this turn
+	paused  bool      // its turn was cut short, by a cap or by a flow that resumed: no quantum when it goes on
 
 	queued, inFlight           int
 	queuedBytes, inFlightBytes int64
@@ -62,6 +63,7 @@ type turn struct {
 // asks for one chunk at a time would otherwise get one request per round where others get a quantum. No flow gets more
 // than its quantum per round either way.
 func (r *ring) join(f *flow, resume bool) {
+	f.paused = false
 	switch {
 	case len(r.flows) == 0:
 		r.flows, r.cur, r.begun = append(r.flows, f), 0, resume
@@ -69,8 +71,12 @@ func (r *ring) join(f *flow, resume bool) {
 		r.flows = slices.Insert(r.flows, r.cur, f)
 		r.cur++
 	default:
-		if current := r.flows[r.cur]; r.begun && current.deficit < current.next().req.Bytes {
+		current := r.flows[r.cur]
+		switch {
+		case r.begun && current.deficit < current.next().req.Bytes:
 			r.cur++ // its turn is over anyway: do not let it begin another one
+		case r.begun:
+			current.paused = true
 		}
 		r.flows, r.begun = slices.Insert(r.flows, r.cur, f), true
 	}
@@ -100,10 +106,13 @@ func (r *ring) pick(head func(*flow) (*entry, time.Duration), quantum func(*flow
 	first := r.cur
 	if r.begun {
 		cur := r.flows[r.cur]
-		if e, _ := head(cur); e != nil && e.req.Bytes <= cur.deficit {
+		e, _ := head(cur)
+		if e != nil && e.req.Bytes <= cur.deficit {
+			cur.paused = false
 			return e, 0
 		}
-		first++ // it has had its turn and comes last
+		cur.paused = e == nil && cur.deficit >= cur.next().req.Bytes // a cap cuts its turn short
+		first++                                                      // it has had its turn and comes last
 	}
 	var wait time.Duration
 	r.turns = r.turns[:0]
@@ -118,6 +127,9 @@ func (r *ring) pick(head func(*flow) (*entry, time.Duration), quantum func(*flow
 		grant := quantum(f)
 		missing := max(0, e.req.Bytes-f.deficit)
 		rounds := max(1, (missing+grant-1)/grant)
+		if f.paused && missing == 0 {
+			grant = 0
+		}
 		r.turns = append(r.turns, turn{index, e, rounds, grant})
 		if rounds == 1 {
 			break // nobody further on can be served before this one
@@ -143,14 +155,21 @@ func (r *ring) give() *entry {
 		if i > winner {
 			visits--
 		}
-		f := r.flows[t.index]
-		if f.deficit < t.head.req.Bytes { // a rest that is enough needs no quantum
-			f.deficit += visits * t.grant
+		if visits == 0 {
+			continue
 		}
+		f := r.flows[t.index]
+		f.deficit = min(f.deficit, maxCarry*max(t.grant, t.head.req.Bytes)) + visits*t.grant
+		f.paused = false
 	}
 	r.cur, r.begun = r.turns[winner].index, true
 	return r.turns[winner].head
 }
+
+// maxCarry bounds the deficit that a flow takes into its next turn, in quanta or requests. Short reads, which give back most
+// of what they were charged, need some; without a bound a flow that is chosen again and again but never gets to start
+// could save up for a long burst.
+const maxCarry = 4
 
 // sooner is the shorter of two waits of which 0 means unknown.
 func sooner(a, b time.Duration) time.Duration {

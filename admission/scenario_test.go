@@ -72,7 +72,7 @@ func (w *world) commands() map[string]func(args) {
 		"override":  w.override,  // SUBJECT rate= weight= ttl= | rm
 		"overrides": w.overrides, // list
 		"device":    w.device,    // NAME rate= speed= quantum= slots= share=
-		"load":      w.load,      // SUBJECT size= outstanding= topic= client= think= kind=migration
+		"load":      w.load,      // SUBJECT size= outstanding= topic= client= think= actual= kind=migration
 		"run":       w.run,       // DURATION; prints what each load got
 		"enqueue":   w.enqueue,   // ID SUBJECT bytes= topic= client= kind=
 		"next":      w.next,
@@ -245,7 +245,7 @@ func (w *world) device(a args) {
 func (w *world) load(a args) {
 	l := &load{
 		flow: a.subject(0), client: a.str("client"), topic: a.strOr("topic", "t"), size: a.bytesOr("size", 1<<20),
-		outstanding: int(a.numberOr("outstanding", 4)), think: a.duration("think"), kind: a.kind(),
+		outstanding: int(a.numberOr("outstanding", 4)), think: a.duration("think"), kind: a.kind(), actual: a.bytes("actual"),
 	}
 	w.dev.add(l)
 }

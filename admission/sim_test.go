@@ -18,6 +18,7 @@ type load struct {
 	size        int64
 	outstanding int
 	think       time.Duration // between a request's end and the next one
+	actual      int64         // what the device really reads of size; 0: all
 	got         int64         // bytes done
 	longestGap  time.Duration // longest time without a start
 	lastStart   time.Time
@@ -107,7 +108,11 @@ func (d *device) start() (wait time.Duration) {
 		}
 		d.free = begins
 		if d.speed > 0 {
-			d.free = begins.Add(time.Duration(float64(req.Bytes) / float64(d.speed) * float64(time.Second)))
+			bytes := req.Bytes
+			if l := d.byID[req.ID]; l.actual > 0 {
+				bytes = l.actual
+			}
+			d.free = begins.Add(time.Duration(float64(bytes) / float64(d.speed) * float64(time.Second)))
 		}
 		d.inFlight = append(d.inFlight, running{req, d.free})
 		l := d.byID[req.ID]
@@ -128,8 +133,12 @@ func (d *device) finish() {
 		}
 		l := d.byID[r.req.ID]
 		delete(d.byID, r.req.ID)
-		d.s.Done(r.req.ID, r.req.Bytes, d.now)
-		l.got += r.req.Bytes
+		bytes := r.req.Bytes
+		if l.actual > 0 {
+			bytes = l.actual
+		}
+		d.s.Done(r.req.ID, bytes, d.now)
+		l.got += bytes
 		d.arrivals = append(d.arrivals, arrival{d.now.Add(l.think), l})
 	}
 	d.inFlight = rest
