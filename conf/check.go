@@ -292,9 +292,6 @@ func (k *checker) tierLevels(key string, t Tier) {
 	if t.MaxUsed <= 0 {
 		k.fail(codeRange, key+"max_used", "must be more than 0%%")
 	}
-	if t.HighWatermark > t.MaxUsed {
-		k.fail(codeTierLevels, key+"high_watermark", "%s is above max_used %s: produce would stop before anything moves", t.HighWatermark, t.MaxUsed)
-	}
 	if t.LowWatermark >= t.HighWatermark {
 		k.fail(codeTierLevels, key+"low_watermark", "%s must be below high_watermark %s", t.LowWatermark, t.HighWatermark)
 	}
@@ -328,9 +325,8 @@ func (k *checker) readers() {
 	if r.ReadMode == "buffered" {
 		k.warn(codeUnusedValue, "readers.read_mode", `"buffered" lets lagging readers evict everyone's pages: use it for comparison only`)
 	}
-	k.size("readers.lagging_when.min_bytes", r.LaggingWhen.MinBytes, 1, math.MaxInt64)
-	k.span("readers.lagging_when.min_age", r.LaggingWhen.MinAge, 0, 100*year)
-	k.size("readers.hot_window", r.HotWindow, 1<<20, math.MaxInt64)
+	k.size("readers.lagging_when.min_bytes", r.LaggingWhen.MinBytes, 1, 1<<60)
+	k.span("readers.lagging_when.min_age", r.LaggingWhen.MinAge, time.Millisecond, year)
 	k.size("readers.chunk_bytes", r.ChunkBytes, 256<<10, 64<<20)
 	if r.ChunkBytes%4096 != 0 {
 		k.fail(codePool, "readers.chunk_bytes", "%s is not a multiple of 4KiB", r.ChunkBytes)

@@ -45,7 +45,6 @@ func (a *app) printStatus(body []byte) error {
 	t.add("", "up", span(s.UptimeSeconds)+", since "+s.StartedAt.Format(time.RFC3339))
 	t.add("", "cluster", s.ClusterID+", node "+fmt.Sprint(s.NodeID))
 	t.add("", "kafka", strings.Join(s.Listeners, ", ")+", clients are told "+strings.Join(s.Advertised, ", "))
-	t.add("", "connections", fmt.Sprint(s.Connections))
 	t.add("", "logs", fmt.Sprintf("%d topics, %d partitions, %s", s.Topics, s.Partitions, size(s.LogBytes)))
 	t.add("", "readers", fmt.Sprintf("%d realtime, %d catching up, %d lagging, %d stalled, %d stopped",
 		s.Readers.Realtime, s.Readers.CatchingUp, s.Readers.Lagging, s.Readers.Stalled, s.Readers.Stopped))

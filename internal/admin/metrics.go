@@ -41,7 +41,6 @@ func (s *Server) metricsHandlers() (metrics, detailed http.HandlerFunc) {
 		m.tiers()
 		m.topics()
 		m.throttle()
-		m.migrations()
 		if exporter {
 			m.exporter()
 		}
@@ -203,23 +202,6 @@ func (m *scrape) throttle() {
 	}
 }
 
-func (m *scrape) migrations() {
-	list, err := m.backend.Migrations(m.ctx)
-	if err != nil {
-		return
-	}
-	count := map[[3]string]int{}
-	for _, g := range list.Migrations {
-		count[[3]string{g.From, g.To, g.State}]++
-	}
-	for k, n := range count {
-		m.gauge("lagoon_migrations", "Migrations known, by state.", float64(n), "from", k[0], "to", k[1], "state", k[2])
-	}
-	m.gauge("lagoon_migration_backlog_bytes", "Bytes waiting to move.", float64(list.BacklogBytes))
-	m.counter("lagoon_migration_bytes_total", "Bytes moved.", float64(list.MovedBytes))
-	m.counter("lagoon_migration_failures_total", "Migrations that failed.", float64(list.Failed))
-}
-
 // eachPartition visits all partitions with their labels.
 func (m *scrape) eachPartition(fn func(t Topic, p Partition, labels []string)) {
 	for _, t := range m.list {
@@ -236,7 +218,6 @@ func (m *scrape) partitions() {
 		m.gauge("lagoon_partition_high_watermark", "First offset that consumers do not see.", float64(p.HighWatermark), l...)
 		m.gauge("lagoon_partition_bytes", "Bytes of log.", float64(p.Bytes), l...)
 		m.gauge("lagoon_partition_resident_bytes", "Bytes in the page cache, of the last sample.", float64(p.ResidentBytes), l...)
-		m.gauge("lagoon_partition_hot_window_bytes", "Bytes at the end that are to stay in the page cache.", float64(p.HotWindowBytes), l...)
 		m.gauge("lagoon_partition_segments", "Segments.", float64(p.Segments), l...)
 	})
 }
@@ -294,30 +275,19 @@ func (m *scrape) exporter() {
 	})
 }
 
-// jmx serves the JMX exporter's names that Strimzi's dashboards use, as far as one node without groups has them.
+// jmx serves the JMX exporter's names that Strimzi's dashboards use, as far as one node without groups has them. The broker itself
+// serves those that count requests (kafka_server_brokertopicmetrics_*).
 func (m *scrape) jmx() {
 	partitions, offline := 0, 0
-	for _, t := range m.list {
-		var in, out, records int64
-		for _, p := range t.Partitions {
-			partitions++
-			offline += int(truth(p.Error != ""))
-			in, out, records = in+p.BytesIn, out+p.BytesOut, records+p.RecordsIn
-		}
-		m.counter("kafka_server_brokertopicmetrics_bytesin_total", "Bytes produced.", float64(in), "topic", t.Name)
-		m.counter("kafka_server_brokertopicmetrics_bytesout_total", "Bytes fetched.", float64(out), "topic", t.Name)
-		m.counter("kafka_server_brokertopicmetrics_messagesin_total", "Records produced.", float64(records), "topic", t.Name)
-	}
+	m.eachPartition(func(_ Topic, p Partition, l []string) {
+		partitions++
+		offline += int(truth(p.Error != ""))
+		m.gauge("kafka_log_log_size", "Bytes of log.", float64(p.Bytes), l...)
+		m.gauge("kafka_cluster_partition_replicascount", "Replicas.", 1, l...)
+	})
 	m.gauge("kafka_server_replicamanager_leadercount", "Partitions led by this broker.", float64(partitions-offline))
 	m.gauge("kafka_server_replicamanager_partitioncount", "Partitions on this broker.", float64(partitions))
 	m.gauge("kafka_server_replicamanager_underreplicatedpartitions", "Partitions with too few replicas.", float64(offline))
 	m.gauge("kafka_controller_kafkacontroller_activecontrollercount", "1: this node is the controller.", 1)
 	m.gauge("kafka_controller_kafkacontroller_offlinepartitionscount", "Partitions that serve nothing.", float64(offline))
-	if st, err := m.backend.Status(m.ctx); err == nil {
-		m.gauge("kafka_server_socket_server_metrics_connection_count", "Open client connections.", float64(st.Connections))
-	}
-	m.eachPartition(func(_ Topic, p Partition, l []string) {
-		m.gauge("kafka_log_log_size", "Bytes of log.", float64(p.Bytes), l...)
-		m.gauge("kafka_cluster_partition_replicascount", "Replicas.", 1, l...)
-	})
 }

@@ -68,7 +68,7 @@ func (f *Fake) Status(context.Context) (admin.Status, error) {
 	return admin.Status{
 		Version: "v0.1.0", Commit: "abc1234", GoVersion: "go1.26", PID: 4711, State: "ready", StartedAt: Now.Add(-26 * time.Hour), UptimeSeconds: 93600,
 		NodeID: 1, ClusterID: "Zm9vYmFyYmF6cXV4MTIzNA", Listeners: []string{"127.0.0.1:9092"}, Advertised: []string{"localhost:9092"},
-		Connections: 7, Topics: 1, Partitions: 2, LogBytes: 5 << 30, Readers: admin.ReaderCounts{Realtime: 1, Lagging: 1},
+		Topics: 1, Partitions: 2, LogBytes: 5 << 30, Readers: admin.ReaderCounts{Realtime: 1, Lagging: 1},
 		Kernel: admin.Kernel{Release: "6.18.0", Residency: "cachestat", ReadModes: map[string]string{"ssd": "direct", "hdd": "dontcache"}},
 		Pool:   admin.Pool{TotalBytes: 64 << 20, UsedBytes: 4 << 20}, ConfigFile: "/etc/lagoon/lagoon.toml", ConfigDigest: "0123456789ab",
 	}, f.begin("Status")
@@ -85,11 +85,9 @@ func (f *Fake) Checks(context.Context) []admin.Check {
 // Topics implements admin.Backend.
 func (f *Fake) Topics(context.Context) ([]admin.Topic, error) {
 	parts := []admin.Partition{
-		{Partition: 0, StartOffset: 0, EndOffset: 1200, HighWatermark: 1200, Segments: 1, Bytes: 1 << 30, TierBytes: map[string]int64{"ssd": 1 << 30}, ResidentBytes: 1 << 30,
-			HotWindowBytes: 256 << 20, BytesIn: 1 << 30, BytesOut: 2 << 30, RecordsIn: 1200},
+		{Partition: 0, StartOffset: 0, EndOffset: 1200, HighWatermark: 1200, Segments: 1, Bytes: 1 << 30, TierBytes: map[string]int64{"ssd": 1 << 30}, ResidentBytes: 1 << 30},
 		{Partition: 3, StartOffset: 40000, EndOffset: 41200211, HighWatermark: 41200211, LeaderEpoch: 2, Segments: 8, Bytes: 4 << 30,
-			TierBytes: map[string]int64{"ssd": 1 << 30, "hdd": 3 << 30}, ResidentBytes: 2 << 30, HotWindowBytes: 256 << 20, Readers: 2,
-			BytesIn: 4 << 30, BytesOut: 9 << 30, RecordsIn: 41160211},
+			TierBytes: map[string]int64{"ssd": 1 << 30, "hdd": 3 << 30}, ResidentBytes: 2 << 30, Readers: 2},
 	}
 	return []admin.Topic{{
 		Name: "orders", ID: "AAAAAAAAQACAAAAAAAAAAQ", CreatedAt: Now.Add(-48 * time.Hour), Bytes: 5 << 30, ResidentBytes: 3 << 30,
@@ -203,9 +201,9 @@ func (f *Fake) DeleteOverride(_ context.Context, kind admin.OverrideKind, name s
 // Migrations implements admin.Backend.
 func (f *Fake) Migrations(context.Context) (admin.Migrations, error) {
 	return admin.Migrations{
-		State: "running", LimitBytes: 100 << 20, BacklogBytes: 2 << 30, MovedBytes: 40 << 30, Moved: 80, Failed: 1,
+		State: "running", LimitBytes: 100 << 20, BacklogBytes: 2 << 30, Waiting: 4,
 		Migrations: []admin.Migration{
-			{ID: "m-81", Topic: "orders", Partition: 3, BaseOffset: 40000, From: "ssd", To: "hdd", State: "copying", Reason: "older than keep 6h", Bytes: 512 << 20,
+			{ID: "m-81", Topic: "orders", Partition: 3, BaseOffset: 40000, From: "ssd", To: "hdd", State: "copy", Reason: "older than keep 6h", Bytes: 512 << 20,
 				DoneBytes: 128 << 20, ETASeconds: 4, StartedAt: Now.Add(-2 * time.Second)},
 			{ID: "m-80", Topic: "orders", Partition: 0, BaseOffset: 0, From: "ssd", To: "hdd", State: "failed", Reason: "above high watermark", Bytes: 1 << 30,
 				ETASeconds: -1, StartedAt: Now.Add(-time.Minute), FinishedAt: Now.Add(-30 * time.Second), Error: "no space left on device"},
