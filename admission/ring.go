@@ -159,17 +159,12 @@ func (r *ring) give() *entry {
 			continue
 		}
 		f := r.flows[t.index]
-		f.deficit = min(f.deficit, maxCarry*max(t.grant, t.head.req.Bytes)) + visits*t.grant
+		f.deficit += visits * t.grant
 		f.paused = false
 	}
 	r.cur, r.begun = r.turns[winner].index, true
 	return r.turns[winner].head
 }
-
-// maxCarry bounds the deficit that a flow takes into its next turn, in quanta or requests. Short reads, which give back most
-// of what they were charged, need some; without a bound a flow that is chosen again and again but never gets to start
-// could save up for a long burst.
-const maxCarry = 4
 
 // sooner is the shorter of two waits of which 0 means unknown.
 func sooner(a, b time.Duration) time.Duration {

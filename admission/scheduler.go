@@ -26,6 +26,10 @@ const MaxRequestBytes = 1 << 30
 // for one chunk at a time (a guess that covers a slow client on a local network).
 const keepCredit = 50 * time.Millisecond
 
+// minTurnCost is what a request takes from its flow's turn at least, however little it read: it had a slot and a seek, and
+// requests that fail at once must not make a turn endless.
+const minTurnCost = 64 << 10
+
 // Request is one cold read, or one step of a migration, on one device.
 type Request struct {
 	ID       uint64 // unique among those queued and in flight
@@ -307,7 +311,7 @@ func (s *Scheduler) Done(id uint64, bytes int64, now time.Time) bool {
 	e.flow.inFlightBytes -= e.req.Bytes
 	e.flow.lastUsed = now
 	if more := max(bytes, 0) - e.req.Bytes; more != 0 {
-		e.flow.deficit -= more
+		e.flow.deficit -= max(more, min(0, minTurnCost-e.req.Bytes))
 		s.charge(e, more, now)
 		s.limits.gen++ // others may be blocked on tokens that are back now
 	}
