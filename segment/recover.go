@@ -25,7 +25,8 @@ type RecoverResult struct {
 // Headers are walked from the newest usable entry of the index checkpoint (else the start) to the recovery point;
 // from there on every checksum is verified. The first bad byte at or above the recovery point is where the torn tail
 // begins: it is cut, and kept in quarantine/ when valid batches are in it. Damage below the recovery point is reported,
-// kept and stepped over, never cut, and its offsets are never given out again. What remains is then synced, so what
+// kept and stepped over, never cut (with it nothing is cut at all, because the end of the durable bytes is then not
+// sure), and its offsets are never given out again. What remains is then synced, so what
 // readers see afterwards cannot be taken back. Recover is idempotent: a crash anywhere inside leaves a segment that
 // recovers to the same result.
 //
@@ -83,6 +84,7 @@ type recovery struct {
 	ps      *ProducerState
 	nowMs   int64
 	entries func() (*index, error)
+	noCut   bool // damage below the recovery point: where the durable bytes end is not known for sure
 
 	f     vfs.File
 	size  int64
@@ -269,6 +271,7 @@ func (r *recovery) stepOver(pos int64, next Offset) error {
 	} else if r.point != everything {
 		gap.next = max(next, r.point)
 	}
+	r.noCut = true // a misplaced block may have shifted what follows
 	r.lose(gap)
 	return nil
 }
@@ -278,7 +281,8 @@ func (r *recovery) lose(gap hole) {
 	r.act.skip(gap.end, gap.next)
 }
 
-// scanTail verifies what lies at and above the recovery point and cuts from the first fault on.
+// scanTail verifies what lies at and above the recovery point and cuts from the first fault on. After damage below the
+// recovery point a fault may still lie in durable bytes: then nothing is cut, a torn tail stays as one more hole.
 func (r *recovery) scanTail() error {
 	for r.act.meta.SizeBytes < r.size {
 		pos, next := r.act.meta.SizeBytes, r.act.meta.Next
@@ -286,10 +290,15 @@ func (r *recovery) scanTail() error {
 		if err == nil && h.BaseOffset != next {
 			err = &CorruptError{Path: r.path, Pos: pos, Want: next, Got: h.BaseOffset, Err: errNotDense}
 		}
-		if isCorrupt(err) {
+		switch {
+		case isCorrupt(err) && r.noCut:
+			if err := r.stepOver(pos, next); err != nil {
+				return err
+			}
+			continue
+		case isCorrupt(err):
 			return r.cut(pos, next)
-		}
-		if err != nil {
+		case err != nil:
 			return err
 		}
 		r.res.ScannedBytes += h.SizeBytes()
