@@ -63,7 +63,8 @@ type Env struct {
 	// Progress is told after each chunk. nil: nobody.
 	Progress func(Progress)
 	// Publish makes readers use the new copy from now on: it either swaps the partition's view and returns nil, or leaves
-	// the view as it was and returns an error (ErrGone when the partition is closing), and the new copy is removed.
+	// the view as it was and returns an error, and the new copy is removed. It must answer ErrGone when the old copy is no
+	// longer in the view (retention, deletion) or the partition is closing.
 	Publish func(ctx context.Context, job Job) error
 	// Retire hands over the removal of the old copy: the partition calls remove once, from any goroutine, when the last
 	// reader of the old copy has let go. Not calling it (a stop comes first) is safe: Sweep does it at the next start.
@@ -90,7 +91,8 @@ func (e Env) withDefaults() Env {
 }
 
 // Reader reads one immutable file. ReadAt is as in io.ReaderAt: n < len(p) only with an error.
-// Offsets are multiples of 4096 and p is at most ChunkBytes long; p is not kept.
+// Offsets are multiples of 4096, p lies in memory aligned to 4096, and its length is at most ChunkBytes and a multiple of
+// 4096 unless it ends with the file: fit for O_DIRECT. p is not kept.
 type Reader interface {
 	io.ReaderAt
 	io.Closer

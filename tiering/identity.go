@@ -56,13 +56,13 @@ func (id Identity) check(fsys vfs.FS, name, clusterID, knownUUID string) error {
 	path := fsys.Root() + "/" + IdentityFile
 	switch {
 	case id.ClusterID != clusterID:
-		return fmt.Errorf("tier %s: %s says cluster %s, this is cluster %s: give the tier a path of its own, or start the cluster that owns it: %w",
+		return fmt.Errorf("tier %s: %s says cluster %q, this is cluster %q: give the tier a path of its own, or start the cluster that owns it: %w",
 			name, path, id.ClusterID, clusterID, ErrTierForeign)
 	case id.Tier != name:
-		return fmt.Errorf("tier %s: %s says tier %s: are two paths swapped, or was the tier renamed in the configuration: %w",
+		return fmt.Errorf("tier %s: %s says tier %q: are two paths swapped, or was the tier renamed in the configuration: %w",
 			name, path, id.Tier, ErrTierForeign)
 	case knownUUID != "" && id.UUID != knownUUID:
-		return fmt.Errorf("tier %s: %s says %s, this cluster's is %s: mount the right file system, this is another or an older copy: %w, %w",
+		return fmt.Errorf("tier %s: %s says %q, this cluster's is %q: mount the right file system, this is another or an older copy: %w, %w",
 			name, path, id.UUID, knownUUID, ErrTierMissing, ErrTierForeign)
 	}
 	return nil

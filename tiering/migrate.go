@@ -386,7 +386,7 @@ func (m *migration) openIndex(ctx context.Context, file copied) (*indexCheck, fu
 		return m.readChunk(ctx, StepVerify, m.job.To, r, file.suffix, p, off)
 	}
 	return &indexCheck{path: m.path(m.job.From, file.suffix), base: m.job.Base, time: file.suffix == timeIndexSuffix, dense: m.job.Dense,
-		r: &chunkReader{read: read, buf: make([]byte, min(indexBufBytes, max(file.size, 1))), size: file.size}}, func() { r.Close() }, nil
+		r: &chunkReader{read: read, buf: segment.ScanBuffer(int(min(indexBufBytes, file.size))), size: file.size}}, func() { r.Close() }, nil
 }
 
 // commit gives the copies their names: companions first and made durable, with the directory itself (an earlier start may

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -335,6 +336,20 @@ func TestMigrateCompanions(t *testing.T) {
 	f.clean(t, f.hdd, true, "hdd")
 	if !f.complete(t, f.hdd) {
 		t.Fatal("hdd is not whole")
+	}
+}
+
+// Without the epoch cache, epochs at least must not fall.
+func TestMigrateEpochFalls(t *testing.T) {
+	f := newFixture(t, 12, 3, 100)
+	log := slices.Clone(f.files[".log"])
+	log[f.bounds[2]+15]--
+	must(t, vfs.WriteFileAtomic(f.ssd, segmentFile(".log"), log))
+	job := f.job(f.ssd, f.hdd)
+	job.EpochAt = nil
+	err := tiering.Migrate(t.Context(), job, env())
+	if corrupt, ok := tiering.SourceCorrupt(err, "ssd"); !ok || corrupt.Pos != f.bounds[2] {
+		t.Fatalf("got %v", err)
 	}
 }
 

@@ -228,6 +228,33 @@ func TestMigratorBacksOff(t *testing.T) {
 	})
 }
 
+// A fault of the target holds up everything that goes there; one of the source only its segment.
+func TestMigratorRestsDevice(t *testing.T) {
+	for _, target := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBench(t, func(b *bench, _ *tiering.Options) {
+				fault := &vfs.Fault{Kinds: vfs.OpMkdir | vfs.OpOpen, Err: syscall.EIO, Sticky: true}
+				if target {
+					b.hdd = vfs.WithFaults(b.f.hdd, fault)
+				} else {
+					b.ssd = vfs.WithFaults(b.f.ssd, fault)
+				}
+			})
+			for suffix, data := range b.f.files { // a second segment, never mind its content
+				must(t, vfs.WriteFileAtomic(b.f.ssd, strings.Replace(segmentFile(suffix), "4100", "4200", 1), data))
+			}
+			b.m.Offer([]tiering.Move{b.move(testBase, tiering.CauseAge), b.move(4200, tiering.CauseAge)})
+			stop := b.start(t.Context())
+			synctest.Wait()
+			if tried := strings.Contains(b.told(), "begin 4200"); tried == target {
+				t.Errorf("target at fault: %v; %s", target, b.told())
+			}
+			b.metric("lagoon_migration_failures_total", map[bool]float64{true: 1, false: 2}[target], "io")
+			stop()
+		})
+	}
+}
+
 // A damaged source is reported once, looked at once more, and then left alone.
 func TestMigratorHoldsCorruptSegment(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
