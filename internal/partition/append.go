@@ -78,6 +78,8 @@ func (l *Log) Append(_ context.Context, req AppendRequest) (Appended, error) {
 	l.endPos.Add(h.SizeBytes())
 	l.end.Store(int64(h.NextOffset()))
 	l.home.used.Add(h.SizeBytes())
+	l.bytesIn.Add(h.SizeBytes())
+	l.recordsIn.Add(int64(h.Count))
 	if cfg.FlushInterval > 0 {
 		l.written.Store(l.endBound())
 		l.wakeReaders(h.NextOffset())

@@ -160,5 +160,6 @@ func (l *Log) served(c *cursor, lane admission.Lane, n int64) {
 	l.store.readers.Served(c.key, lane, n, l.store.now())
 	l.store.readersMu.Unlock()
 	l.store.metrics.served(c.class.State, lane, n)
+	l.bytesOut.Add(n)
 	c.waitFrom = time.Time{}
 }

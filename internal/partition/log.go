@@ -40,6 +40,8 @@ type Log struct {
 
 	commit commitState // guarded by the committer
 
+	bytesIn, recordsIn, bytesOut atomic.Int64
+
 	waitMu  sync.Mutex
 	waiters []*durableWaiter
 
@@ -156,6 +158,14 @@ func (l *Log) EndOffsetForEpoch(epoch int32) (int32, segment.Offset) {
 func (l *Log) SizeBytes() int64 {
 	v := l.view.Load()
 	return l.endPos.Load() - v.segs[0].before
+}
+
+// Totals are what went in and out since the start.
+type Totals struct{ BytesIn, RecordsIn, BytesOut int64 }
+
+// Totals are what went in and out since the start.
+func (l *Log) Totals() Totals {
+	return Totals{l.bytesIn.Load(), l.recordsIn.Load(), l.bytesOut.Load()}
 }
 
 // Producers lists the producers that the partition remembers.

@@ -26,10 +26,14 @@ func (s *Store) newMigrator() (*tiering.Migrator, error) {
 	return tiering.NewMigrator(tiering.Options{
 		Tiers: tiers, Prepare: s.prepareMove, Logger: s.opt.Logger, Registerer: s.opt.Registerer,
 		Events: tiering.Events{
-			End: func(_ tiering.Move, o tiering.Outcome) {
-				if o.Err == nil {
-					s.wakePlanner() // the next move may have become possible
+			End: func(m tiering.Move, o tiering.Outcome) {
+				if o.Err != nil {
+					s.moveFailures.Add(1)
+					return
 				}
+				s.movedSegments.Add(1)
+				s.movedBytes.Add(m.SizeBytes)
+				s.wakePlanner() // the next move may have become possible
 			},
 			Corrupt: func(m tiering.Move, c *segment.CorruptError) {
 				l, _ := s.Log(m.Topic, m.Partition)
@@ -41,6 +45,14 @@ func (s *Store) newMigrator() (*tiering.Migrator, error) {
 
 // Migrator gives the admin API its hands on migrations.
 func (s *Store) Migrator() *tiering.Migrator { return s.migrator }
+
+// MoveTotals are what migrations did since the start.
+type MoveTotals struct{ Segments, Bytes, Failures int64 }
+
+// MoveTotals are what migrations did since the start.
+func (s *Store) MoveTotals() MoveTotals {
+	return MoveTotals{s.movedSegments.Load(), s.movedBytes.Load(), s.moveFailures.Load()}
+}
 
 // planLoop offers the migrator a new plan whenever something was sealed or configured, and every PlanInterval.
 func (s *Store) planLoop() {

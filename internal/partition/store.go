@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -118,6 +119,8 @@ type Store struct {
 	planNow   chan struct{}
 	lookups   chan struct{} // semaphore
 	recovered recovery
+
+	movedSegments, movedBytes, moveFailures atomic.Int64
 
 	mu     sync.RWMutex
 	logs   map[logKey]*Log

@@ -1,0 +1,320 @@
+package main
+
+import (
+	"context"
+	"encoding/base64"
+	"os"
+	"runtime"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"lagoon/admission"
+	"lagoon/cachectl"
+	"lagoon/conf"
+	"lagoon/internal/admin"
+	"lagoon/internal/broker"
+	"lagoon/internal/metadata"
+	"lagoon/internal/partition"
+)
+
+// backend answers the admin API's questions from the parts of the daemon. Parts that do not exist yet (the daemon is
+// starting) give admin.ErrStarting. Safe for concurrent use.
+type backend struct {
+	cfg     *conf.Config
+	build   build
+	started time.Time
+	cache   *cachectl.Cache
+	pool    *cachectl.Pool
+	meta    *metadata.Store
+	store   *partition.Store
+	server  atomic.Pointer[broker.Broker] // nil until clients are served
+	state   atomic.Pointer[string]        // starting, ready, draining
+	bound   atomic.Pointer[[]string]      // addresses as bound
+	sampler *sampler
+}
+
+func (b *backend) setState(s string) { b.state.Store(&s) }
+
+func (b *backend) stateNow() string {
+	s := *b.state.Load()
+	if s == "ready" && b.store.Fenced() != nil {
+		return "fenced"
+	}
+	return s
+}
+
+// Status describes the process.
+func (b *backend) Status(context.Context) (admin.Status, error) {
+	snap := b.meta.Snapshot()
+	st := admin.Status{
+		Version: b.build.Version, Commit: b.build.Commit, GoVersion: runtime.Version(), PID: os.Getpid(),
+		State: b.stateNow(), StartedAt: b.started, UptimeSeconds: time.Since(b.started).Seconds(),
+		NodeID: b.cfg.Server.NodeID, ClusterID: snap.ClusterID, Advertised: []string{b.cfg.Server.Advertised},
+		Topics: len(snap.Topics), ConfigFile: b.cfg.File, ConfigDigest: b.cfg.Digest(),
+		Kernel: admin.Kernel{Release: kernelRelease(), Residency: b.sampler.method(), ReadModes: b.readModes()},
+	}
+	if p := b.bound.Load(); p != nil {
+		st.Listeners = *p
+	}
+	for _, l := range b.store.Logs() {
+		st.Partitions++
+		st.LogBytes += l.SizeBytes()
+	}
+	for _, r := range b.store.Readers() {
+		switch r.Class.State {
+		case admission.Realtime:
+			st.Readers.Realtime++
+		case admission.CatchingUp:
+			st.Readers.CatchingUp++
+		case admission.Lagging:
+			st.Readers.Lagging++
+		case admission.Stalled:
+			st.Readers.Stalled++
+		case admission.Stopped:
+			st.Readers.Stopped++
+		}
+	}
+	ps := b.pool.Stats()
+	st.Pool = admin.Pool{TotalBytes: ps.CapacityBytes, UsedBytes: ps.InUseBytes, Waiting: int64(ps.Waiting)}
+	return st, nil
+}
+
+func kernelRelease() string {
+	var u unix.Utsname
+	if unix.Uname(&u) != nil {
+		return "unknown"
+	}
+	return unix.ByteSliceToString(u.Release[:])
+}
+
+// readModes is the method that bypass reads of sealed segments use, by tier.
+func (b *backend) readModes() map[string]string {
+	out := map[string]string{}
+	for _, d := range b.store.Dirs() {
+		out[d.Tier] = string(b.methodOf(d.Path))
+	}
+	return out
+}
+
+func (b *backend) methodOf(path string) cachectl.Method {
+	for _, l := range b.cache.Ladders() {
+		if l.FileSystem == path {
+			return l.Best()
+		}
+	}
+	return cachectl.MethodBuffered
+}
+
+// Checks are the lines of readyz.
+func (b *backend) Checks(context.Context) []admin.Check {
+	var out []admin.Check
+	p := b.store.Progress()
+	recovery := admin.Check{Name: "log-recovery", OK: b.stateNow() != "starting", Severity: "error"}
+	if !recovery.OK {
+		recovery.Text = "partitions are being opened"
+		recovery.Progress = &admin.Progress{Done: p.Done, Total: p.Partitions, Unit: "partitions"}
+		if elapsed := time.Since(b.started).Seconds(); p.Done > 0 {
+			recovery.Progress.ETASeconds = elapsed / float64(p.Done) * float64(p.Partitions-p.Done)
+		}
+	}
+	out = append(out, recovery)
+	tiers := admin.Check{Name: "tiers-writable", OK: true, Severity: "error"}
+	if err := b.store.Fenced(); err != nil {
+		tiers.OK, tiers.Text = false, err.Error()
+	}
+	out = append(out, tiers)
+	for _, d := range b.store.Dirs() {
+		if d.Full {
+			out = append(out, admin.Check{Name: "space-" + d.Name, Severity: "warn", Text: d.Path + " is below its free-space reserve: appends are refused"})
+		}
+	}
+	offline := admin.Check{Name: "partitions-online", OK: true, Severity: "warn"}
+	for _, l := range b.store.Logs() {
+		if err := l.Err(); err != nil {
+			offline.OK, offline.Text = false, err.Error()
+			break
+		}
+	}
+	out = append(out, offline)
+	out = append(out, admin.Check{Name: "listener", OK: b.server.Load() != nil, Severity: "error"})
+	out = append(out, admin.Check{Name: "drain", OK: b.stateNow() != "draining", Severity: "error"})
+	m := b.sampler.method()
+	out = append(out, admin.Check{Name: "cachestat", OK: m != "mincore" && m != "none", Severity: "warn", Text: "residency by " + m})
+	return out
+}
+
+// Topics lists topics with their partitions, by name.
+func (b *backend) Topics(context.Context) ([]admin.Topic, error) {
+	snap := b.meta.Snapshot()
+	sample := b.sampler.last()
+	readers := map[[2]any]int{}
+	for _, r := range b.store.Readers() {
+		readers[[2]any{r.Key.Topic, r.Key.Partition}]++
+	}
+	out := make([]admin.Topic, 0, len(snap.Topics))
+	for _, name := range snap.Names() {
+		t, ok := snap.Topic(name)
+		if !ok {
+			continue
+		}
+		at := admin.Topic{Name: name, ID: base64.RawURLEncoding.EncodeToString(t.ID[:]), CreatedAt: time.UnixMilli(t.CreatedMs), Configs: t.Configs}
+		for i := range t.Partitions {
+			l, ok := b.store.Log(name, i)
+			if !ok {
+				at.Partitions = append(at.Partitions, admin.Partition{Partition: i, Error: "being created or deleted"})
+				continue
+			}
+			p := b.partition(l, sample)
+			p.Readers = readers[[2]any{name, i}]
+			at.Bytes += p.Bytes
+			at.ResidentBytes += p.ResidentBytes
+			at.Partitions = append(at.Partitions, p)
+		}
+		out = append(out, at)
+	}
+	return out, nil
+}
+
+func (b *backend) partition(l *partition.Log, sample *residencySample) admin.Partition {
+	o := l.Offsets()
+	p := admin.Partition{Partition: l.Partition(), StartOffset: int64(o.LogStart), EndOffset: int64(o.End), HighWatermark: int64(o.HighWatermark),
+		LeaderEpoch: o.LeaderEpoch, TierBytes: map[string]int64{}}
+	if err := l.Err(); err != nil {
+		p.Error = err.Error()
+		return p
+	}
+	for _, sv := range l.Segments() {
+		p.Segments++
+		p.Bytes += sv.SizeBytes
+		p.TierBytes[sv.Tier] += sv.SizeBytes
+		p.ResidentBytes += sample.of(sv.File).resident
+	}
+	p.HotWindowBytes = min(p.Bytes, int64(b.cfg.Readers.HotWindow))
+	in := l.Totals()
+	p.BytesIn, p.RecordsIn, p.BytesOut = in.BytesIn, in.RecordsIn, in.BytesOut
+	return p
+}
+
+// Segments lists one partition's segments with their residency now.
+func (b *backend) Segments(_ context.Context, topic string, number int32) ([]admin.Segment, error) {
+	l, err := b.log(topic, number)
+	if err != nil {
+		return nil, err
+	}
+	var out []admin.Segment
+	for _, sv := range l.Segments() {
+		s := admin.Segment{BaseOffset: int64(sv.Base), NextOffset: int64(sv.Next), File: sv.File, Tier: sv.Tier, State: "sealed", Bytes: sv.SizeBytes}
+		if sv.Active || !sv.Sealed {
+			s.State = "active"
+		}
+		if sv.MaxTimestampMs >= 0 {
+			s.MaxTimestamp = time.UnixMilli(sv.MaxTimestampMs)
+		}
+		if sv.SizeBytes > 0 {
+			if r, err := l.Residency(sv, 0, sv.SizeBytes); err == nil {
+				s.ResidentBytes, s.DirtyBytes = pageBytes(r.Resident, sv.SizeBytes), pageBytes(r.Dirty, sv.SizeBytes)
+			}
+		}
+		out = append(out, s)
+	}
+	for _, r := range b.store.Readers() {
+		if r.Key.Topic != topic || r.Key.Partition != number {
+			continue
+		}
+		i, found := slices.BinarySearchFunc(out, r.Position.Offset, func(s admin.Segment, off int64) int { return int(max(-1, min(1, s.BaseOffset-off))) })
+		if !found {
+			i--
+		}
+		if i < 0 || i >= len(out) {
+			continue
+		}
+		if r.Behind {
+			out[i].ReadersLagging = append(out[i].ReadersLagging, readerID(r))
+		} else {
+			out[i].ReadersRealtime = append(out[i].ReadersRealtime, readerID(r))
+		}
+	}
+	return out, nil
+}
+
+// log finds a partition, or says which there are.
+func (b *backend) log(topic string, number int32) (*partition.Log, error) {
+	snap := b.meta.Snapshot()
+	t, ok := snap.Topic(topic)
+	if !ok {
+		return nil, &admin.NotFoundError{What: "topic", Name: topic, Known: snap.Names()}
+	}
+	l, ok := b.store.Log(topic, number)
+	if !ok || number >= t.Partitions {
+		return nil, &admin.NotFoundError{What: "partition", Name: topic + "/" + itoa(int64(number))}
+	}
+	return l, nil
+}
+
+// Tiers describes each log directory.
+func (b *backend) Tiers(context.Context) ([]admin.Tier, error) {
+	snap := b.meta.Snapshot()
+	sample := b.sampler.last()
+	classes := map[string]string{}
+	for _, t := range b.cfg.Storage.Tiers {
+		classes[t.Name] = t.Class
+	}
+	var out []admin.Tier
+	for _, d := range b.store.Dirs() {
+		t := admin.Tier{Name: d.Name, Path: d.Path, UUID: snap.Tiers[d.Name], Class: classes[d.Tier], State: "ok",
+			CapacityBytes: d.TotalBytes, FreeBytes: d.UsableBytes, UsedBytes: d.UsedBytes, MaxUsedBytes: d.MaxUsedBytes,
+			HighWatermark: d.High, LowWatermark: d.Low, KeepSeconds: d.Keep.Seconds(), Segments: d.Segments,
+			ReadMode: string(b.methodOf(d.Path)), LimitBytes: d.Device.BytesPerSecond, ReadBytesTotal: d.Device.ReadBytes,
+			WriteBytesTotal: d.Device.MigrationBytes, QueuedReads: d.Device.Queued, ResidentBytes: sample.tiers[d.Tier]}
+		switch {
+		case d.Err != nil:
+			t.State, t.Error = "fenced", d.Err.Error()
+		case d.Full:
+			t.State = "full"
+		}
+		for _, m := range b.store.Migrator().Snapshot().Migrations {
+			if m.Move.From == d.Tier && m.State == "queued" && len(t.NextToMove) < 10 {
+				t.NextToMove = append(t.NextToMove, admin.MoveHint{Topic: m.Move.Topic, Partition: m.Move.Partition, Base: int64(m.Move.Base),
+					Bytes: m.Move.SizeBytes, To: m.Move.To, Reason: m.Move.Reason})
+			}
+		}
+		out = append(out, t)
+	}
+	return out, nil
+}
+
+// Migrations lists running, waiting and recently ended migrations.
+func (b *backend) Migrations(context.Context) (admin.Migrations, error) {
+	st, moved := b.store.Migrator().Snapshot(), b.store.MoveTotals()
+	out := admin.Migrations{State: "idle", PausedReason: st.PauseReason, LimitBytes: rateOf(b.cfg.Tiering.MoveMax), BacklogBytes: st.BacklogBytes,
+		MovedBytes: moved.Bytes, Moved: moved.Segments, Failed: moved.Failures}
+	for _, m := range st.Migrations {
+		am := admin.Migration{ID: itoa(int64(m.ID)), Topic: m.Move.Topic, Partition: m.Move.Partition, BaseOffset: int64(m.Move.Base), From: m.Move.From,
+			To: m.Move.To, State: string(m.State), Reason: m.Move.Reason, Bytes: m.Move.SizeBytes, DoneBytes: m.DoneBytes, ETASeconds: -1,
+			StartedAt: m.Started, FinishedAt: m.Ended, Error: m.Error}
+		if m.State == "running" {
+			out.State = "running"
+			am.State = string(m.Step)
+		}
+		if m.ETA > 0 {
+			am.ETASeconds = m.ETA.Seconds()
+		}
+		out.Migrations = append(out.Migrations, am)
+	}
+	if st.Paused {
+		out.State = "paused"
+	}
+	return out, nil
+}
+
+// Config lists the effective configuration.
+func (b *backend) Config(context.Context) (admin.Config, error) {
+	out := admin.Config{File: b.cfg.File, Digest: b.cfg.Digest()}
+	for _, v := range b.cfg.Values() {
+		out.Values = append(out.Values, admin.ConfigValue{Key: v.Key, Value: v.Value, Default: v.Default, Source: v.Source, NeedsRestart: true})
+	}
+	return out, nil
+}

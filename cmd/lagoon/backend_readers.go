@@ -1,0 +1,243 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"lagoon/admission"
+	"lagoon/conf"
+	"lagoon/internal/admin"
+	"lagoon/internal/metadata"
+	"lagoon/internal/partition"
+	"lagoon/segment"
+)
+
+func readerID(r partition.ReaderView) string { return "r-" + itoa(int64(r.ID)) }
+
+func readerName(r partition.ReaderView) string {
+	if r.Key.Group != "" {
+		return r.Key.Group
+	}
+	return r.Key.Client
+}
+
+func rateOf(r conf.Rate) int64 { return max(int64(r), 0) }
+
+// Readers lists every reader with its class, lane, rate, and what holds it back.
+func (b *backend) Readers(context.Context) ([]admin.Reader, error) {
+	overrides := map[admission.Subject]bool{}
+	_, list := b.store.Limits()
+	for _, o := range list {
+		overrides[o.Subject()] = true
+	}
+	views := b.store.Readers()
+	out := make([]admin.Reader, 0, len(views))
+	for _, r := range views {
+		ar := admin.Reader{
+			ID: readerID(r), ClientID: r.Key.Client, Group: r.Key.Group, GroupSource: "none", Peer: r.Peer, Topic: r.Key.Topic, Partition: r.Key.Partition,
+			Class: r.Class.State.String(), ClassReason: r.Class.Text, ClassSince: r.Class.Since, FetchOffset: r.Position.Offset,
+			EndOffset: r.Position.EndOffset, LagRecords: r.LagRecords, LagBytes: r.LagBytes, LagSeconds: r.LagAge.Seconds(), ETASeconds: r.ETA.Seconds(),
+			Tier: r.Tier, Lane: r.Decision.Lane.String(), IOMode: ioMode(r), RateBytes: float64(r.BytesPerSecond),
+			ColdBytes: r.LaneBytesTotal[admission.Fill] + r.LaneBytesTotal[admission.Bypass],
+			Sources: admin.SourceBytes{PageCache: r.LaneBytes[admission.Hot],
+				Tiers: map[string]int64{r.Tier: r.LaneBytes[admission.Fill] + r.LaneBytes[admission.Bypass]}},
+			Throttle: admin.ReaderThrottle{WaitRatio: r.WaitRatio},
+		}
+		if r.ETA < 0 {
+			ar.ETASeconds = -1
+		}
+		limit := r.Limit
+		if limit.By == admission.LimitNone {
+			limit = r.LimitedBy
+		}
+		if limit.By != admission.LimitNone {
+			ar.Throttle.LimitedBy, ar.Throttle.LimitBytes, ar.Throttle.NextGrantSeconds = limit.String(), limit.BytesPerSecond, limit.Wait.Seconds()
+		}
+		if flow := r.Key.Flow(); overrides[flow] {
+			ar.Throttle.Override = flow.Kind.String() + "/" + flow.Name
+		}
+		out = append(out, ar)
+	}
+	return out, nil
+}
+
+// ioMode is how the last read's bytes left: by sendfile from the page cache, or by the method of the device read.
+func ioMode(r partition.ReaderView) string {
+	if r.Decision.Lane == admission.Hot || r.Method == "" {
+		return "sendfile"
+	}
+	return string(r.Method)
+}
+
+// Throttle shows budgets, who shares them, and the overrides.
+func (b *backend) Throttle(context.Context) (admin.Throttle, error) {
+	_, overrides := b.store.Limits()
+	t := admin.Throttle{Mode: b.cfg.Throttle.Mode, TotalBytes: rateOf(b.cfg.Throttle.CatchupTotal), PerReaderBytes: rateOf(b.cfg.Throttle.PerReader.Max),
+		Devices: []admin.Device{}, Flows: []admin.Flow{}, Overrides: []admin.Override{}}
+	flows := map[string]*admin.Flow{}
+	var order []string
+	for _, d := range b.store.Dirs() {
+		v := d.Device
+		dev := admin.Device{Tier: d.Name, LimitBytes: v.BytesPerSecond, TokensBytes: v.TokensBytes, GrantedBytes: v.ReadBytes + v.MigrationBytes,
+			InFlight: v.InFlight, Queued: v.Queued}
+		for _, f := range v.Flows {
+			dev.UsedBytes += float64(f.BytesPerSecond)
+			name := f.Flow.String()
+			af := flows[name]
+			if af == nil {
+				af = &admin.Flow{Name: name, Weight: float64(f.Weight) / admission.DefaultWeight}
+				flows[name] = af
+				order = append(order, name)
+			}
+			af.GrantedBytes += f.GrantedBytes
+			af.RateBytes += float64(f.BytesPerSecond)
+			af.WaitSeconds += f.Waited.Seconds()
+			af.Queued += f.Queued
+			if f.LimitedBy.By != admission.LimitNone {
+				af.LimitedBy = f.LimitedBy.String()
+			}
+		}
+		t.Devices = append(t.Devices, dev)
+	}
+	for _, name := range order {
+		t.Flows = append(t.Flows, *flows[name])
+	}
+	for _, o := range overrides {
+		ao := admin.Override{Kind: admin.OverrideKind(o.Kind.String()), Name: o.Name, BytesPerSecond: o.BytesPerSecond, Expires: o.Expires, Reason: o.Reason}
+		if o.Weight != 0 {
+			ao.Weight = float64(o.Weight) / admission.DefaultWeight
+		}
+		t.Overrides = append(t.Overrides, ao)
+	}
+	return t, nil
+}
+
+// SetOverride puts an override in force and keeps it over restarts.
+func (b *backend) SetOverride(_ context.Context, o admin.Override) error {
+	kind, err := admission.ParseKind(string(o.Kind))
+	if err != nil {
+		return err
+	}
+	ao := admission.Override{Kind: kind, Name: o.Name, BytesPerSecond: o.BytesPerSecond, Weight: int(o.Weight * admission.DefaultWeight),
+		Expires: o.Expires, Reason: o.Reason}
+	if err := ao.Validate(time.Now()); err != nil {
+		return err
+	}
+	m := metadata.Override{Kind: string(o.Kind), Name: o.Name, BytesPerSecond: o.BytesPerSecond, Weight: o.Weight, Reason: o.Reason}
+	if !o.Expires.IsZero() {
+		m.ExpiresMs = o.Expires.UnixMilli()
+	}
+	if err := b.meta.PutOverride(m); err != nil {
+		return err
+	}
+	return b.store.SetOverride(ao)
+}
+
+// DeleteOverride ends one.
+func (b *backend) DeleteOverride(_ context.Context, kind admin.OverrideKind, name string) error {
+	k, err := admission.ParseKind(string(kind))
+	if err != nil {
+		return err
+	}
+	had, err := b.meta.DeleteOverride(string(kind), name)
+	if err != nil {
+		return err
+	}
+	if !b.store.DeleteOverride(k, name) && !had {
+		var known []string
+		for _, o := range b.meta.Snapshot().EffectiveOverrides() {
+			known = append(known, o.Name)
+		}
+		return &admin.NotFoundError{What: "override", Name: string(kind) + "/" + name, Known: known}
+	}
+	return nil
+}
+
+// storedOverrides are the overrides of the catalogue in admission's words; those that have expired are left out.
+func storedOverrides(snap *metadata.Snapshot, now time.Time) (out []admission.Override) {
+	for _, o := range snap.EffectiveOverrides() {
+		kind, err := admission.ParseKind(o.Kind)
+		if err != nil {
+			continue
+		}
+		ao := admission.Override{Kind: kind, Name: o.Name, BytesPerSecond: o.BytesPerSecond, Weight: int(o.Weight * admission.DefaultWeight), Reason: o.Reason}
+		if o.ExpiresMs > 0 {
+			if ao.Expires = time.UnixMilli(o.ExpiresMs); !ao.Expires.After(now) {
+				continue
+			}
+		}
+		out = append(out, ao)
+	}
+	return out
+}
+
+// ExplainFetch walks the decision for one read.
+func (b *backend) ExplainFetch(_ context.Context, q admin.ExplainQuery) (admin.Explanation, error) {
+	l, err := b.log(q.Topic, q.Partition)
+	if err != nil {
+		return admin.Explanation{}, err
+	}
+	if q.MaxBytes <= 0 {
+		q.MaxBytes = 1 << 20
+	}
+	out := admin.Explanation{Now: time.Now(), Query: q}
+	e, err := l.Explain(admission.ReaderKey{Group: q.Group, Client: q.Client, Topic: q.Topic, Partition: q.Partition}, segment.Offset(q.Offset), q.MaxBytes)
+	step := func(name, text string, facts map[string]any) {
+		out.Steps = append(out.Steps, admin.ExplainStep{Step: name, Text: text, Facts: facts})
+	}
+	step("offset", fmt.Sprintf("log start %d, high watermark %d, log end %d", e.Offsets.LogStart, e.Offsets.HighWatermark, e.Offsets.End), nil)
+	if err != nil {
+		out.Reason = err.Error()
+		step("result", "the read fails: "+err.Error(), nil)
+		return out, nil
+	}
+	if e.Pos < 0 {
+		out.Reason = "at_end"
+		step("result", "nothing to read yet: the fetch waits for the next record, which will be resident", nil)
+		return out, nil
+	}
+	b.explainSteps(step, e)
+	out.Lane, out.Reason, out.IOMode, out.Bytes = e.Decision.Lane.String(), string(e.Decision.Reason), "sendfile", e.Bytes
+	out.WaitSec = e.Limit.Wait.Seconds()
+	switch e.Decision.Lane {
+	case admission.Hot:
+		out.Expect = "no device read; zero copy from the page cache"
+	case admission.Fill:
+		out.IOMode = "buffered"
+		out.Expect = "one buffered read on " + e.Device + "; the range becomes resident"
+	default:
+		out.IOMode = string(e.Method)
+		out.Expect = fmt.Sprintf("one read on %s of up to %s, shared by the fetches that follow; no page stays", e.Device, admission.Bytes(b.pool.ChunkBytes()))
+	}
+	return out, nil
+}
+
+func (b *backend) explainSteps(step func(string, string, map[string]any), e partition.Explanation) {
+	kind := "sealed"
+	if !e.Segment.Sealed {
+		kind = "active"
+	}
+	step("segment", fmt.Sprintf("%s (%s), byte %d of %s", e.Segment.File, kind, e.Pos, admission.Bytes(e.Segment.SizeBytes)),
+		map[string]any{"base_offset": e.Segment.Base, "position": e.Pos, "bytes": e.Bytes})
+	step("tier", fmt.Sprintf("%s, device %s", e.Segment.Tier, e.Device), nil)
+	step("residency", fmt.Sprintf("%d of %d pages in the page cache (%s)", e.Resident.Resident, e.Resident.Pages, e.Resident.Method),
+		map[string]any{"pages": e.Resident.Pages, "resident": e.Resident.Resident, "dirty": e.Resident.Dirty})
+	who := "a new reader"
+	if e.Known {
+		who = "reader r-" + itoa(int64(e.Reader.ID))
+	}
+	step("class", fmt.Sprintf("%s is %s: %s", who, e.Reader.Class.State, e.Reader.Class.Text),
+		map[string]any{"rule": string(e.Reader.Class.Reason), "behind_bytes": e.Behind, "lag_seconds": e.Reader.LagAge.Seconds(),
+			"threshold_bytes": int64(b.cfg.Readers.LaggingWhen.MinBytes), "threshold_seconds": time.Duration(b.cfg.Readers.LaggingWhen.MinAge).Seconds()})
+	step("lane", e.Why, map[string]any{"reason": string(e.Decision.Reason)})
+	if e.Decision.Lane != admission.Hot {
+		step("method", fmt.Sprintf("bypass reads of this segment use %s", e.Method), nil)
+		limit := "nothing holds it back"
+		if e.Limit.By != admission.LimitNone {
+			limit = strings.TrimSpace(e.Limit.Describe())
+		}
+		step("budget", limit, map[string]any{"wait_seconds": e.Limit.Wait.Seconds()})
+	}
+}
