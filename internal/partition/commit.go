@@ -107,7 +107,7 @@ type durableWaiter struct {
 	c    chan error // capacity 1
 }
 
-var durableWaiters = sync.Pool{New: func() any { return &durableWaiter{c: make(chan error, 1)} }}
+func newDurableWaiter() any { return &durableWaiter{c: make(chan error, 1)} }
 
 // Durable waits until everything below next is on stable storage. In interval mode it returns at once: the topic has
 // opted out of synced acks. Errors: ErrFenced when the directory failed first, ErrClosed, the context's.
@@ -115,32 +115,33 @@ func (l *Log) Durable(ctx context.Context, next segment.Offset) error {
 	if l.config().FlushInterval > 0 || l.durable.Load().offset >= next {
 		return l.Err()
 	}
-	w := durableWaiters.Get().(*durableWaiter)
+	pool := &l.store.durableWaiters
+	w := pool.Get().(*durableWaiter)
 	w.next = next
 	l.waitMu.Lock()
 	switch {
 	case l.durable.Load().offset >= next:
 		l.waitMu.Unlock()
-		durableWaiters.Put(w)
+		pool.Put(w)
 		return nil
 	case l.Err() != nil:
 		l.waitMu.Unlock()
-		durableWaiters.Put(w)
+		pool.Put(w)
 		return l.Err()
 	}
 	l.waiters = append(l.waiters, w)
 	l.waitMu.Unlock()
 	select {
 	case err := <-w.c:
-		durableWaiters.Put(w)
+		pool.Put(w)
 		return err
 	case <-ctx.Done():
 		if l.dropWaiter(w) {
-			durableWaiters.Put(w)
+			pool.Put(w)
 			return ctx.Err()
 		}
 		err := <-w.c // it was answered meanwhile
-		durableWaiters.Put(w)
+		pool.Put(w)
 		return err
 	}
 }

@@ -56,6 +56,7 @@ func Open(opt Options) (_ *Store, err error) {
 	}
 	opt = opt.withDefaults()
 	s := &Store{opt: opt, limitsMu: &sync.Mutex{}, logs: map[logKey]*Log{}, corrupt: map[string]bool{}, saved: map[*logDir]*savedCheckpoint{}, planNow: make(chan struct{}, 1), lookups: make(chan struct{}, lookupParallel)}
+	s.durableWaiters.New = newDurableWaiter
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.metrics = newMetrics(opt.Registerer)
 	if s.limits, err = admission.NewLimits(opt.Limits, opt.Now()); err != nil {

@@ -120,6 +120,8 @@ type Store struct {
 	lookups   chan struct{} // semaphore
 	recovered recovery
 
+	durableWaiters sync.Pool // of *durableWaiter
+
 	movedSegments, movedBytes, moveFailures atomic.Int64
 
 	mu     sync.RWMutex
