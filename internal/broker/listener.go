@@ -172,7 +172,8 @@ func (b *Broker) isDraining() bool {
 	return b.draining
 }
 
-func (b *Broker) connections() int {
+// Connections is how many client connections are open.
+func (b *Broker) Connections() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return len(b.conns)

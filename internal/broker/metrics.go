@@ -84,7 +84,7 @@ func (m *metrics) watch(b *Broker) error {
 		return m.reg.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, read))
 	}
 	errs := []error{
-		gauge("lagoon_broker_connections", "Client connections open.", func() float64 { return float64(b.connections()) }),
+		gauge("lagoon_broker_connections", "Client connections open.", func() float64 { return float64(b.Connections()) }),
 		gauge("lagoon_broker_inflight_bytes", "Memory of request frames being read or handled.", func() float64 {
 			used, _ := b.budget.usage()
 			return float64(used)
@@ -104,7 +104,7 @@ func (m *metrics) watch(b *Broker) error {
 		})),
 	}
 	if m.topics.jmx {
-		errs = append(errs, gauge("kafka_server_socket_server_metrics_connection_count", "Client connections open.", func() float64 { return float64(b.connections()) }))
+		errs = append(errs, gauge("kafka_server_socket_server_metrics_connection_count", "Client connections open.", func() float64 { return float64(b.Connections()) }))
 	}
 	return errors.Join(errs...)
 }
