@@ -1,0 +1,76 @@
+package broker
+
+import (
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"lagoon/internal/metadata"
+	"lagoon/internal/partition"
+)
+
+// Every field of partition.Config comes from the key it should come from.
+func TestPartitionConfig(t *testing.T) {
+	got, err := partitionConfig(map[string]string{
+		"segment.bytes": "1", "segment.ms": "2", "segment.index.bytes": "3", "index.interval.bytes": "4", "retention.ms": "5", "retention.bytes": "6",
+		"local.retention.ms": "7", "local.retention.bytes": "8", "cleanup.policy": "compact", "max.message.bytes": "9", "message.timestamp.type": "LogAppendTime",
+		"message.timestamp.before.max.ms": "10", "message.timestamp.after.max.ms": "11", "file.delete.delay.ms": "12", "lagoon.flush": "interval",
+		"lagoon.flush.interval.ms": "13", "lagoon.tier.policy": "ssd", "lagoon.reader.class": "lagging", "lagoon.catchup.max.bytes.per.second": "14",
+	}, nil)
+	want := partition.Config{SegmentBytes: 1, SegmentMs: 2, SegmentIndexBytes: 3, IndexIntervalBytes: 4, RetentionMs: 5, RetentionBytes: 6,
+		LocalRetentionMs: 7, LocalRetentionBytes: 8, Compact: true, MaxMessageBytes: 9, LogAppendTime: true, TimestampBeforeMaxMs: 10, TimestampAfterMaxMs: 11,
+		FileDeleteDelay: 12 * time.Millisecond, FlushInterval: 13 * time.Millisecond, TierPolicy: "ssd", ReaderClass: "lagging", CatchupBytesPerSec: 14}
+	if err != nil || got != want {
+		t.Errorf("%v\n got  %+v\n want %+v", err, got, want)
+	}
+	got, err = partitionConfig(map[string]string{"file.delete.delay.ms": "9223372036854775807"}, nil)
+	if err != nil || got.FileDeleteDelay < 290*365*24*time.Hour || !got.Delete || got.FlushInterval != 0 {
+		t.Errorf("the longest delay: %v, %+v", err, got)
+	}
+}
+
+func TestTopicSpecs(t *testing.T) {
+	a := newAdminBroker(t, nil)
+	a.topic("b", 2, "retention.ms=5")
+	a.topic("a", 1)
+	if err := a.meta.AlterBrokerConfigs("1", map[string]string{"log.segment.bytes": "3000000"}, nil); err != nil {
+		t.Fatal(err)
+	}
+	specs, err := TopicSpecs(a.meta.Snapshot(), map[string]string{"segment.ms": "9"}, 1)
+	if err != nil || len(specs) != 2 || specs[0].Topic != "a" || specs[1].Partitions != 2 || specs[1].Config.RetentionMs != 5 ||
+		specs[0].Config.SegmentMs != 9 || specs[0].Config.SegmentBytes != 3000000 {
+		t.Errorf("%v %+v", err, specs)
+	}
+	if _, err := TopicSpecs(a.meta.Snapshot(), map[string]string{"segment.ms": "soon"}, 1); err == nil || !strings.Contains(err.Error(), "segment.ms") {
+		t.Errorf("an unreadable default: %v", err)
+	}
+}
+
+// A topic that asks for compaction is told in the log that it does not get it, and loses nothing.
+func TestCompactedTopicIsReported(t *testing.T) {
+	var log strings.Builder
+	a := newAdminBroker(t, func(o *Options) { o.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+	a.topic("changelog", 1, "cleanup.policy=compact")
+	if !strings.Contains(log.String(), "level=WARN") || !strings.Contains(log.String(), "changelog") {
+		t.Errorf("log: %s", log.String())
+	}
+	k, _ := metadata.TopicConfigs.Find("cleanup.policy")
+	if cfg := a.store.config("changelog"); cfg.Delete || !strings.Contains(k.Doc, "nothing is compacted and nothing is deleted") {
+		t.Errorf("config %+v, documentation %q", cfg, k.Doc)
+	}
+}
+
+func TestAdminAPIRows(t *testing.T) {
+	seen := map[int16]bool{}
+	for _, row := range adminAPIs() {
+		body := row.body()
+		if seen[row.key] || body.Key() != row.key || body.MaxVersion() < row.max || row.maxBody == 0 || row.handle == nil {
+			t.Errorf("row %+v", row)
+		}
+		seen[row.key] = true
+	}
+	if len(seen) != 12 {
+		t.Errorf("%d APIs", len(seen))
+	}
+}
