@@ -15,10 +15,10 @@ import (
 	"lagoon/internal/vfs"
 )
 
-// TestLaggingReaderStory is the project's reason in one test: 48 MiB freshly written whose reader has not come yet, in
-// 64 MiB of memory, and a lagging reader that takes 128 MiB of old segments.
+// TestLaggingReaderStory is the project's reason in one test: 24 MiB freshly written whose reader has not come yet, in
+// 32 MiB of memory, and a lagging reader that takes 64 MiB of old segments.
 func TestLaggingReaderStory(t *testing.T) {
-	const hotBytes, oldBytes, step = 48 << 20, 128 << 20, 2 << 20
+	const hotBytes, oldBytes, step = 24 << 20, 64 << 20, 2 << 20
 	for _, c := range []struct {
 		mode cachectl.ReadMode
 		keep bool
@@ -26,7 +26,7 @@ func TestLaggingReaderStory(t *testing.T) {
 		{cachectl.ModeAuto, true}, {cachectl.ModeDontCache, true}, {cachectl.ModeDropBehind, true}, {cachectl.ModeBuffered, false},
 	} {
 		t.Run(string(c.mode), func(t *testing.T) {
-			sim := cachetest.New(cachetest.Options{CapacityBytes: 64 << 20})
+			sim := cachetest.New(cachetest.Options{CapacityBytes: 32 << 20})
 			tier := sim.FS(vfs.NewMem(1))
 			cache := cachectl.New(sim, cachectl.Options{ReadMode: c.mode, VerifyEvery: 8})
 			if _, err := cache.Probe(tier); err != nil {

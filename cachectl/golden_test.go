@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"sort"
 	"strconv"
 	"strings"
@@ -56,20 +57,31 @@ func newScene(t *testing.T, opt cachetest.Options, cacheOpt cachectl.Options) *s
 	return s
 }
 
-// pattern is the byte at an offset of every file: no page equals its neighbours.
-func pattern(off int64) byte { return byte(off ^ off>>8 ^ off>>12*7 ^ off>>20*13) }
+// pattern is what every file holds: noise whose period is no multiple of anything that reads are aligned to.
+var pattern = func() []byte {
+	p := make([]byte, 1<<20-3)
+	rnd := rand.New(rand.NewPCG(1, 2))
+	for i := range p {
+		p[i] = byte(rnd.Uint32())
+	}
+	return p
+}()
 
 func fillPattern(p []byte, off int64) {
-	for i := range p {
-		p[i] = pattern(off + int64(i))
+	for len(p) > 0 {
+		n := copy(p, pattern[off%int64(len(pattern)):])
+		p, off = p[n:], off+int64(n)
 	}
 }
 
 func checkPattern(p []byte, off int64) error {
-	for i, b := range p {
-		if b != pattern(off+int64(i)) {
-			return fmt.Errorf("byte at %d is %#x, want %#x", off+int64(i), b, pattern(off+int64(i)))
+	for len(p) > 0 {
+		want := pattern[off%int64(len(pattern)):]
+		n := min(len(p), len(want))
+		if !bytes.Equal(p[:n], want[:n]) {
+			return fmt.Errorf("wrong bytes in the %d at %d", n, off)
 		}
+		p, off = p[n:], off+int64(n)
 	}
 	return nil
 }
