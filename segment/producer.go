@@ -256,9 +256,10 @@ func Replay(r *Reader, ps *ProducerState, nowMs int64) error {
 	if ps.End() >= meta.Next {
 		return nil
 	}
+	scans := r.scans.Load()
 	err := r.replay(meta, ps, nowMs)
 	if err != nil && r.healable(err) {
-		if _, err := r.heal(err); err != nil {
+		if err := r.heal(err, scans); err != nil {
 			return err
 		}
 		err = r.replay(meta, ps, nowMs)

@@ -32,7 +32,7 @@ type Reader struct {
 	sealed atomic.Pointer[Meta]
 	idx    atomic.Pointer[index]  // of a sealed segment, when loaded
 	holes  atomic.Pointer[[]hole] // damage that reads step over; nil: none known
-	healed atomic.Bool            // the whole log was checked once
+	scans  atomic.Uint32          // how often the whole log was checked
 	healMu sync.Mutex             // one load or rebuild of the index at a time
 
 	mu       sync.Mutex // opening and closing the descriptor, retiring
@@ -235,9 +235,10 @@ func (r *Reader) MaxTimestamp() (ms int64, at Offset, err error) {
 	if !meta.Sealed || meta.MaxTimestampMs >= 0 {
 		return meta.MaxTimestampMs, meta.MaxTimestampOffset, nil
 	}
+	scans := r.scans.Load()
 	last, err := r.lastTimeEntry()
 	if isCorrupt(err) {
-		if _, err = r.heal(err); err == nil {
+		if err = r.heal(err, scans); err == nil {
 			meta = r.Meta()
 			return meta.MaxTimestampMs, meta.MaxTimestampOffset, nil
 		}
