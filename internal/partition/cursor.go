@@ -81,6 +81,7 @@ func (s *cursorSet) dropOldestLocked() {
 // sweep closes the streams of readers that pause and forgets readers that left.
 func (s *cursorSet) sweep(now time.Time) {
 	var idle []*stream
+	var live []*cursor
 	s.mu.Lock()
 	for k, c := range s.by {
 		quiet := now.Sub(c.used)
@@ -89,9 +90,16 @@ func (s *cursorSet) sweep(now time.Time) {
 		}
 		if quiet > streamIdle {
 			idle = append(idle, c.stream)
+		} else {
+			live = append(live, c)
 		}
 	}
 	s.mu.Unlock()
+	for _, c := range live {
+		c.mu.Lock()
+		s.log.waited(c, now)
+		c.mu.Unlock()
+	}
 	for _, st := range idle {
 		st.reset()
 	}
@@ -145,7 +153,7 @@ func (l *Log) observe(c *cursor, from segment.Offset, b *bound, at int64, now ti
 	c.behind = max(0, l.endPos.Load()-at)
 	p := admission.Position{Offset: int64(from), EndOffset: int64(b.offset), BehindBytes: c.behind}
 	if from < b.offset {
-		p.BehindAge, _ = l.ages.age(from, now)
+		p.BehindAge = l.behindAge(from, now)
 	} else {
 		p.BehindBytes = 0
 	}
@@ -154,10 +162,45 @@ func (l *Log) observe(c *cursor, from segment.Offset, b *bound, at int64, now ti
 	l.store.readersMu.Unlock()
 }
 
+// behindAge is how old the next record at from is; negative when that is not known, as for records from before the last
+// start: then the distance in bytes alone decides.
+func (l *Log) behindAge(from segment.Offset, now time.Time) time.Duration {
+	age, known := l.ages.age(from, now)
+	if known {
+		return age
+	}
+	v := l.view.Load()
+	if i := v.find(from); i >= 0 {
+		// The newest record of a sealed segment bounds the age of all of its records from below.
+		if ms := v.segs[i].r.Meta().MaxTimestampMs; ms > 0 && i+1 < len(v.segs) {
+			age = max(age, now.Sub(time.UnixMilli(ms)))
+		}
+	}
+	if age < l.store.opt.Readers.MinAge {
+		return -1
+	}
+	return age
+}
+
+// waited books the time since the reader's read was queued, so that it counts as held back and not as stalled. c.mu is held.
+func (l *Log) waited(c *cursor, now time.Time) {
+	if c.waitFrom.IsZero() || !now.After(c.waitFrom) {
+		return
+	}
+	v := l.view.Load()
+	limit := v.segs[max(0, v.find(c.offset))].dir.cold.limitedBy(c.key.Flow())
+	l.store.readersMu.Lock()
+	l.store.readers.Waited(c.key, now.Sub(c.waitFrom), limit, now)
+	l.store.readersMu.Unlock()
+	c.waitFrom = now
+}
+
 // served books bytes that went to the reader.
 func (l *Log) served(c *cursor, lane admission.Lane, n int64) {
+	now := l.store.now()
+	l.waited(c, now)
 	l.store.readersMu.Lock()
-	l.store.readers.Served(c.key, lane, n, l.store.now())
+	l.store.readers.Served(c.key, lane, n, now)
 	l.store.readersMu.Unlock()
 	l.store.metrics.served(c.class.State, lane, n)
 	l.bytesOut.Add(n)

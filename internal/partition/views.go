@@ -286,7 +286,8 @@ func (l *Log) Explain(key admission.ReaderKey, from segment.Offset, maxBytes int
 	if e.Resident.Pages > 0 {
 		read.ResidentRatio = float64(e.Resident.Resident) / float64(e.Resident.Pages)
 	}
-	if e.Limit = s.dir.cold.limitedBy(key.Flow()); e.Limit.By != admission.LimitNone {
+	// Busy slots and other flows' turns are the normal queue; a wait that has a time is a spent budget.
+	if e.Limit = s.dir.cold.limitedBy(key.Flow()); e.Limit.Wait > 0 {
 		read.BudgetOK, read.LimitedBy = false, e.Limit
 	}
 	e.Decision = admission.Decide(read)
@@ -305,7 +306,7 @@ func (s *Store) viewReader(l *Log, key admission.ReaderKey, from segment.Offset,
 			return v, true
 		}
 	}
-	age, _ := l.ages.age(from, now)
+	age := l.behindAge(from, now)
 	fresh, err := admission.NewReaders(s.opt.Readers)
 	if err != nil {
 		return admission.ReaderView{}, false
