@@ -327,6 +327,7 @@ func (k *checker) readers() {
 	}
 	k.size("readers.lagging_when.min_bytes", r.LaggingWhen.MinBytes, 1, 1<<60)
 	k.span("readers.lagging_when.min_age", r.LaggingWhen.MinAge, time.Millisecond, year)
+	k.size("readers.hot_window", r.HotWindow, 0, 1<<60)
 	k.size("readers.chunk_bytes", r.ChunkBytes, 256<<10, 64<<20)
 	if r.ChunkBytes%4096 != 0 {
 		k.fail(codePool, "readers.chunk_bytes", "%s is not a multiple of 4KiB", r.ChunkBytes)

@@ -177,3 +177,17 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+func TestTopicDefaults(t *testing.T) {
+	c, err := conf.Parse("x.toml", "[storage]\nretention = \"unlimited\"\nsegment_bytes = \"64MiB\"\nflush = \"interval\"\nflush_interval = \"200ms\"", conf.LoadOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{
+		"segment.bytes": "67108864", "segment.ms": "604800000", "retention.ms": "-1", "retention.bytes": "-1", "index.interval.bytes": "4096",
+		"max.message.bytes": "1048588", "file.delete.delay.ms": "60000", "lagoon.flush": "interval", "lagoon.flush.interval.ms": "200",
+	}
+	if diff := cmp.Diff(want, c.TopicDefaults()); diff != "" {
+		t.Error(diff)
+	}
+}

@@ -69,6 +69,7 @@ type Tier struct {
 // Readers says when a reader is lagging and how it is served.
 type Readers struct {
 	LaggingWhen LaggingWhen `toml:"lagging_when"`
+	HotWindow   Bytes       `toml:"hot_window"`
 	ReadMode    string      `toml:"read_mode"`
 	ChunkBytes  Bytes       `toml:"chunk_bytes"`
 	ChunkMemory Bytes       `toml:"chunk_memory"`

@@ -79,7 +79,8 @@ func (a *app) printMigrations(body []byte, wide bool) error {
 	if m.PausedReason != "" {
 		state += " (" + clean(m.PausedReason) + ")"
 	}
-	fmt.Fprintf(a.stdout, "%s; %d waiting, %s to move, limit %s\n", state, m.Waiting, size(m.BacklogBytes), limit(m.LimitBytes))
+	fmt.Fprintf(a.stdout, "%s; %d waiting, %s to move, moved %d segments (%s), failed %d, limit %s\n",
+		state, m.Waiting, size(m.BacklogBytes), m.Moved, size(m.MovedBytes), m.Failed, limit(m.LimitBytes))
 	if len(m.Migrations) == 0 {
 		return nil
 	}

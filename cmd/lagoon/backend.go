@@ -20,20 +20,22 @@ import (
 	"lagoon/internal/partition"
 )
 
-// backend answers the admin API's questions from the parts of the daemon. Parts that do not exist yet (the daemon is
-// starting) give admin.ErrStarting. Safe for concurrent use.
+// backend answers the admin API's questions from the parts of the daemon. The plain fields are set before the first
+// question. Safe for concurrent use.
 type backend struct {
-	cfg     *conf.Config
-	build   build
-	started time.Time
-	cache   *cachectl.Cache
-	pool    *cachectl.Pool
-	meta    *metadata.Store
-	store   *partition.Store
-	server  atomic.Pointer[broker.Broker] // nil until clients are served
-	state   atomic.Pointer[string]        // starting, ready, draining
-	bound   atomic.Pointer[[]string]      // addresses as bound
-	sampler *sampler
+	cfg        *conf.Config
+	build      build
+	started    time.Time
+	cache      *cachectl.Cache
+	pool       *cachectl.Pool
+	meta       *metadata.Store
+	store      *partition.Store
+	classes    map[string]string // tier → ssd or hdd
+	advertised []string
+	server     atomic.Pointer[broker.Broker] // nil until clients are served
+	state      atomic.Pointer[string]        // starting, ready, draining
+	bound      atomic.Pointer[[]string]      // addresses as bound
+	sampler    *sampler
 }
 
 func (b *backend) setState(s string) { b.state.Store(&s) }
@@ -52,7 +54,7 @@ func (b *backend) Status(context.Context) (admin.Status, error) {
 	st := admin.Status{
 		Version: b.build.Version, Commit: b.build.Commit, GoVersion: runtime.Version(), PID: os.Getpid(),
 		State: b.stateNow(), StartedAt: b.started, UptimeSeconds: time.Since(b.started).Seconds(),
-		NodeID: b.cfg.Server.NodeID, ClusterID: snap.ClusterID, Advertised: []string{b.cfg.Server.Advertised},
+		NodeID: b.cfg.Server.NodeID, ClusterID: snap.ClusterID, Advertised: b.advertised,
 		Topics: len(snap.Topics), ConfigFile: b.cfg.File, ConfigDigest: b.cfg.Digest(),
 		Kernel: admin.Kernel{Release: kernelRelease(), Residency: b.sampler.method(), ReadModes: b.readModes()},
 	}
@@ -258,13 +260,9 @@ func (b *backend) log(topic string, number int32) (*partition.Log, error) {
 func (b *backend) Tiers(context.Context) ([]admin.Tier, error) {
 	snap := b.meta.Snapshot()
 	sample := b.sampler.last()
-	classes := map[string]string{}
-	for _, t := range b.cfg.Storage.Tiers {
-		classes[t.Name] = t.Class
-	}
 	var out []admin.Tier
 	for _, d := range b.store.Dirs() {
-		t := admin.Tier{Name: d.Name, Path: d.Path, UUID: snap.Tiers[d.Name], Class: classes[d.Tier], State: "ok",
+		t := admin.Tier{Name: d.Name, Path: d.Path, UUID: snap.Tiers[d.Name], Class: b.classes[d.Tier], State: "ok",
 			CapacityBytes: d.TotalBytes, FreeBytes: d.UsableBytes, UsedBytes: d.UsedBytes, MaxUsedBytes: d.MaxUsedBytes,
 			HighWatermark: d.High, LowWatermark: d.Low, KeepSeconds: d.Keep.Seconds(), Segments: d.Segments,
 			ReadMode: string(b.methodOf(d.Path)), LimitBytes: d.Device.BytesPerSecond, ReadBytesTotal: d.Device.ReadBytes,
@@ -290,7 +288,7 @@ func (b *backend) Tiers(context.Context) ([]admin.Tier, error) {
 func (b *backend) Migrations(context.Context) (admin.Migrations, error) {
 	st, moved := b.store.Migrator().Snapshot(), b.store.MoveTotals()
 	out := admin.Migrations{State: "idle", PausedReason: st.PauseReason, LimitBytes: rateOf(b.cfg.Tiering.MoveMax), BacklogBytes: st.BacklogBytes,
-		MovedBytes: moved.Bytes, Moved: moved.Segments, Failed: moved.Failures}
+		Waiting: st.Waiting, MovedBytes: moved.Bytes, Moved: moved.Segments, Failed: moved.Failures}
 	for _, m := range st.Migrations {
 		am := admin.Migration{ID: itoa(int64(m.ID)), Topic: m.Move.Topic, Partition: m.Move.Partition, BaseOffset: int64(m.Move.Base), From: m.Move.From,
 			To: m.Move.To, State: string(m.State), Reason: m.Move.Reason, Bytes: m.Move.SizeBytes, DoneBytes: m.DoneBytes, ETASeconds: -1,

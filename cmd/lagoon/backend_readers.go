@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -114,63 +115,36 @@ func (b *backend) Throttle(context.Context) (admin.Throttle, error) {
 	return t, nil
 }
 
-// SetOverride puts an override in force and keeps it over restarts.
+// SetOverride keeps an override over restarts; the daemon's catalogueChanged brings it in force.
 func (b *backend) SetOverride(_ context.Context, o admin.Override) error {
-	kind, err := admission.ParseKind(string(o.Kind))
-	if err != nil {
-		return err
-	}
-	ao := admission.Override{Kind: kind, Name: o.Name, BytesPerSecond: o.BytesPerSecond, Weight: int(o.Weight * admission.DefaultWeight),
-		Expires: o.Expires, Reason: o.Reason}
-	if err := ao.Validate(time.Now()); err != nil {
-		return err
-	}
-	m := metadata.Override{Kind: string(o.Kind), Name: o.Name, BytesPerSecond: o.BytesPerSecond, Weight: o.Weight, Reason: o.Reason}
+	mo := metadata.Override{Kind: string(o.Kind), Name: o.Name, BytesPerSecond: o.BytesPerSecond, Weight: o.Weight, Reason: o.Reason}
 	if !o.Expires.IsZero() {
-		m.ExpiresMs = o.Expires.UnixMilli()
+		mo.ExpiresMs = o.Expires.UnixMilli()
 	}
-	if err := b.meta.PutOverride(m); err != nil {
-		return err
+	ao, err := admissionOverride(mo)
+	if err == nil {
+		err = ao.Validate(time.Now())
 	}
-	return b.store.SetOverride(ao)
+	if err != nil {
+		return &admin.InvalidError{Detail: err.Error()}
+	}
+	return b.meta.PutOverride(mo)
 }
 
 // DeleteOverride ends one.
 func (b *backend) DeleteOverride(_ context.Context, kind admin.OverrideKind, name string) error {
-	k, err := admission.ParseKind(string(kind))
-	if err != nil {
-		return err
-	}
 	had, err := b.meta.DeleteOverride(string(kind), name)
-	if err != nil {
+	if had || err != nil {
 		return err
 	}
-	if !b.store.DeleteOverride(k, name) && !had {
-		var known []string
-		for _, o := range b.meta.Snapshot().EffectiveOverrides() {
-			known = append(known, o.Name)
+	e := &admin.NotFoundError{What: "override", Name: name}
+	for k := range b.meta.Snapshot().Overrides {
+		if k.Kind == string(kind) {
+			e.Known = append(e.Known, k.Name)
 		}
-		return &admin.NotFoundError{What: "override", Name: string(kind) + "/" + name, Known: known}
 	}
-	return nil
-}
-
-// storedOverrides are the overrides of the catalogue in admission's words; those that have expired are left out.
-func storedOverrides(snap *metadata.Snapshot, now time.Time) (out []admission.Override) {
-	for _, o := range snap.EffectiveOverrides() {
-		kind, err := admission.ParseKind(o.Kind)
-		if err != nil {
-			continue
-		}
-		ao := admission.Override{Kind: kind, Name: o.Name, BytesPerSecond: o.BytesPerSecond, Weight: int(o.Weight * admission.DefaultWeight), Reason: o.Reason}
-		if o.ExpiresMs > 0 {
-			if ao.Expires = time.UnixMilli(o.ExpiresMs); !ao.Expires.After(now) {
-				continue
-			}
-		}
-		out = append(out, ao)
-	}
-	return out
+	slices.Sort(e.Known)
+	return e
 }
 
 // ExplainFetch walks the decision for one read.

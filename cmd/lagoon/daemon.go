@@ -2,16 +2,423 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
 	"log/slog"
+	"net"
+	"os"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"lagoon/admission"
+	"lagoon/cachectl"
 	"lagoon/conf"
+	"lagoon/internal/admin"
+	"lagoon/internal/broker"
+	"lagoon/internal/metadata"
+	"lagoon/internal/partition"
+	"lagoon/internal/vfs"
+	"lagoon/tiering"
 )
 
-// run starts the daemon, calls ready once it serves, and stops it when ctx ends.
-func run(ctx context.Context, _ *conf.Config, _ *slog.Logger, ready func()) error {
-	if ready != nil {
-		ready()
+const (
+	// drainTime is for everything between SIGTERM and the end of the process; clients get the larger part of it.
+	drainTime  = 10 * time.Second
+	clientTime = 5 * time.Second
+	// catalogueDir holds the metadata, in the hottest tier.
+	catalogueDir = "lagoon-metadata"
+	// catalogueLock is taken before anything is read: opening a catalogue may repair it.
+	catalogueLock = catalogueDir + "/.lock"
+)
+
+// daemonOptions are what serve and dev do differently.
+type daemonOptions struct {
+	Ready     func(*daemon) // called once, when clients are served
+	MakeTiers bool          // make absent tier directories; else an absent one is an error, for it may be a disk that is not mounted
+}
+
+// daemon is the broker with everything below it. Fields are set in the order in which start runs.
+type daemon struct {
+	cfg *conf.Config
+	log *slog.Logger
+	opt daemonOptions
+	reg *prometheus.Registry
+
+	started   time.Time
+	listeners []net.Listener
+	admin     *admin.Server
+	tiers     []tier
+	cache     *cachectl.Cache
+	pool      *cachectl.Pool
+	catalogue *metadata.Store
+	store     *partition.Store
+	broker    *broker.Broker
+	backend   *backend
+
+	closers []func(context.Context) error // undo, last first
+	serving sync.WaitGroup
+	failed  chan error // a listener died
+}
+
+// tier is a configured tier and what the machine says about it.
+type tier struct {
+	conf.Tier
+	fs    vfs.FS
+	class string // ssd or hdd
+}
+
+// run starts the daemon, serves until ctx ends or a listener dies, and takes everything apart again within drainTime.
+// What start had done before it failed is undone as well.
+func run(ctx context.Context, cfg *conf.Config, log *slog.Logger, opt daemonOptions) error {
+	d := &daemon{cfg: cfg, log: log, opt: opt, reg: prometheus.NewRegistry(), started: time.Now(), failed: make(chan error, 8)}
+	d.backend = &backend{cfg: cfg, build: buildInfo(), started: d.started}
+	d.backend.setState("starting")
+	err := d.start(ctx)
+	if err == nil {
+		d.backend.setState("ready")
+		if opt.Ready != nil {
+			opt.Ready(d)
+		}
+		select {
+		case <-ctx.Done():
+		case err = <-d.failed:
+		}
+	} else if ctx.Err() != nil {
+		err = nil // stopped while it was starting: that is what was asked for
 	}
-	<-ctx.Done()
+	return errors.Join(err, d.stop())
+}
+
+// undo registers what stop has to do for what was just done.
+func (d *daemon) undo(fn func(context.Context) error) { d.closers = append(d.closers, fn) }
+
+// start builds the daemon from the ground up. The ports come first: a taken one is found before any file is touched. The admin API
+// is served before the logs are checked, so that it can tell how far that is.
+func (d *daemon) start(ctx context.Context) error {
+	for _, step := range []struct {
+		name string
+		do   func(context.Context) error
+	}{
+		{"listen", d.listen},
+		{"listen for admin", d.listenAdmin},
+		{"open tiers", d.openTiers},
+		{"open catalogue", d.openCatalogue},
+		{"probe page cache", d.openCache},
+		{"open log directories", d.openStore},
+		{"serve admin API", d.serveAdmin},
+		{"load partitions", d.load},
+		{"serve clients", d.serveClients},
+	} {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		d.log.Debug("starting", "step", step.name)
+		if err := step.do(ctx); err != nil {
+			return err
+		}
+	}
+	d.log.Info("ready", "listen", d.cfg.Server.Listen, "admin", d.admin.Addr().String(), "cluster", d.catalogue.Snapshot().ClusterID,
+		"partitions", len(d.store.Logs()), "elapsed", time.Since(d.started).Round(time.Millisecond))
 	return nil
+}
+
+// stop undoes start in reverse order. Errors do not keep the rest from being closed.
+func (d *daemon) stop() error {
+	begun := time.Now()
+	d.backend.setState("draining")
+	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
+	defer cancel()
+	var errs []error
+	for i := len(d.closers) - 1; i >= 0; i-- {
+		errs = append(errs, d.closers[i](ctx))
+	}
+	err := errors.Join(errs...)
+	if err == nil {
+		d.log.Info("stopped", "elapsed", time.Since(begun).Round(time.Millisecond))
+	}
+	return err
+}
+
+func (d *daemon) listen(context.Context) error {
+	for _, addr := range d.cfg.Server.Listen {
+		ln, err := net.Listen("tcp", addr)
+		if errors.Is(err, syscall.EADDRINUSE) {
+			return fmt.Errorf("%s is taken by another process (Kafka, or another Lagoon?): stop it, or listen elsewhere with --set server.listen=HOST:PORT", addr)
+		}
+		if err != nil {
+			return fmt.Errorf("server.listen %s: %w", addr, err)
+		}
+		d.listeners = append(d.listeners, ln)
+		d.undo(func(context.Context) error {
+			if err := ln.Close(); err != nil && !errors.Is(err, net.ErrClosed) { // the broker closes it, too
+				return err
+			}
+			return nil
+		})
+	}
+	return nil
+}
+
+// listenAdmin binds the admin API; calls wait until serveAdmin.
+func (d *daemon) listenAdmin(context.Context) error {
+	token := ""
+	if d.cfg.Admin.TokenFile != "" {
+		var err error
+		if token, err = readToken(d.cfg.Admin.TokenFile); err != nil {
+			return fmt.Errorf("admin.token_file: %w", err)
+		}
+	}
+	d.reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	var err error
+	d.admin, err = admin.New(admin.Options{
+		Listen: d.cfg.Admin.Listen, Hosts: d.cfg.Admin.Hosts, Token: token, Backend: d.backend, Gatherer: d.reg, Compat: d.cfg.Metrics.Compat, Log: d.log,
+	})
+	if err != nil {
+		return err
+	}
+	if err := d.admin.Listen(); err != nil {
+		return fmt.Errorf("%w (--set admin.listen=HOST:PORT)", err)
+	}
+	d.undo(func(ctx context.Context) error {
+		defer d.serving.Wait()
+		return d.admin.Close(ctx)
+	})
+	return nil
+}
+
+// serveAdmin completes the backend and lets it answer.
+func (d *daemon) serveAdmin(context.Context) error {
+	b := d.backend
+	b.cache, b.pool, b.meta, b.store, b.classes = d.cache, d.pool, d.catalogue, d.store, map[string]string{}
+	for _, t := range d.tiers {
+		b.classes[t.Name] = t.class
+	}
+	var bound []string
+	for _, ln := range d.listeners {
+		bound = append(bound, ln.Addr().String())
+	}
+	b.bound.Store(&bound)
+	for _, e := range d.endpoints() {
+		b.advertised = append(b.advertised, net.JoinHostPort(e.Host, strconv.Itoa(int(e.Port))))
+	}
+	b.sampler = newSampler(d.store, d.cfg.Cache.SampleInterval.Std())
+	ctx, end := context.WithCancel(context.Background())
+	sampled := make(chan struct{})
+	go func() { defer close(sampled); b.sampler.run(ctx) }()
+	d.serving.Go(func() {
+		if err := d.admin.Serve(); err != nil {
+			d.failed <- err
+		}
+	})
+	// The store is closed before the admin API is: it tells that the daemon drains, from what the store still knows.
+	d.undo(func(context.Context) error {
+		end()
+		<-sampled
+		return nil
+	})
+	return nil
+}
+
+func (d *daemon) openTiers(context.Context) error {
+	var errs []error
+	for _, t := range d.cfg.Storage.Tiers {
+		if d.opt.MakeTiers {
+			if err := os.MkdirAll(t.Path, 0o700); err != nil {
+				errs = append(errs, fmt.Errorf("tier %s: %w", t.Name, err))
+				continue
+			}
+		}
+		root, err := vfs.OS(t.Path)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			errs = append(errs, fmt.Errorf("tier %s: %s does not exist: mount its file system, or make the directory if the tier is new", t.Name, t.Path))
+			continue
+		case err != nil:
+			errs = append(errs, fmt.Errorf("tier %s: %w", t.Name, err))
+			continue
+		}
+		d.tiers = append(d.tiers, tier{Tier: t, fs: root, class: deviceClass(t)})
+	}
+	return errors.Join(errs...)
+}
+
+// openCatalogue takes the lock of the whole broker and reads the catalogue. A catalogue is made only where nothing speaks against
+// it: a colder tier that has an owner means that the hottest tier is not the one that was there.
+func (d *daemon) openCatalogue(context.Context) error {
+	hot := d.tiers[0].fs
+	if _, err := hot.Stat(catalogueDir); errors.Is(err, fs.ErrNotExist) {
+		for _, t := range d.tiers[1:] {
+			if _, err := t.fs.Stat(tiering.IdentityFile); err == nil {
+				return fmt.Errorf("tier %s: %s holds no catalogue (%s), but tier %s at %s was used before: mount the file system of tier %s, or correct its path",
+					d.tiers[0].Name, hot.Root(), catalogueDir, t.Name, t.fs.Root(), d.tiers[0].Name)
+			}
+		}
+	}
+	if err := hot.MkdirAll(catalogueDir); err != nil {
+		return fmt.Errorf("catalogue: %w", err)
+	}
+	lock, err := hot.Lock(catalogueLock)
+	if errors.Is(err, vfs.ErrLocked) {
+		return fmt.Errorf("%s is in use by another Lagoon: stop it, or give this one other tiers", hot.Root())
+	}
+	if err != nil {
+		return fmt.Errorf("catalogue: %w", err)
+	}
+	d.undo(closing(lock))
+	d.catalogue, err = metadata.Open(hot, catalogueDir, metadata.Options{Logger: d.log, OnChange: d.catalogueChanged})
+	if err != nil {
+		return fmt.Errorf("catalogue: %w", err)
+	}
+	d.undo(closing(d.catalogue))
+	return nil
+}
+
+func closing(c io.Closer) func(context.Context) error {
+	return func(context.Context) error { return c.Close() }
+}
+
+// openCache finds out, per tier, how cold reads can leave the page cache alone.
+func (d *daemon) openCache(context.Context) (err error) {
+	d.cache = cachectl.New(cachectl.LinuxKernel(), cachectl.Options{
+		ReadMode: cachectl.ReadMode(d.cfg.Readers.ReadMode), Logger: d.log, Registerer: d.reg,
+	})
+	for _, t := range d.tiers {
+		ladder, err := d.cache.Probe(t.fs)
+		if err != nil {
+			d.log.Warn("cold-read methods not probed: live reads will find out", "tier", t.Name, "err", err)
+			continue
+		}
+		d.log.Info("cold-read method chosen", "tier", t.Name, "path", t.Path, "class", t.class, "method", string(ladder.Best()))
+	}
+	// A direct read may need one page more at each end than what it is asked for.
+	chunk := int64(d.cfg.Readers.ChunkBytes) + 2*cachectl.PageSize
+	if d.pool, err = cachectl.NewPool(max(int64(d.cfg.Readers.ChunkMemory), 4*chunk), chunk); err != nil {
+		return err
+	}
+	d.undo(func(context.Context) error { d.pool.Close(); return nil })
+	return d.pool.Register(d.reg)
+}
+
+func (d *daemon) openStore(context.Context) error {
+	mode, err := admission.ParseMode(d.cfg.Readers.ReadMode)
+	if err != nil {
+		return err
+	}
+	snap := d.catalogue.Snapshot()
+	dirs, err := d.dirSpecs()
+	if err != nil {
+		return err
+	}
+	d.store, err = partition.Open(partition.Options{
+		Dirs: dirs, ClusterID: snap.ClusterID, KnownTiers: snap.Tiers, RememberTier: d.catalogue.SetTier,
+		Cache: d.cache, Pool: d.pool, Mode: mode, Readers: readersConfig(d.cfg), Limits: limitsConfig(d.cfg), Overrides: admissionOverrides(snap, time.Now()),
+		RetentionInterval: d.cfg.Tiering.Interval.Std(), PlanInterval: d.cfg.Tiering.Interval.Std(),
+		Logger: d.log, Registerer: d.reg,
+	})
+	if err != nil {
+		return err
+	}
+	d.undo(d.store.Close)
+	return nil
+}
+
+func (d *daemon) load(ctx context.Context) error {
+	defer every(5*time.Second, func() {
+		p := d.store.Progress()
+		d.log.Info("recovering logs", "done", p.Done, "partitions", p.Partitions, "scanned_bytes", p.ScannedBytes)
+	})()
+	specs, err := broker.TopicSpecs(d.catalogue.Snapshot(), d.cfg.TopicDefaults(), d.cfg.Server.NodeID)
+	if err != nil {
+		return err
+	}
+	if err := d.store.Load(ctx, specs); err != nil {
+		return err
+	}
+	if p := d.store.Progress(); p.ScannedBytes > 0 {
+		d.log.Info("recovered logs after an unclean stop", "partitions", p.Partitions, "scanned_bytes", p.ScannedBytes, "cut_bytes", p.CutBytes)
+	}
+	for _, name := range d.store.Unknown() {
+		d.log.Warn("directory left alone: the catalogue does not know it", "dir", name)
+	}
+	return nil
+}
+
+// every calls fn at the interval until the function it returns is called.
+func every(interval time.Duration, fn func()) (stop func()) {
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		t := time.NewTicker(interval)
+		defer t.Stop()
+		for {
+			select {
+			case <-done:
+				return
+			case <-t.C:
+				fn()
+			}
+		}
+	})
+	return func() { close(done); wg.Wait() }
+}
+
+func (d *daemon) serveClients(ctx context.Context) (err error) {
+	if d.broker, err = broker.New(d.brokerOptions()); err != nil {
+		return err
+	}
+	if err := d.broker.FinishDeletions(ctx); err != nil {
+		d.log.Warn("deleted topics left for the next start", "err", err)
+	}
+	if n := int64(d.cfg.Cache.WarmTailOnStart); n > 0 {
+		d.warmTails(ctx, n)
+	}
+	d.backend.server.Store(d.broker)
+	// Connections outlive ctx: Shutdown lets them finish.
+	life, cut := context.WithCancel(context.Background())
+	for i, ln := range d.listeners {
+		d.serving.Go(func() {
+			if err := d.broker.Serve(life, endpointName(i), ln); err != nil && !errors.Is(err, broker.ErrServing) {
+				d.failed <- fmt.Errorf("listener %s: %w", ln.Addr(), err)
+			}
+		})
+	}
+	d.undo(func(ctx context.Context) error {
+		defer cut()
+		ctx, cancel := context.WithTimeout(ctx, clientTime)
+		defer cancel()
+		if err := d.broker.Shutdown(ctx); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+			return err
+		} else if err != nil {
+			d.log.Warn("connections cut off: they did not finish in time", "after", clientTime)
+		}
+		return nil
+	})
+	return nil
+}
+
+// warmTails starts reading the newest bytes of every partition into the page cache, so that real-time readers find them.
+func (d *daemon) warmTails(ctx context.Context, tail int64) {
+	var pages int64
+	for _, l := range d.store.Logs() {
+		left := tail
+		segments := l.Segments()
+		for i := len(segments) - 1; i >= 0 && left > 0 && ctx.Err() == nil; i-- {
+			n := min(left, segments[i].SizeBytes)
+			warmed, err := l.Warm(segments[i], segments[i].SizeBytes-n, n)
+			if err != nil {
+				d.log.Warn("tail not warmed", "topic", l.Topic(), "partition", l.Partition(), "err", err)
+				break
+			}
+			pages += warmed
+			left -= n
+		}
+	}
+	d.log.Info("tails warmed", "bytes", pages*cachectl.PageSize)
 }

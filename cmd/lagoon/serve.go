@@ -5,11 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
+	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"runtime/debug"
+	"strconv"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -74,7 +75,7 @@ func (a *app) serveCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.serve(c.Context(), cfg, nil)
+			return a.serve(c.Context(), cfg, daemonOptions{})
 		},
 	}
 	c.Flags().StringVarP(&file, "config", "c", "", "configuration file")
@@ -98,7 +99,7 @@ func (a *app) devCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.serve(c.Context(), cfg, func() { fmt.Fprint(a.stdout, devBanner(cfg)) })
+			return a.serve(c.Context(), cfg, daemonOptions{MakeTiers: true, Ready: func(d *daemon) { fmt.Fprint(a.stdout, devBanner(d)) }})
 		},
 	}
 	c.Flags().StringVar(&data, "data", "lagoon-data", "directory for the tiers ssd and hdd; it is made when absent")
@@ -124,8 +125,9 @@ func devSettings(root string) []string {
 	}
 }
 
-func devBanner(cfg *conf.Config) string {
-	kafka := cfg.Server.Advertised
+func devBanner(d *daemon) string {
+	e := d.endpoints()[0]
+	kafka := net.JoinHostPort(e.Host, strconv.Itoa(int(e.Port)))
 	return fmt.Sprintf(`
 Lagoon is running.
   bootstrap   %s
@@ -139,7 +141,7 @@ Try, in another terminal:
 
 Ctrl-C stops it; the data stay.
 
-`, kafka, cfg.Admin.Listen, filepath.Dir(cfg.Storage.Tiers[0].Path), kafka, kafka)
+`, kafka, d.admin.Addr(), filepath.Dir(d.cfg.Storage.Tiers[0].Path), kafka, kafka)
 }
 
 // load reads the configuration; its faults are printed one per line, and the error counts them.
@@ -167,7 +169,7 @@ func (a *app) configError(path string, err error) error {
 }
 
 // serve runs the daemon until a signal: the first SIGTERM or SIGINT drains, the second ends the process at once.
-func (a *app) serve(ctx context.Context, cfg *conf.Config, ready func()) error {
+func (a *app) serve(ctx context.Context, cfg *conf.Config, opt daemonOptions) error {
 	log := newLogger(a.stderr, cfg.Log)
 	for _, w := range cfg.Warnings {
 		log.Warn("configuration", "where", w.Where, "key", w.Key, "text", w.Text, "code", w.Code)
@@ -190,17 +192,7 @@ func (a *app) serve(ctx context.Context, cfg *conf.Config, ready func()) error {
 			os.Exit(exitFailed)
 		}
 	}()
-	return run(ctx, cfg, log, ready)
-}
-
-func newLogger(w interface{ Write([]byte) (int, error) }, c conf.Log) *slog.Logger {
-	var level slog.Level
-	_ = level.UnmarshalText([]byte(c.Level)) // conf has checked the word
-	opt := &slog.HandlerOptions{Level: level}
-	if c.Format == "json" {
-		return slog.New(slog.NewJSONHandler(w, opt))
-	}
-	return slog.New(slog.NewTextHandler(w, opt))
+	return run(ctx, cfg, log, opt)
 }
 
 func (a *app) checkConfigCommand() *cobra.Command {

@@ -123,17 +123,21 @@ type Topic struct {
 
 // Partition is one row of a topic. Offsets are record offsets below 2^53.
 type Partition struct {
-	Partition     int32            `json:"partition"`
-	StartOffset   int64            `json:"start_offset"`
-	EndOffset     int64            `json:"end_offset"`
-	HighWatermark int64            `json:"high_watermark"`
-	LeaderEpoch   int32            `json:"leader_epoch"`
-	Segments      int              `json:"segments"`
-	Bytes         int64            `json:"bytes"`
-	TierBytes     map[string]int64 `json:"tier_bytes"` // bytes by tier
-	ResidentBytes int64            `json:"resident_bytes"`
-	Readers       int              `json:"readers"`
-	Error         string           `json:"error,omitempty"` // why it serves nothing, e.g. fenced
+	Partition      int32            `json:"partition"`
+	StartOffset    int64            `json:"start_offset"`
+	EndOffset      int64            `json:"end_offset"`
+	HighWatermark  int64            `json:"high_watermark"`
+	LeaderEpoch    int32            `json:"leader_epoch"`
+	Segments       int              `json:"segments"`
+	Bytes          int64            `json:"bytes"`
+	TierBytes      map[string]int64 `json:"tier_bytes"` // bytes by tier
+	ResidentBytes  int64            `json:"resident_bytes"`
+	HotWindowBytes int64            `json:"hot_window_bytes"`
+	Readers        int              `json:"readers"`
+	Error          string           `json:"error,omitempty"` // why it serves nothing, e.g. fenced
+	BytesIn        int64            `json:"bytes_in_total"`  // since start
+	BytesOut       int64            `json:"bytes_out_total"`
+	RecordsIn      int64            `json:"records_in_total"`
 }
 
 // Segment is one .log file.
@@ -346,6 +350,9 @@ type Migrations struct {
 	PausedReason string      `json:"paused_reason,omitempty"`
 	LimitBytes   int64       `json:"limit_bytes_per_second"`
 	BacklogBytes int64       `json:"backlog_bytes"`
+	MovedBytes   int64       `json:"moved_bytes_total"` // since start
+	Moved        int64       `json:"moved_segments_total"`
+	Failed       int64       `json:"failed_total"`
 	Waiting      int         `json:"waiting"` // not started, of which Migrations may hold the first
 	Migrations   []Migration `json:"migrations"`
 }

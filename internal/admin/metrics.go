@@ -219,6 +219,10 @@ func (m *scrape) partitions() {
 		m.gauge("lagoon_partition_bytes", "Bytes of log.", float64(p.Bytes), l...)
 		m.gauge("lagoon_partition_resident_bytes", "Bytes in the page cache, of the last sample.", float64(p.ResidentBytes), l...)
 		m.gauge("lagoon_partition_segments", "Segments.", float64(p.Segments), l...)
+		m.gauge("lagoon_partition_hot_window_bytes", "Bytes at the end that eviction spares while a real-time reader is there.", float64(p.HotWindowBytes), l...)
+		m.counter("lagoon_partition_bytes_in_total", "Bytes appended since the start.", float64(p.BytesIn), l...)
+		m.counter("lagoon_partition_bytes_out_total", "Bytes read since the start.", float64(p.BytesOut), l...)
+		m.counter("lagoon_partition_records_in_total", "Records appended since the start.", float64(p.RecordsIn), l...)
 	})
 }
 

@@ -32,6 +32,7 @@ func TestMetrics(t *testing.T) {
 		"/metrics/detailed": {
 			`lagoon_reader_lag_bytes{client_id="wh-loader",group="warehouse",partition="3",topic="orders"} 9.7712128e+09`,
 			`lagoon_partition_end_offset{partition="3",topic="orders"} 4.1200211e+07`, "lagoon_metrics_dropped_readers 0",
+			`lagoon_partition_records_in_total{partition="3",topic="orders"} 4.1160211e+07`,
 		},
 	} {
 		w := f.call("GET", target, "")

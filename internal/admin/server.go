@@ -154,10 +154,14 @@ func (s *Server) Serve() error {
 
 // Close stops accepting and waits for running calls until ctx ends, then cuts them off.
 func (s *Server) Close(ctx context.Context) error {
-	if err := s.http.Shutdown(ctx); err != nil {
-		return errors.Join(err, s.http.Close())
+	err := s.http.Shutdown(ctx)
+	if err != nil {
+		err = errors.Join(err, s.http.Close())
 	}
-	return nil
+	if s.listener != nil {
+		_ = s.listener.Close() // Shutdown knows it only after Serve; closing it twice is harmless
+	}
+	return err
 }
 
 func loopback(host string) bool {

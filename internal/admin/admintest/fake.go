@@ -85,9 +85,11 @@ func (f *Fake) Checks(context.Context) []admin.Check {
 // Topics implements admin.Backend.
 func (f *Fake) Topics(context.Context) ([]admin.Topic, error) {
 	parts := []admin.Partition{
-		{Partition: 0, StartOffset: 0, EndOffset: 1200, HighWatermark: 1200, Segments: 1, Bytes: 1 << 30, TierBytes: map[string]int64{"ssd": 1 << 30}, ResidentBytes: 1 << 30},
+		{Partition: 0, StartOffset: 0, EndOffset: 1200, HighWatermark: 1200, Segments: 1, Bytes: 1 << 30, TierBytes: map[string]int64{"ssd": 1 << 30}, ResidentBytes: 1 << 30,
+			HotWindowBytes: 256 << 20, BytesIn: 1 << 30, BytesOut: 2 << 30, RecordsIn: 1200},
 		{Partition: 3, StartOffset: 40000, EndOffset: 41200211, HighWatermark: 41200211, LeaderEpoch: 2, Segments: 8, Bytes: 4 << 30,
-			TierBytes: map[string]int64{"ssd": 1 << 30, "hdd": 3 << 30}, ResidentBytes: 2 << 30, Readers: 2},
+			TierBytes: map[string]int64{"ssd": 1 << 30, "hdd": 3 << 30}, ResidentBytes: 2 << 30, Readers: 2,
+			HotWindowBytes: 256 << 20, BytesIn: 4 << 30, BytesOut: 9 << 30, RecordsIn: 41160211},
 	}
 	return []admin.Topic{{
 		Name: "orders", ID: "AAAAAAAAQACAAAAAAAAAAQ", CreatedAt: Now.Add(-48 * time.Hour), Bytes: 5 << 30, ResidentBytes: 3 << 30,
@@ -201,7 +203,7 @@ func (f *Fake) DeleteOverride(_ context.Context, kind admin.OverrideKind, name s
 // Migrations implements admin.Backend.
 func (f *Fake) Migrations(context.Context) (admin.Migrations, error) {
 	return admin.Migrations{
-		State: "running", LimitBytes: 100 << 20, BacklogBytes: 2 << 30, Waiting: 4,
+		State: "running", LimitBytes: 100 << 20, BacklogBytes: 2 << 30, Waiting: 4, MovedBytes: 40 << 30, Moved: 80, Failed: 1,
 		Migrations: []admin.Migration{
 			{ID: "m-81", Topic: "orders", Partition: 3, BaseOffset: 40000, From: "ssd", To: "hdd", State: "copy", Reason: "older than keep 6h", Bytes: 512 << 20,
 				DoneBytes: 128 << 20, ETASeconds: 4, StartedAt: Now.Add(-2 * time.Second)},

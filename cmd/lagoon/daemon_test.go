@@ -1,0 +1,258 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"lagoon/conf"
+	"lagoon/internal/admin"
+)
+
+// testConfig is `lagoon dev` on free ports in a directory of its own.
+func testConfig(t *testing.T, root string, set ...string) *conf.Config {
+	t.Helper()
+	// Port 0 in server.advertised would not do: let the listener's own port be told.
+	preset := append(devSettings(root), "server.listen=127.0.0.1:0", "server.advertised=", "admin.listen=127.0.0.1:0")
+	cfg, err := conf.Load(conf.LoadOptions{Preset: preset, PresetName: "test", Set: set})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cfg
+}
+
+// startDaemon runs a daemon until stop is called, which gives run's error.
+func startDaemon(t *testing.T, cfg *conf.Config, opt daemonOptions) (d *daemon, stop func() error) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	ready, done := make(chan *daemon, 1), make(chan error, 1)
+	opt.Ready = func(d *daemon) { ready <- d }
+	go func() { done <- run(ctx, cfg, slog.New(slog.DiscardHandler), opt) }()
+	stop = func() error { cancel(); return <-done }
+	select {
+	case d = <-ready:
+		return d, stop
+	case err := <-done:
+		cancel()
+		t.Fatalf("not started: %v", err)
+		return nil, nil
+	}
+}
+
+func (d *daemon) testClient(t *testing.T, opts ...kgo.Opt) *kgo.Client {
+	t.Helper()
+	cl, err := kgo.NewClient(append([]kgo.Opt{kgo.SeedBrokers(d.listeners[0].Addr().String()), kgo.AllowAutoTopicCreation()}, opts...)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cl.Close)
+	return cl
+}
+
+func produce(t *testing.T, cl *kgo.Client, topic string, first, n int) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	var records []*kgo.Record
+	for i := range n {
+		records = append(records, &kgo.Record{Topic: topic, Value: fmt.Appendf(nil, "value %d", first+i)})
+	}
+	if err := cl.ProduceSync(ctx, records...).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// consume reads n records from the beginning and compares them.
+func consume(t *testing.T, d *daemon, topic string, n int) {
+	t.Helper()
+	cl := d.testClient(t, kgo.ConsumeTopics(topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.ClientID("test-reader"))
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	for got := 0; got < n; {
+		fetches := cl.PollFetches(ctx)
+		if err := fetches.Err(); err != nil {
+			t.Fatalf("after %d of %d records: %v", got, n, err)
+		}
+		fetches.EachRecord(func(r *kgo.Record) {
+			if want := fmt.Sprintf("value %d", got); string(r.Value) != want || r.Offset != int64(got) {
+				t.Fatalf("offset %d holds %q, want %q at %d", r.Offset, r.Value, want, got)
+			}
+			got++
+		})
+	}
+}
+
+// cli asks the daemon as a user would.
+func (d *daemon) cli(t *testing.T, args ...string) string {
+	t.Helper()
+	out, code := command(t, []string{"LAGOON_ADMIN=http://" + d.admin.Addr().String()}, false, args...)
+	if code != exitOK {
+		t.Fatalf("%v: exit %d\n%s", args, code, out)
+	}
+	return out
+}
+
+func TestDaemonServesAndRestarts(t *testing.T) {
+	root := t.TempDir()
+	cfg := testConfig(t, root)
+	d, stop := startDaemon(t, cfg, daemonOptions{MakeTiers: true})
+	produce(t, d.testClient(t), "orders", 0, 1000)
+	consume(t, d, "orders", 1000)
+
+	var st admin.Status
+	if err := json.Unmarshal([]byte(d.cli(t, "status", "-o", "json")), &st); err != nil {
+		t.Fatal(err)
+	}
+	if st.State != "ready" || st.Topics != 1 || st.Partitions != 1 || st.LogBytes == 0 || len(st.Listeners) != 1 || len(st.Advertised) != 1 || st.ClusterID == "" {
+		t.Errorf("status %+v", st)
+	}
+	for _, c := range st.Checks {
+		if !c.OK && c.Severity != "warn" {
+			t.Errorf("check %+v", c)
+		}
+	}
+	cluster := st.ClusterID
+	if out := d.cli(t, "health"); !strings.Contains(out, "[+] log-recovery ok") || !strings.HasSuffix(out, "ready\n") {
+		t.Errorf("health\n%s", out)
+	}
+	if out := d.cli(t, "cache", "show"); !strings.Contains(out, "orders/0") || !strings.Contains(out, "100%") {
+		t.Errorf("cache show\n%s", out)
+	}
+	if out := d.cli(t, "readers"); !strings.Contains(out, "test-reader") || !strings.Contains(out, "realtime") {
+		t.Errorf("readers\n%s", out)
+	}
+	if out := d.cli(t, "tiers", "-o", "wide"); !strings.Contains(out, filepath.Join(root, "hdd")) {
+		t.Errorf("tiers\n%s", out)
+	}
+	if out := d.cli(t, "explain", "fetch", "orders/0@0"); !strings.Contains(out, "hot") {
+		t.Errorf("explain\n%s", out)
+	}
+	if out := d.cli(t, "cache", "evict", "orders/0"); !strings.Contains(out, "--yes") {
+		t.Errorf("evict\n%s", out)
+	}
+	d.cli(t, "migrations")
+	d.cli(t, "throttle", "set", "warehouse", "20MiB/s", "--ttl", "1h", "--reason", "night")
+	if out := d.cli(t, "throttle", "ls"); !strings.Contains(out, "warehouse") || !strings.Contains(out, "20MiB/s") {
+		t.Errorf("throttle\n%s", out)
+	}
+	resp, err := http.Get("http://" + d.admin.Addr().String() + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		t.Errorf("metrics: %s", resp.Status)
+	}
+	if err := stop(); err != nil {
+		t.Fatalf("stop: %v", err)
+	}
+
+	d, stop = startDaemon(t, cfg, daemonOptions{})
+	consume(t, d, "orders", 1000)
+	produce(t, d.testClient(t), "orders", 1000, 10)
+	consume(t, d, "orders", 1010)
+	if out := d.cli(t, "throttle", "ls"); !strings.Contains(out, "warehouse") {
+		t.Errorf("the override did not survive\n%s", out)
+	}
+	d.cli(t, "throttle", "rm", "warehouse")
+	if out := d.cli(t, "throttle", "ls"); strings.Contains(out, "warehouse") {
+		t.Errorf("the override is still there\n%s", out)
+	}
+	if got := d.catalogue.Snapshot().ClusterID; got != cluster {
+		t.Errorf("cluster id changed from %s to %s", cluster, got)
+	}
+	if err := stop(); err != nil {
+		t.Fatalf("stop: %v", err)
+	}
+}
+
+// TestScrapeIsWhole fails when two packages register the same name differently, or a scrape drops a family.
+func TestScrapeIsWhole(t *testing.T) {
+	d, stop := startDaemon(t, testConfig(t, t.TempDir()), daemonOptions{MakeTiers: true})
+	defer func() {
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+	}()
+	produce(t, d.testClient(t), "orders", 0, 10)
+	for _, path := range []string{"/metrics", "/metrics/detailed"} {
+		var log strings.Builder
+		opt := admin.Options{Backend: d.backend, Gatherer: d.reg, Compat: []string{"exporter", "jmx"}, Log: slog.New(slog.NewTextHandler(&log, nil))}
+		s, err := admin.New(opt)
+		if err != nil {
+			t.Fatal(err)
+		}
+		srv := &http.Server{Handler: s}
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() { _ = srv.Serve(ln) }() // ends with Close
+		resp, err := http.Get("http://" + ln.Addr().String() + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		_ = srv.Close()
+		if resp.StatusCode != http.StatusOK || strings.Contains(log.String(), "metrics scrape had faults") {
+			t.Errorf("%s: %s\n%s", path, resp.Status, log.String())
+		}
+	}
+}
+
+func TestStartRefusals(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	used := t.TempDir()
+	d, stop := startDaemon(t, testConfig(t, used), daemonOptions{MakeTiers: true})
+	_ = d
+	refused := func(name, want string, cfg *conf.Config, opt daemonOptions) {
+		t.Helper()
+		err := run(context.Background(), cfg, slog.New(slog.DiscardHandler), opt)
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s: %v, want one line with %q", name, err, want)
+		}
+	}
+	taken := ln.Addr().String()
+	refused("Kafka port taken", "is taken by another process", testConfig(t, t.TempDir(), "server.listen="+taken), daemonOptions{MakeTiers: true})
+	refused("admin port taken", "is taken by another process", testConfig(t, t.TempDir(), "admin.listen="+taken), daemonOptions{MakeTiers: true})
+	refused("directory in use", "in use by another Lagoon", testConfig(t, used), daemonOptions{})
+	missing := testConfig(t, t.TempDir(), "storage.tier.hdd.path="+t.TempDir())
+	refused("tier missing", "does not exist: mount its file system", missing, daemonOptions{})
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+
+	// The hottest tier is not mounted: its mount point is empty.
+	if err := os.Rename(filepath.Join(used, "ssd"), filepath.Join(used, "away")); err != nil {
+		t.Fatal(err)
+	}
+	refused("hot tier empty", "holds no catalogue", testConfig(t, used), daemonOptions{MakeTiers: true})
+	if entries, err := os.ReadDir(filepath.Join(used, "ssd")); err != nil || len(entries) != 0 {
+		t.Errorf("something was written into the empty mount point: %v, %v", entries, err)
+	}
+	// And the other way round.
+	if err := os.Remove(filepath.Join(used, "ssd")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(filepath.Join(used, "away"), filepath.Join(used, "ssd")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(filepath.Join(used, "hdd"), filepath.Join(used, "away")); err != nil {
+		t.Fatal(err)
+	}
+	refused("cold tier empty", "mount its file system", testConfig(t, used), daemonOptions{MakeTiers: true})
+}

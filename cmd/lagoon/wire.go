@@ -1,0 +1,248 @@
+package main
+
+import (
+	"fmt"
+	"log/slog"
+	"math"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"lagoon/admission"
+	"lagoon/conf"
+	"lagoon/internal/broker"
+	"lagoon/internal/metadata"
+	"lagoon/internal/partition"
+)
+
+// unlimitedAsZero translates conf's -1 for packages where 0 is no limit.
+func unlimitedAsZero[T ~int64](v T) int64 {
+	if v == conf.Unlimited {
+		return 0
+	}
+	return int64(v)
+}
+
+func readersConfig(c *conf.Config) admission.Config {
+	return admission.Config{MinBytes: int64(c.Readers.LaggingWhen.MinBytes), MinAge: c.Readers.LaggingWhen.MinAge.Std()}
+}
+
+func limitsConfig(c *conf.Config) admission.LimitsConfig {
+	limits := admission.LimitsConfig{MigrationBytesPerSecond: unlimitedAsZero(c.Tiering.MoveMax)}
+	if c.Throttle.Mode == "fixed" {
+		limits.GlobalBytesPerSecond = unlimitedAsZero(c.Throttle.CatchupTotal)
+		limits.FlowBytesPerSecond = unlimitedAsZero(c.Throttle.PerReader.Max)
+	}
+	return limits
+}
+
+// deviceConfig knows two kinds of device. A rotating disk gets one stream at a time in large turns, because a seek costs as much as
+// reading a megabyte; a solid-state one gets bounded parallelism (design.md §8).
+func deviceConfig(c *conf.Config, t tier) admission.DeviceConfig {
+	dc := admission.DeviceConfig{Name: t.Name, MaxInFlight: 8, QuantumBytes: 4 << 20}
+	if t.class == "hdd" {
+		dc.MaxInFlight, dc.QuantumBytes = 1, 16<<20
+	}
+	if rate, ok := c.Throttle.Tier[t.Name]; ok && c.Throttle.Mode == "fixed" {
+		dc.BytesPerSecond = unlimitedAsZero(rate)
+	}
+	return dc
+}
+
+func (d *daemon) dirSpecs() ([]partition.DirSpec, error) {
+	var out []partition.DirSpec
+	for _, t := range d.tiers {
+		usage, err := t.fs.Usage()
+		if err != nil {
+			return nil, fmt.Errorf("tier %s: %w", t.Name, err)
+		}
+		out = append(out, partition.DirSpec{
+			Tier: t.Name, FS: t.fs, Device: deviceConfig(d.cfg, t),
+			MaxUsedBytes: int64(float64(t.MaxUsed) * float64(usage.TotalBytes)), High: float64(t.HighWatermark), Low: float64(t.LowWatermark),
+			Keep: time.Duration(unlimitedAsZero(t.Keep)),
+		})
+	}
+	return out, nil
+}
+
+// deviceClass is the configured class, or what the kernel says: /sys/dev/block/MAJOR:MINOR/queue/rotational, for a partition that of
+// its disk. What the kernel does not know (overlay, network, memory) counts as ssd: bounded parallelism harms least.
+func deviceClass(t conf.Tier) string {
+	if t.Class != "auto" {
+		return t.Class
+	}
+	info, err := os.Stat(t.Path)
+	if err != nil {
+		return "ssd"
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return "ssd"
+	}
+	dev, err := filepath.EvalSymlinks(fmt.Sprintf("/sys/dev/block/%d:%d", unix.Major(st.Dev), unix.Minor(st.Dev)))
+	if err != nil {
+		return "ssd"
+	}
+	for _, dir := range []string{dev, filepath.Dir(dev)} {
+		if text, err := os.ReadFile(filepath.Join(dir, "queue/rotational")); err == nil {
+			if strings.TrimSpace(string(text)) == "1" {
+				return "hdd"
+			}
+			return "ssd"
+		}
+	}
+	return "ssd"
+}
+
+// admissionOverrides are the catalogue's throttle rules that still hold.
+func admissionOverrides(snap *metadata.Snapshot, now time.Time) []admission.Override {
+	var out []admission.Override
+	for _, o := range snap.EffectiveOverrides() {
+		if ao, err := admissionOverride(o); err == nil && (ao.Expires.IsZero() || ao.Expires.After(now)) {
+			out = append(out, ao)
+		}
+	}
+	return out
+}
+
+func admissionOverride(o metadata.Override) (admission.Override, error) {
+	kind, err := admission.ParseKind(o.Kind)
+	if err != nil {
+		return admission.Override{}, err
+	}
+	ao := admission.Override{Kind: kind, Name: o.Name, BytesPerSecond: o.BytesPerSecond, Weight: weightUnits(o.Weight), Reason: o.Reason}
+	if o.ExpiresMs > 0 {
+		ao.Expires = time.UnixMilli(o.ExpiresMs)
+	}
+	return ao, nil
+}
+
+// weightUnits turns a weight around 1 into admission's units of DefaultWeight.
+func weightUnits(weight float64) int {
+	return int(math.Round(weight * admission.DefaultWeight))
+}
+
+// catalogueChanged brings throttle rules in force, whoever set them: the admin API, or kafka-configs on a group. It runs under the
+// catalogue's write lock.
+func (d *daemon) catalogueChanged(before, after *metadata.Snapshot) {
+	if d.store == nil {
+		return // they are given to partition.Open
+	}
+	type key struct{ kind, name string }
+	old := map[key]metadata.Override{}
+	if before != nil {
+		for _, o := range before.EffectiveOverrides() {
+			old[key{o.Kind, o.Name}] = o
+		}
+	}
+	for _, o := range after.EffectiveOverrides() {
+		k := key{o.Kind, o.Name}
+		was, had := old[k]
+		delete(old, k)
+		if had && was == o {
+			continue
+		}
+		ao, err := admissionOverride(o)
+		if err == nil {
+			err = d.store.SetOverride(ao)
+		}
+		if err != nil {
+			d.log.Warn("throttle rule not in force", "kind", o.Kind, "name", o.Name, "err", err)
+		}
+	}
+	for k := range old {
+		if kind, err := admission.ParseKind(k.kind); err == nil {
+			d.store.DeleteOverride(kind, k.name)
+		}
+	}
+}
+
+func endpointName(i int) string {
+	if i == 0 {
+		return "plain"
+	}
+	return fmt.Sprintf("plain%d", i+1)
+}
+
+// endpoints tell each listener's clients where to go: the advertised address on the first, the address that they listen on elsewhere.
+func (d *daemon) endpoints() []broker.Endpoint {
+	var out []broker.Endpoint
+	for i, ln := range d.listeners {
+		addr := d.cfg.Server.Listen[i]
+		if i == 0 && d.cfg.Server.Advertised != "" {
+			addr = d.cfg.Server.Advertised
+		}
+		host, port, _ := net.SplitHostPort(addr) // conf has checked it
+		n, _ := strconv.Atoi(port)
+		if bound, ok := ln.Addr().(*net.TCPAddr); ok && n == 0 {
+			n = bound.Port
+		}
+		out = append(out, broker.Endpoint{Name: endpointName(i), Host: host, Port: int32(n)})
+	}
+	return out
+}
+
+func (d *daemon) brokerOptions() broker.Options {
+	s, l := &d.cfg.Server, &d.cfg.Server.Limits
+	jmx := false
+	for _, name := range d.cfg.Metrics.Compat {
+		jmx = jmx || name == "jmx"
+	}
+	return broker.Options{
+		NodeID: s.NodeID, Rack: s.Rack, Endpoints: d.endpoints(),
+		Store: d.store, Metadata: d.catalogue, Logger: d.log, Registerer: d.reg, MetricsJMX: jmx,
+		MaxRequestBytes: int32(min(int64(l.RequestBytes), math.MaxInt32)), MaxInFlightBytes: int64(l.InflightBytes),
+		MaxConnections: int(l.Connections), MaxConnectionsPerIP: int(l.ConnectionsPerIP), IdleTimeout: l.IdleTimeout.Std(),
+		AutoCreateTopics: s.AutoCreateTopics, DefaultPartitions: s.DefaultPartitions,
+		TopicDefaults: d.cfg.TopicDefaults(), ServerConfigs: d.serverConfigs,
+	}
+}
+
+// serverConfigs is what DescribeConfigs shows of the file, under Kafka's names.
+func (d *daemon) serverConfigs() []broker.ServerConfig {
+	const typeBool, typeString, typeInt, typeLong, typeList = 1, 2, 3, 5, 7
+	s, l := &d.cfg.Server, &d.cfg.Server.Limits
+	row := func(name, key, value string, kind int8, doc string) broker.ServerConfig {
+		return broker.ServerConfig{Name: name, Value: value, Default: d.cfg.Source(key) == "default", Type: kind, Doc: doc + " (" + key + ")"}
+	}
+	number := func(n int64) string { return strconv.FormatInt(n, 10) }
+	var dirs, listen []string
+	for _, t := range d.tiers {
+		dirs = append(dirs, t.Path)
+	}
+	for _, addr := range s.Listen {
+		listen = append(listen, "PLAINTEXT://"+addr)
+	}
+	e := d.endpoints()[0]
+	return []broker.ServerConfig{
+		row("node.id", "server.node_id", number(int64(s.NodeID)), typeInt, "Id of this broker."),
+		row("broker.id", "server.node_id", number(int64(s.NodeID)), typeInt, "Id of this broker."),
+		row("broker.rack", "server.rack", s.Rack, typeString, "Rack of this broker."),
+		row("listeners", "server.listen", strings.Join(listen, ","), typeList, "Addresses that are listened on."),
+		row("advertised.listeners", "server.advertised", "PLAINTEXT://"+net.JoinHostPort(e.Host, strconv.Itoa(int(e.Port))), typeString, "Address that clients are told."),
+		row("auto.create.topics.enable", "server.auto_create_topics", strconv.FormatBool(s.AutoCreateTopics), typeBool, "Topics come into being when clients ask for them."),
+		row("num.partitions", "server.default_partitions", number(int64(s.DefaultPartitions)), typeInt, "Partitions of topics that do not say."),
+		row("max.connections", "server.limits.connections", number(l.Connections), typeInt, "Connections at a time."),
+		row("max.connections.per.ip", "server.limits.connections_per_ip", number(l.ConnectionsPerIP), typeInt, "Connections at a time from one address."),
+		row("socket.request.max.bytes", "server.limits.request_bytes", number(int64(l.RequestBytes)), typeInt, "Largest request."),
+		row("queued.max.request.bytes", "server.limits.inflight_bytes", number(int64(l.InflightBytes)), typeLong, "Requests in memory, all connections together."),
+		row("connections.max.idle.ms", "server.limits.idle_timeout", number(l.IdleTimeout.Ms()), typeLong, "Connections without a request are closed after this time."),
+		row("log.dirs", "storage.tier", strings.Join(dirs, ","), typeList, "Tiers, hot to cold."),
+	}
+}
+
+func newLogger(w interface{ Write([]byte) (int, error) }, c conf.Log) *slog.Logger {
+	var level slog.Level
+	_ = level.UnmarshalText([]byte(c.Level)) // conf has checked the word
+	opt := &slog.HandlerOptions{Level: level}
+	if c.Format == "json" {
+		return slog.New(slog.NewJSONHandler(w, opt))
+	}
+	return slog.New(slog.NewTextHandler(w, opt))
+}
