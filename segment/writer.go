@@ -138,13 +138,17 @@ func (w *Writer) Append(b []byte, h BatchHeader) (pos int64, err error) {
 	return pos, nil
 }
 
+// minPreallocate is the first step: a partition that is hardly written must not reserve much (guess).
+const minPreallocate = 256 << 10
+
 // reserve keeps disk space allocated ahead of the tail: a write then changes no metadata but the size, and a full disk
-// shows early. Failing to reserve is no error: the write itself will tell.
+// shows early. The step grows with the file up to PreallocateBytes. Failing to reserve is no error: the write itself
+// will tell.
 func (w *Writer) reserve(end int64) {
 	if w.noAlloc || w.opt.PreallocateBytes < 0 || end <= w.allocated {
 		return
 	}
-	step := w.opt.PreallocateBytes
+	step := min(w.opt.PreallocateBytes, max(minPreallocate, end))
 	upTo := max(end, min((end/step+1)*step, int64(w.opt.SegmentBytes)))
 	if err := w.f.Allocate(w.allocated, upTo-w.allocated); err != nil {
 		w.noAlloc = errors.Is(err, errors.ErrUnsupported)
@@ -153,9 +157,17 @@ func (w *Writer) reserve(end int64) {
 	w.allocated = upTo
 }
 
-func (w *Writer) usable() error {
+// Err is the sticky error of a failed sync, or of a failed write that could not be taken back; nil while there is none.
+func (w *Writer) Err() error {
 	if failed := w.failed.Load(); failed != nil {
 		return *failed
+	}
+	return nil
+}
+
+func (w *Writer) usable() error {
+	if err := w.Err(); err != nil {
+		return err
 	}
 	if w.done.Load() {
 		return ErrSealed
