@@ -2,7 +2,9 @@ package partition
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"lagoon/segment"
@@ -71,7 +73,7 @@ func (l *Log) Append(_ context.Context, req AppendRequest) (Appended, error) {
 	}
 	l.ages.note(base, now)
 	if _, err := l.w.Append(req.Records, h); err != nil {
-		return Appended{}, l.home.writeFailed("append", err)
+		return Appended{}, l.home.writerFailed("append", l.w, err)
 	}
 	l.producers.Update(h, base, nowMs)
 	l.sinceSnapshot += h.SizeBytes()
@@ -124,13 +126,17 @@ func (l *Log) rollLocked(cfg *Config, now time.Time) error {
 	return nil
 }
 
-// sealOne syncs and seals a rolled segment and takes it off the list. Called by the committer.
+// sealOne syncs and seals a rolled segment and takes it off the list. When only its index files found no space, the log is
+// durable all the same: the segment stays on the list and tick asks again. Called by the committer.
 func (l *Log) sealOne(w *segment.Writer) error {
 	if _, err := w.Seal(); err != nil {
-		return err
+		if syncErr := w.SyncData(); syncErr != nil || !errors.Is(l.home.writerFailed("seal segment", w, err), ErrDiskFull) {
+			return errors.Join(err, syncErr)
+		}
+		return nil
 	}
 	l.mu.Lock()
-	l.sealing = l.sealing[1:]
+	l.sealing = slices.DeleteFunc(l.sealing, func(x *segment.Writer) bool { return x == w })
 	l.mu.Unlock()
 	l.store.segmentSealed()
 	return nil

@@ -2,9 +2,27 @@ package partition
 
 import (
 	"errors"
+	"fmt"
+	"maps"
 
 	"lagoon/segment"
 )
+
+// marks are what a log directory's checkpoint files say: up to where each log is durable, and where it starts.
+type marks struct {
+	points, starts map[segment.TopicPartition]segment.Offset
+}
+
+func (m marks) clone() marks { return marks{maps.Clone(m.points), maps.Clone(m.starts)} }
+
+// checkpoints are the marks of one directory in the hottest tier; guarded by Store.checkpointMu.
+type checkpoints struct {
+	saved marks // in the files, so that an idle broker writes nothing
+	// unserved is what the last run left for partitions that this one does not serve: not loaded yet, offline, or of no
+	// known topic. It stays in the files until the partition is deleted.
+	unserved marks
+	doubtful bool // a write failed: what the files hold is not known
+}
 
 // checkpoint writes recovery points and log starts in the background; failing costs recovery time only.
 func (s *Store) checkpoint() {
@@ -13,57 +31,104 @@ func (s *Store) checkpoint() {
 	}
 }
 
-// writeCheckpoints stores, per home directory, up to where each log is durable and where it starts.
+// writeCheckpoints brings the checkpoint files of every home directory up to date.
 func (s *Store) writeCheckpoints() error {
 	s.checkpointMu.Lock()
 	defer s.checkpointMu.Unlock()
 	var errs []error
 	for _, d := range s.dirs {
-		if d.rank != 0 || d.fenced() != nil {
-			continue
+		if d.fenced() == nil {
+			errs = append(errs, s.writeCheckpointsLocked(d))
 		}
-		points := map[segment.TopicPartition]segment.Offset{}
-		starts := map[segment.TopicPartition]segment.Offset{}
-		for _, l := range s.Logs() {
-			if l.home != d || l.failed.Load() != nil {
-				continue
-			}
-			tp := segment.TopicPartition{Topic: l.topic, Partition: l.partition}
-			points[tp] = l.durable.Load().offset
-			if v := l.view.Load(); v.start > v.segs[0].base {
-				starts[tp] = v.start
-			}
-		}
-		if s.saved[d] == nil || !equalPoints(s.saved[d].points, points) {
-			if err := segment.WriteCheckpoint(d.spec.FS, segment.RecoveryPointFile, points); err != nil {
-				errs = append(errs, err)
-				continue
-			}
-		}
-		if s.saved[d] == nil || !equalPoints(s.saved[d].starts, starts) {
-			if err := segment.WriteCheckpoint(d.spec.FS, segment.LogStartFile, starts); err != nil {
-				errs = append(errs, err)
-				continue
-			}
-		}
-		s.saved[d] = &savedCheckpoint{points, starts}
 	}
 	return errors.Join(errs...)
 }
 
-// savedCheckpoint is what a directory's checkpoint files hold, so that an idle broker writes nothing.
-type savedCheckpoint struct {
-	points, starts map[segment.TopicPartition]segment.Offset
+// writeMarks does it for one directory. Errors: ErrFenced; those of the file system.
+func (s *Store) writeMarks(d *logDir) error {
+	s.checkpointMu.Lock()
+	defer s.checkpointMu.Unlock()
+	return s.writeCheckpointsLocked(d)
 }
 
-func equalPoints(a, b map[segment.TopicPartition]segment.Offset) bool {
-	if len(a) != len(b) {
-		return false
+func (s *Store) writeCheckpointsLocked(d *logDir) error {
+	c := s.checkpoints[d]
+	if c == nil {
+		return nil
 	}
-	for k, v := range a {
-		if w, ok := b[k]; !ok || v != w {
-			return false
+	if err := d.fenced(); err != nil {
+		return err
+	}
+	now := c.unserved.clone()
+	for _, l := range s.Logs() {
+		if l.home != d || l.failed.Load() != nil {
+			continue
+		}
+		tp := l.key()
+		now.points[tp] = l.durable.Load().offset
+		// A start that segments imply is written too: after a power cut segments that were deleted may be back, all or some.
+		if start := l.view.Load().start; start > 0 {
+			now.starts[tp] = start
+		} else {
+			delete(now.starts, tp)
 		}
 	}
-	return true
+	write := func(name string, saved *map[segment.TopicPartition]segment.Offset, now map[segment.TopicPartition]segment.Offset) error {
+		if !c.doubtful && maps.Equal(*saved, now) {
+			return nil
+		}
+		if err := segment.WriteCheckpoint(d.spec.FS, name, now); err != nil {
+			c.doubtful = true
+			return fmt.Errorf("log directory %s: %w", d.spec.FS.Root(), err)
+		}
+		*saved = now
+		return nil
+	}
+	if err := write(segment.LogStartFile, &c.saved.starts, now.starts); err != nil {
+		return err
+	}
+	if err := write(segment.RecoveryPointFile, &c.saved.points, now.points); err != nil {
+		return err
+	}
+	c.doubtful = false
+	return nil
+}
+
+// remember gives what the last run left for a partition whose home is d.
+func (s *Store) remember(d *logDir, tp segment.TopicPartition) (point, start segment.Offset) {
+	s.checkpointMu.Lock()
+	defer s.checkpointMu.Unlock()
+	m := s.checkpoints[d].unserved
+	return m.points[tp], m.starts[tp]
+}
+
+// forget takes partitions that are deleted, or about to be made, out of memory and files. A later partition of the same
+// name must find nothing of them: neither begin at their start nor be trusted up to their recovery point.
+func (s *Store) forget(tps ...segment.TopicPartition) error {
+	s.checkpointMu.Lock()
+	defer s.checkpointMu.Unlock()
+	var errs []error
+	for _, d := range s.dirs {
+		c := s.checkpoints[d]
+		if c == nil {
+			continue
+		}
+		stale := false
+		for _, tp := range tps {
+			delete(c.unserved.points, tp)
+			delete(c.unserved.starts, tp)
+			_, point := c.saved.points[tp]
+			_, start := c.saved.starts[tp]
+			stale = stale || point || start
+		}
+		if stale || c.doubtful {
+			errs = append(errs, s.writeCheckpointsLocked(d))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// key names the log in checkpoints.
+func (l *Log) key() segment.TopicPartition {
+	return segment.TopicPartition{Topic: l.topic, Partition: l.partition}
 }

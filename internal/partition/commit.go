@@ -2,6 +2,7 @@ package partition
 
 import (
 	"context"
+	"slices"
 	"sync"
 
 	"lagoon/segment"
@@ -163,12 +164,14 @@ func (l *Log) dropWaiter(w *durableWaiter) bool {
 // sync makes everything appended so far durable and publishes it. Called by the committer only, one call at a time per
 // log. A failure is final for the directory.
 func (l *Log) sync() {
+	l.syncing.Lock()
+	defer l.syncing.Unlock()
 	l.mu.Lock()
 	if l.closed || l.home.fenced() != nil {
 		l.mu.Unlock()
 		return
 	}
-	sealing := l.sealing
+	sealing := slices.Clone(l.sealing)
 	w, end := l.w, l.endBound()
 	snapshot := l.takeSnapshotLocked()
 	l.mu.Unlock()

@@ -12,6 +12,7 @@ import (
 
 	"lagoon/admission"
 	"lagoon/internal/vfs"
+	"lagoon/segment"
 )
 
 // DirSpec is one log directory: a tier has one or more.
@@ -95,6 +96,16 @@ func (d *logDir) writeFailed(op string, err error) error {
 	}
 	d.fence(op, err)
 	return d.fenced()
+}
+
+// writerFailed is writeFailed for a segment's writer: what it cannot take back fences, whatever the kernel calls it. A
+// full disk that a sync reports (thin storage) has lost bytes like any other failed sync.
+func (d *logDir) writerFailed(op string, w *segment.Writer, err error) error {
+	if w.Err() != nil {
+		d.fence(op, err)
+		return d.fenced()
+	}
+	return d.writeFailed(op, err)
 }
 
 // reserve is the low-water mark of free bytes.

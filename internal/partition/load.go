@@ -33,9 +33,7 @@ type TopicSpec struct {
 
 // recovery is what the directories said before anything was opened.
 type recovery struct {
-	clean  map[*logDir]bool
-	points map[segment.TopicPartition]segment.Offset
-	starts map[segment.TopicPartition]segment.Offset
+	clean map[*logDir]bool
 
 	partitions, done      atomic.Int64
 	scannedBytes, cutTail atomic.Int64
@@ -55,7 +53,7 @@ func Open(opt Options) (_ *Store, err error) {
 		return nil, err
 	}
 	opt = opt.withDefaults()
-	s := &Store{opt: opt, limitsMu: &sync.Mutex{}, logs: map[logKey]*Log{}, corrupt: map[string]bool{}, saved: map[*logDir]*savedCheckpoint{}, planNow: make(chan struct{}, 1), lookups: make(chan struct{}, lookupParallel)}
+	s := &Store{opt: opt, limitsMu: &sync.Mutex{}, logs: map[logKey]*Log{}, corrupt: map[string]bool{}, checkpoints: map[*logDir]*checkpoints{}, planNow: make(chan struct{}, 1), lookups: make(chan struct{}, lookupParallel)}
 	s.durableWaiters.New = newDurableWaiter
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.metrics = newMetrics(opt.Registerer)
@@ -79,7 +77,7 @@ func Open(opt Options) (_ *Store, err error) {
 			s.abandon()
 		}
 	}()
-	s.recovered = recovery{clean: map[*logDir]bool{}, points: map[segment.TopicPartition]segment.Offset{}, starts: map[segment.TopicPartition]segment.Offset{}}
+	s.recovered = recovery{clean: map[*logDir]bool{}}
 	for i, spec := range opt.Dirs {
 		if err := s.openDir(i, spec); err != nil {
 			return nil, err
@@ -144,32 +142,48 @@ func (s *Store) openDir(index int, spec DirSpec) error {
 			}
 		}
 	}
+	if err := sweepRoot(spec.FS); err != nil {
+		return fmt.Errorf("log directory %s: %w", spec.FS.Root(), err)
+	}
 	d.checkSpace()
 	ladder, err := s.opt.Cache.Probe(spec.FS)
 	if err != nil {
 		s.opt.Logger.Warn("read methods not probed: live reads will tell", "path", spec.FS.Root(), "err", err)
 	}
 	d.device = ladder.Device
+	if rank > 0 {
+		return nil
+	}
 	return s.readCheckpoints(d)
 }
 
-// readCheckpoints takes in what a directory's last run left behind, and the clean-shutdown marker away.
+// sweepRoot removes what a crash left half written in a log directory's root, and makes durable the names that are there:
+// a kill may have come between making or renaming a partition directory and syncing that.
+func sweepRoot(fsys vfs.FS) error {
+	for _, name := range []string{segment.RecoveryPointFile, segment.LogStartFile, segment.CleanShutdownFile, tiering.IdentityFile} {
+		if err := fsys.Remove(name + segment.TmpSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return fsys.SyncDir(".")
+}
+
+// readCheckpoints takes in what the last run left in a directory of the hottest tier, and the clean-shutdown marker away.
 func (s *Store) readCheckpoints(d *logDir) error {
 	fsys := d.spec.FS
+	c := &checkpoints{}
 	points, err := segment.ReadCheckpoint(fsys, segment.RecoveryPointFile)
 	if err != nil { // everything in the directory is recovered as if nothing were known
 		s.opt.Logger.Warn("recovery points not usable: all segments of the directory are checked", "path", fsys.Root(), "err", err)
-	}
-	for tp, o := range points {
-		s.recovered.points[tp] = max(o, s.recovered.points[tp])
+		points, c.doubtful = map[segment.TopicPartition]segment.Offset{}, true
 	}
 	starts, err := segment.ReadCheckpoint(fsys, segment.LogStartFile)
 	if err != nil {
 		return fmt.Errorf("log directory %s: %w; restore %s from a copy, or remove it to show deleted records again", fsys.Root(), err, segment.LogStartFile)
 	}
-	for tp, o := range starts {
-		s.recovered.starts[tp] = max(o, s.recovered.starts[tp])
-	}
+	c.saved = marks{points, starts}
+	c.unserved = c.saved.clone()
+	s.checkpoints[d] = c
 	_, clean, err := segment.ReadCleanShutdown(fsys)
 	if err != nil {
 		clean = false
@@ -211,6 +225,7 @@ func (s *Store) Load(ctx context.Context, topics []TopicSpec) error {
 	if err := g.Wait(); err != nil {
 		return err
 	}
+	s.loaded.Store(true)
 	for _, name := range s.Unknown() {
 		s.opt.Logger.Warn("partition directory of no known topic: left alone", "dir", name)
 	}
@@ -226,6 +241,7 @@ func (s *Store) Progress() Progress {
 
 // offline stands in for a partition that could not be opened.
 func (s *Store) offline(topic string, id [16]byte, partition int32, cfg Config, cause error) *Log {
+	s.incomplete.Store(true)
 	s.opt.Logger.Error("partition offline", "topic", topic, "partition", partition, "err", cause)
 	l := s.newLog(topic, id, partition, cfg, s.dirs[0])
 	err := fmt.Errorf("%w: %s: %w", ErrFenced, l.dir, cause)
@@ -297,6 +313,9 @@ func (s *Store) open(topic string, id [16]byte, partition int32, cfg Config) (*L
 		if len(holders) > 0 {
 			return nil, fmt.Errorf("%s: no directory in tier %s, but sealed segments in tier %s: restore the hot tier's directory", name, s.tiers[0], holders[0].spec.Tier)
 		}
+		if err := s.forget(l.key()); err != nil { // of a deleted topic of this name
+			return nil, home.writeFailed("write checkpoints", err)
+		}
 		if err := fsys.MkdirAll(name); err != nil {
 			return nil, home.writeFailed("make partition directory", err)
 		}
@@ -311,13 +330,13 @@ func (s *Store) open(topic string, id [16]byte, partition int32, cfg Config) (*L
 	if l.epochs, err = segment.LoadEpochCache(fsys, name); err != nil {
 		return nil, err
 	}
-	if err := l.openSegments(segs); err != nil {
-		return nil, err
-	}
 	if _, ok := l.epochs.Latest(); !ok {
 		if _, err := l.epochs.Assign(0, 0); err != nil {
 			return nil, home.writeFailed("write leader-epoch-checkpoint", err)
 		}
+	}
+	if err := l.openSegments(segs); err != nil {
+		return nil, err
 	}
 	return l, nil
 }
@@ -402,9 +421,9 @@ func (l *Log) list(holders []*logDir) ([]found, error) {
 // recovery, the last one for appending.
 func (l *Log) openSegments(segs []found) error {
 	s, cfg := l.store, l.config()
-	tp := segment.TopicPartition{Topic: l.topic, Partition: l.partition}
+	point, start := s.remember(l.home, l.key())
 	if len(segs) == 0 {
-		w, err := segment.Create(l.home.spec.FS, l.dir, s.recovered.starts[tp], cfg.segmentOptions(), s.files)
+		w, err := segment.Create(l.home.spec.FS, l.dir, start, cfg.segmentOptions(), s.files)
 		if err == nil {
 			err = w.SyncData()
 		}
@@ -412,13 +431,13 @@ func (l *Log) openSegments(segs []found) error {
 			return l.home.writeFailed("create segment", err)
 		}
 		l.producers = segment.NewProducerState(s.producerOptions())
-		return l.begin(nil, w, s.recovered.starts[tp])
+		return l.begin(nil, w, start)
 	}
 	last := segs[len(segs)-1]
 	if last.dir != l.home {
 		return fmt.Errorf("%s: newest segment %d is in tier %s and not in %s: the active segment is missing, restore it", l.dir, last.Base, last.dir.spec.Tier, l.home.spec.Tier)
 	}
-	clean, point := s.recovered.clean[l.home], s.recovered.points[tp]
+	clean := s.recovered.clean[l.home]
 	var opened []*logSegment
 	for i, f := range segs[:len(segs)-1] {
 		next := segs[i+1].Base
@@ -428,10 +447,10 @@ func (l *Log) openSegments(segs []found) error {
 				return err
 			}
 			if res.Next != next { // nothing after it was acked: a commit syncs segments in order
-				return l.continueFrom(opened, w, segs[i+1:], segs[0].Base)
+				return l.continueFrom(opened, w, segs[i+1:], max(segs[0].Base, start))
 			}
-			if _, err := w.Seal(); err != nil {
-				return l.home.writeFailed("seal segment", err)
+			if err := l.sealRecovered(w); err != nil {
+				return err
 			}
 			opened = append(opened, &logSegment{r: w.Reader(), dir: f.dir, base: f.Base})
 			continue
@@ -452,7 +471,7 @@ func (l *Log) openSegments(segs []found) error {
 	if err != nil {
 		return err
 	}
-	return l.begin(opened, w, max(segs[0].Base, s.recovered.starts[tp]))
+	return l.begin(opened, w, max(segs[0].Base, start))
 }
 
 // recover checks one segment from the recovery point on.
@@ -473,6 +492,19 @@ func (l *Log) recover(f found, point segment.Offset) (*segment.Writer, segment.R
 	return w, res, nil
 }
 
+// sealRecovered seals a segment that recovery has read and synced; on a full disk its index files wait for space.
+func (l *Log) sealRecovered(w *segment.Writer) error {
+	_, err := w.Seal()
+	if err == nil {
+		return nil
+	}
+	if err := l.home.writerFailed("seal segment", w, err); !errors.Is(err, ErrDiskFull) {
+		return err
+	}
+	l.sealing = append(l.sealing, w)
+	return nil
+}
+
 // continueFrom appends to a segment in the middle whose tail was torn by a power cut: what lies behind it was never
 // acked, and keeping it would put a hole into the log. It is set aside, not removed.
 func (l *Log) continueFrom(before []*logSegment, w *segment.Writer, rest []found, start segment.Offset) error {
@@ -482,8 +514,7 @@ func (l *Log) continueFrom(before []*logSegment, w *segment.Writer, rest []found
 		}
 		l.log.Warn("unacked segment behind a torn one set aside", "segment", f.Base, "bytes", f.SizeBytes)
 	}
-	tp := segment.TopicPartition{Topic: l.topic, Partition: l.partition}
-	return l.begin(before, w, max(start, l.store.recovered.starts[tp]))
+	return l.begin(before, w, start)
 }
 
 // quarantine moves a segment's files aside.

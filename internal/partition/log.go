@@ -38,7 +38,11 @@ type Log struct {
 	closed        bool
 	ages          ageRing
 
-	commit commitState // guarded by the committer
+	commit  commitState // guarded by the committer
+	syncing sync.Mutex  // held by a running sync, so that a deletion can wait for it
+
+	filesMu sync.Mutex // held while segment files are renamed or removed by name …
+	removed bool       // … which must not happen any more: the directory's name may belong to another topic
 
 	bytesIn, recordsIn, bytesOut atomic.Int64
 

@@ -185,9 +185,11 @@ func (s *Store) migrationEnv(l *Log, from *logSegment, to *logDir) tiering.Env {
 			size := job.SizeBytes
 			from.r.Retire(func() {
 				from.dir.used.Add(-size)
-				if err := remove(); err != nil {
-					l.log.Warn("old copy of a migrated segment not removed: the next start removes it", "segment", job.Base, "err", err)
-				}
+				l.onFiles(func() {
+					if err := remove(); err != nil {
+						l.log.Warn("old copy of a migrated segment not removed: the next start removes it", "segment", job.Base, "err", err)
+					}
+				})
 			})
 		},
 	}

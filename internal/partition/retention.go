@@ -15,22 +15,42 @@ import (
 )
 
 // Retain deletes what retention says may go, in every partition. The background loop calls it; tests do, too.
+// Deletions become durable as a log start first: after a power cut some of the deleted segments may be back.
 func (s *Store) Retain(now time.Time) {
+	var drops []drop
 	for _, l := range s.Logs() {
-		if err := l.retain(now); err != nil && !errors.Is(err, ErrClosed) {
+		d, err := l.retain(now)
+		if err != nil && !errors.Is(err, ErrClosed) {
 			l.log.Warn("retention failed", "err", err)
 		}
+		if len(d.segs) > 0 {
+			drops = append(drops, d)
+		}
+	}
+	if len(drops) == 0 {
+		return
+	}
+	s.checkpoint()
+	for _, d := range drops {
+		d.discard()
 	}
 }
 
-// retain deletes whole segments from the cold end: those below the log start, and, with cleanup.policy delete, those that
-// are too old or too much. Only what is durable and not the active segment goes; an active segment in which every record
-// is too old is rolled, so that the next round takes it.
-func (l *Log) retain(now time.Time) error {
+// drop is the oldest segments of a log, taken out of its view.
+type drop struct {
+	log   *Log
+	segs  []*logSegment
+	start segment.Offset
+}
+
+// retain takes whole segments off the cold end: those below the log start, and, with cleanup.policy delete, those that are
+// too old or too much. Only what is durable and sealed goes; an active segment in which every record is too old is rolled,
+// so that the next round takes it.
+func (l *Log) retain(now time.Time) (drop, error) {
 	l.maintenance.Lock()
 	defer l.maintenance.Unlock()
 	if err := l.Err(); err != nil {
-		return err
+		return drop{}, err
 	}
 	cfg, v, durable := l.config(), l.view.Load(), l.durable.Load().offset
 	excess := int64(0)
@@ -42,7 +62,7 @@ func (l *Log) retain(now time.Time) error {
 		s, next := v.segs[n], v.segs[n+1].base
 		size := v.segs[n+1].before - s.before
 		tooMuch := cfg.Delete && cfg.RetentionBytes >= 0 && excess >= size
-		if next > durable || next > v.start && !tooMuch && !l.expired(s, cfg, now) {
+		if next > durable || !s.r.Meta().Sealed || next > v.start && !tooMuch && !l.expired(s, cfg, now) {
 			break
 		}
 		excess -= size
@@ -51,7 +71,7 @@ func (l *Log) retain(now time.Time) error {
 		l.rollExpired(v.active(), cfg, now)
 	}
 	if n == 0 {
-		return nil
+		return drop{}, nil
 	}
 	return l.dropPrefix(v.segs[:n], v.segs[n].base)
 }
@@ -78,7 +98,12 @@ func (l *Log) expired(s *logSegment, cfg *Config, now time.Time) bool {
 		}
 		ms = e.ModTime.UnixMilli()
 	}
-	return now.UnixMilli()-ms > cfg.RetentionMs
+	if now.UnixMilli()-ms <= cfg.RetentionMs {
+		return false
+	}
+	// A damaged time index must not delete records: the log itself has the last word.
+	verified, err := s.r.VerifyMaxTimestamp()
+	return err == nil && (verified < 0 || now.UnixMilli()-verified > cfg.RetentionMs)
 }
 
 // rollExpired starts a new active segment if active still is it.
@@ -90,45 +115,68 @@ func (l *Log) rollExpired(active *logSegment, cfg *Config, now time.Time) {
 	}
 }
 
-// dropPrefix takes the oldest segments out of the view and deletes their files once no reader uses them.
-func (l *Log) dropPrefix(segs []*logSegment, start segment.Offset) error {
+// dropPrefix takes the oldest segments out of the view.
+func (l *Log) dropPrefix(segs []*logSegment, start segment.Offset) (drop, error) {
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	if l.closed {
-		l.mu.Unlock()
-		return ErrClosed
+		return drop{}, ErrClosed
 	}
 	v := l.view.Load()
 	l.setViewLocked(v.segs[len(segs):], max(v.start, start))
-	l.mu.Unlock()
-	for _, s := range segs {
-		l.store.metrics.deletedBytes.Add(float64(s.r.Meta().SizeBytes))
-		l.log.Info("segment deleted by retention", "segment", s.base, "tier", s.dir.spec.Tier)
-		l.discard(s)
+	return drop{l, segs, start}, nil
+}
+
+// discard deletes the files once no reader uses them.
+func (d drop) discard() {
+	if d.log == nil {
+		return
 	}
-	return l.epochs.TruncateFromStart(start)
+	for _, s := range d.segs {
+		d.log.store.metrics.deletedBytes.Add(float64(s.r.Meta().SizeBytes))
+		d.log.log.Info("segment deleted by retention", "segment", s.base, "tier", s.dir.spec.Tier)
+		d.log.discard(s)
+	}
+	if err := d.log.epochs.TruncateFromStart(d.start); err != nil {
+		d.log.log.Warn("leader epochs below the log start not dropped", "err", err)
+	}
 }
 
 // discard deletes a segment that is in no view any more, in two steps: renamed as soon as the last reader has let go,
 // unlinked file.delete.delay.ms later (or at the next start).
 func (l *Log) discard(s *logSegment) {
 	size := s.r.Meta().SizeBytes
-	fsys, dir, base := s.dir.spec.FS, l.dir, s.base
+	fsys, dir := s.dir.spec.FS, l.dir
 	s.r.Retire(func() {
 		s.dir.used.Add(-size)
-		names := []string{segment.LogName(base), segment.IndexName(base), segment.TimeIndexName(base)}
-		for _, n := range names {
-			if err := fsys.Rename(dir+"/"+n, dir+"/"+n+segment.DeletedSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				l.log.Warn("segment file not renamed for deletion", "file", n, "err", err)
-			}
-		}
-		l.store.later(l.config().FileDeleteDelay, func() {
+		names := segment.Files(s.base)
+		l.onFiles(func() {
 			for _, n := range names {
-				if err := fsys.Remove(dir + "/" + n + segment.DeletedSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
-					l.log.Warn("deleted segment file not removed: the next start removes it", "file", n, "err", err)
+				if err := fsys.Rename(dir+"/"+n, dir+"/"+n+segment.DeletedSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+					l.log.Warn("segment file not renamed for deletion", "file", n, "err", err)
 				}
 			}
 		})
+		l.store.later(l.config().FileDeleteDelay, func() {
+			l.onFiles(func() {
+				for _, n := range names {
+					if err := fsys.Remove(dir + "/" + n + segment.DeletedSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+						l.log.Warn("deleted segment file not removed: the next start removes it", "file", n, "err", err)
+					}
+				}
+			})
+		})
 	})
+}
+
+// onFiles runs fn, which touches segment files by name, unless the partition is deleted: its directory goes as a whole, and
+// by then its name may be another topic's.
+func (l *Log) onFiles(fn func()) {
+	l.filesMu.Lock()
+	defer l.filesMu.Unlock()
+	if !l.removed {
+		fn()
+	}
 }
 
 // later runs fn after a delay unless the store closes first: whatever it would do is done at the next start then.
@@ -171,84 +219,118 @@ func (l *Log) DeleteRecords(_ context.Context, before segment.Offset) (segment.O
 		l.setViewLocked(v.segs, before)
 	}
 	l.mu.Unlock()
-	if err := l.store.writeCheckpoints(); err != nil {
+	dropped, retainErr := l.retain(l.store.now())
+	err := l.store.writeMarks(l.home)
+	dropped.discard()
+	if err != nil {
 		return 0, l.home.writeFailed("write log start", err)
 	}
-	if err := l.retain(l.store.now()); err != nil {
-		l.log.Warn("segments below the log start not deleted yet", "err", err)
+	if retainErr != nil {
+		l.log.Warn("segments below the log start not deleted yet", "err", retainErr)
 	}
 	return max(before, v.start), nil
 }
 
-// Delete stops serving all partitions of a topic and removes their directories: renamed before it returns, so that the
-// topic never comes back, unlinked in the background.
+// Delete stops serving all partitions of a topic and removes their directories in every tier, also those of partitions that
+// are not served (what an interrupted deletion left): renamed before it returns, so that the topic never comes back,
+// unlinked in the background. It may be repeated. The caller makes no topic of this name meanwhile.
 func (s *Store) Delete(ctx context.Context, topic string) error {
-	var gone []*Log
+	gone := map[int32]*Log{}
 	s.mu.Lock()
 	for k, l := range s.logs {
 		if k.topic == topic {
-			gone = append(gone, l)
+			gone[k.partition] = l
 			delete(s.logs, k)
 		}
 	}
 	s.mu.Unlock()
-	if len(gone) == 0 {
-		return nil
-	}
 	errs := []error{s.migrator.CancelWhere(ctx, func(m tiering.Move) bool { return m.Topic == topic })}
 	for _, l := range gone {
-		errs = append(errs, l.remove())
+		l.retire()
+	}
+	var tps []segment.TopicPartition
+	for _, d := range s.dirs {
+		found, err := s.removeTopic(d, topic, gone)
+		tps = append(tps, found...)
+		errs = append(errs, err)
 	}
 	s.setTopicCap(topic, 0)
-	return errors.Join(append(errs, s.writeCheckpoints())...)
+	if err := s.forget(tps...); err != nil {
+		s.opt.Logger.Warn("checkpoints still name a deleted topic", "topic", topic, "err", err) // making it anew tries again
+	}
+	return errors.Join(errs...)
 }
 
-// remove ends the log and renames its directories.
-func (l *Log) remove() error {
+// retire takes the log out of service: no append, no sync, no reader, no file touched any more.
+func (l *Log) retire() {
 	l.mu.Lock()
 	l.closed = true
 	v := l.view.Load()
-	w := l.w
+	w, sealing := l.w, l.sealing
 	l.mu.Unlock()
 	gone := fmt.Errorf("%w: %s is deleted", ErrClosed, l.dir)
 	l.failed.Store(&gone)
 	l.failWaiters(gone)
 	l.cursors.closeAll()
+	l.syncing.Lock() // a running sync would take its closed descriptor for a broken disk
+	defer l.syncing.Unlock()
 	l.maintenance.Lock()
 	defer l.maintenance.Unlock()
-
-	holders := map[*logDir]bool{l.home: true}
+	l.filesMu.Lock()
+	l.removed = true
+	l.filesMu.Unlock()
 	for _, s := range v.segs {
-		holders[s.dir] = true
-		if s.r == nil {
-			continue
-		}
-		s.dir.used.Add(-s.r.Meta().SizeBytes)
-		if w == nil || s.r != w.Reader() {
+		if s.r != nil {
+			s.dir.used.Add(-s.r.Meta().SizeBytes)
 			s.r.Retire(func() {})
 		}
 	}
 	if w != nil {
-		_ = w.Close(false) // its bytes are about to be removed
-	}
-	l.home.partitions.Add(-1)
-	var errs []error
-	for d := range holders {
-		fsys, aside := d.spec.FS, deletedDirName(l.dir, l.id)
-		switch err := fsys.Rename(l.dir, aside); {
-		case errors.Is(err, fs.ErrNotExist):
-		case err != nil:
-			errs = append(errs, d.writeFailed("rename deleted partition", err))
-		default:
-			if err := fsys.SyncDir("."); err != nil {
-				d.fence("sync directory", err)
-				errs = append(errs, d.fenced())
-				continue
-			}
-			l.store.later(l.config().FileDeleteDelay, func() { l.store.removeTree(fsys, aside) })
+		l.home.partitions.Add(-1)
+		for _, w := range append(sealing, w) {
+			_ = w.Close(false) // its bytes are about to be removed
 		}
 	}
-	return errors.Join(errs...)
+}
+
+// removeTopic renames the topic's partition directories in one log directory, durably, and unlinks them later.
+func (s *Store) removeTopic(d *logDir, topic string, gone map[int32]*Log) (tps []segment.TopicPartition, err error) {
+	fsys := d.spec.FS
+	entries, err := fsys.List(".")
+	if err != nil {
+		return nil, fmt.Errorf("list %s: %w", fsys.Root(), err)
+	}
+	delays := map[string]time.Duration{}
+	for _, e := range entries {
+		name, partition, ok := segment.ParsePartitionDir(e.Name)
+		if !ok || !e.Dir || name != topic {
+			continue
+		}
+		id, delay := [16]byte{}, time.Duration(0)
+		if l := gone[partition]; l != nil {
+			id, delay = l.id, l.config().FileDeleteDelay
+		} else if found, err := segment.ReadPartitionMetadata(fsys, e.Name); err == nil {
+			id = found
+		}
+		aside := deletedDirName(e.Name, id)
+		s.removeTree(fsys, aside) // of an earlier deletion
+		if err := fsys.Rename(e.Name, aside); err != nil {
+			return tps, d.writeFailed("rename deleted partition", err)
+		}
+		delays[aside] = delay
+		tps = append(tps, segment.TopicPartition{Topic: topic, Partition: partition})
+	}
+	if len(delays) == 0 {
+		return nil, nil
+	}
+	if err := fsys.SyncDir("."); err != nil {
+		d.fence("sync directory", err)
+		return tps, d.fenced()
+	}
+	for aside, delay := range delays {
+		s.later(delay, func() { s.removeTree(fsys, aside) })
+	}
+	return tps, nil
 }
 
 const deletedDirSuffix = "-delete"
@@ -278,6 +360,9 @@ func (s *Store) removeDeleted() error {
 // removeTree unlinks a renamed partition directory. What cannot be removed now is left to the next start.
 func (s *Store) removeTree(fsys vfs.FS, dir string) {
 	entries, err := fsys.List(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return
+	}
 	if err != nil {
 		s.opt.Logger.Warn("deleted partition not removed", "dir", dir, "err", err)
 		return

@@ -132,7 +132,10 @@ type Store struct {
 	readers   *admission.Readers
 
 	checkpointMu sync.Mutex
-	saved        map[*logDir]*savedCheckpoint
+	checkpoints  map[*logDir]*checkpoints // of the hottest tier
+
+	loaded     atomic.Bool // Load has opened every partition it was given
+	incomplete atomic.Bool // some partition could not be opened: what it holds is not known
 
 	corruptMu sync.Mutex
 	corrupt   map[string]bool // "path@pos", what was reported
@@ -359,12 +362,18 @@ func (s *Store) shutdown(ctx context.Context) error {
 	}
 	errs = append(errs, s.writeCheckpoints())
 	for _, d := range s.dirs {
-		if d.rank == 0 && !dirty[d] && d.fenced() == nil {
+		if d.rank == 0 && !dirty[d] && s.isClean(d) {
 			errs = append(errs, segment.WriteCleanShutdown(d.spec.FS, -1))
 		}
 		errs = append(errs, d.lock.Close())
 	}
 	return errors.Join(errs...)
+}
+
+// isClean tells whether the next start may take every partition in d for cleanly closed, those included that were never
+// opened because a stop came first.
+func (s *Store) isClean(d *logDir) bool {
+	return d.fenced() == nil && !s.incomplete.Load() && (s.loaded.Load() || s.recovered.clean[d])
 }
 
 // close seals what is to be sealed, syncs, and writes what a quick start needs.
@@ -381,15 +390,13 @@ func (l *Log) close() error {
 	}
 	for _, w := range l.sealing {
 		if _, err := w.Seal(); err != nil {
-			l.home.fence("seal segment", err)
-			return err
+			return l.home.writerFailed("seal segment", w, err)
 		}
 	}
 	l.sealing = nil
 	end := l.endBound()
 	if err := l.w.Close(true); err != nil {
-		l.home.fence("close segment", err)
-		return err
+		return l.home.writerFailed("close segment", l.w, err)
 	}
 	l.durable.Store(end)
 	if l.producers.Len() > 0 {
