@@ -46,7 +46,8 @@
 // Torn is not corrupt. Above the recovery point the first bad byte ends the log: the tail is cut, and kept in
 // quarantine/ when a valid batch is in it. Below the recovery point nothing is ever cut: a bad range is a hole, reported
 // as CorruptError, stepped over by reads, its offsets are never used again. After such damage nothing above is cut
-// either, because a misplaced block may have moved the end of the durable bytes.
+// either, because a misplaced block may have moved the end of the durable bytes. Offsets that are missing because the
+// file ends early are reported and covered by an empty batch.
 //
 // A header's length, base offset and leader epoch lie outside the batch checksum. Recovery therefore keeps a batch only
 // when the following header fits or its own checksum does. A flipped leader epoch is the one damage that nothing here

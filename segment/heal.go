@@ -85,7 +85,8 @@ func (r *Reader) keepIndex(x *index) {
 	r.cache.addIndex(r, x.bytes())
 }
 
-// heal answers damage found by a read that began after that many scans of the log: it rebuilds the indexes of a sealed segment from its log and learns its holes.
+// heal answers damage found by a read that began after that many scans of the log: it rebuilds the indexes of a sealed
+// segment from its log and learns its holes.
 func (r *Reader) heal(cause error, scans uint32) error {
 	r.healMu.Lock()
 	defer r.healMu.Unlock()

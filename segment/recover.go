@@ -1,6 +1,7 @@
 package segment
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
@@ -242,10 +243,48 @@ func (r *recovery) walkDurable() error {
 			break
 		}
 	}
-	if next := r.act.meta.Next; next < r.point && r.point != everything {
-		r.lose(hole{pos: r.act.meta.SizeBytes, end: r.act.meta.SizeBytes, first: next, next: r.point})
+	if r.act.meta.Next < r.point && r.point != everything {
+		return r.fillMissing()
 	}
 	return nil
+}
+
+// fillMissing answers a file that ends, whole, below the recovery point: the lost offsets are reported and covered by
+// an empty batch (as compaction leaves them), so that the log goes on without a gap that a later recovery would have to
+// tell from damage. A loss that no relative offset can span ends the segment: nothing Fits any more.
+func (r *recovery) fillMissing() error {
+	pos, next := r.act.meta.SizeBytes, r.act.meta.Next
+	r.res.Corrupt = append(r.res.Corrupt, &CorruptError{Path: r.path, Pos: pos, First: next, Next: r.point, Err: errEndsEarly})
+	filler := emptyBatch(next, r.point)
+	if r.point-1-r.base > math.MaxInt32 || pos+int64(len(filler)) > maxSegmentBytes {
+		r.act.skip(pos, r.point)
+		return nil
+	}
+	if _, err := r.f.WriteAt(filler, pos); err != nil {
+		return err
+	}
+	r.size += int64(len(filler))
+	r.keep(decodeFields(filler))
+	return nil
+}
+
+var errEndsEarly = errors.New("the log ends below the recovery point")
+
+// emptyBatch covers the offsets [first, next) without a record.
+func emptyBatch(first, next Offset) []byte {
+	b := make([]byte, BatchHeaderSize)
+	be := binary.BigEndian
+	AssignOffsets(b, first, -1)
+	be.PutUint32(b[atLength:], minLength)
+	b[atMagic] = magicV2
+	be.PutUint32(b[atLastOffsetDelta:], uint32(next-first-1))
+	for _, at := range []int{atBaseTimestamp, atMaxTimestamp, atProducerID} {
+		be.PutUint64(b[at:], math.MaxUint64) // -1: none
+	}
+	be.PutUint16(b[atProducerEpoch:], math.MaxUint16)
+	be.PutUint32(b[atBaseSequence:], math.MaxUint32)
+	be.PutUint32(b[atCRC:], batchCRC(b))
+	return b
 }
 
 // follow decodes the header at pos that must continue at offset next.

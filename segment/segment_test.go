@@ -347,6 +347,31 @@ func TestFirstSyncAlsoSyncsTheDirectory(t *testing.T) {
 	}
 }
 
+func TestPreallocationIsSteppedAndReleased(t *testing.T) {
+	var steps []int64
+	var truncated []int64
+	traced := vfs.WithTrace(newDir(t), func(op vfs.Op) {
+		switch op.Kind {
+		case vfs.OpAllocate:
+			steps = append(steps, op.Off+op.Len)
+		case vfs.OpTruncate:
+			truncated = append(truncated, op.Off)
+		}
+	})
+	w := must[*segment.Writer](t)(segment.Create(traced, dir, 0, segment.Options{SegmentBytes: 3 << 20, PreallocateBytes: 1 << 20}, newCache()))
+	for w.Size() < 2<<20 {
+		appendBatch(t, w, batchSpec{valueSize: 100_000})
+	}
+	size := w.Size()
+	must[segment.Meta](t)(w.Seal())
+	if len(steps) < 3 || len(steps) > 8 || steps[0] != 256<<10 || steps[len(steps)-1] > 3<<20 {
+		t.Errorf("reserved up to %v", steps)
+	}
+	if len(truncated) != 1 || truncated[0] != size {
+		t.Errorf("released at %v, size %d", truncated, size)
+	}
+}
+
 // TestReopenedSegmentIndexesAlike: an index that grew over restarts equals one that grew in one go.
 func TestReopenedSegmentIndexesAlike(t *testing.T) {
 	files := func(restart bool) [2]string {
