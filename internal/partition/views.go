@@ -23,6 +23,7 @@ type DirView struct {
 	Segments                int
 	Partitions              []DirPartition
 	Device                  admission.DeviceView
+	Method                  cachectl.Method // of bypass reads of sealed segments now
 }
 
 // DirPartition is one partition's share of a log directory.
@@ -44,6 +45,7 @@ func (s *Store) Dirs() []DirView {
 		s.limitsMu.Lock()
 		v.Device = d.cold.sched.Snapshot(s.now())
 		s.limitsMu.Unlock()
+		v.Method = s.methodOn(d, true)
 		out[i] = v
 	}
 	for _, l := range s.Logs() {
@@ -292,7 +294,7 @@ func (l *Log) Explain(key admission.ReaderKey, from segment.Offset, maxBytes int
 	}
 	e.Decision = admission.Decide(read)
 	e.Why = e.Decision.Explain(read)
-	e.Method = l.store.methodOn(s, e.Segment.Sealed)
+	e.Method = l.store.methodOn(s.dir, e.Segment.Sealed)
 	return e, nil
 }
 
@@ -316,10 +318,10 @@ func (s *Store) viewReader(l *Log, key admission.ReaderKey, from segment.Offset,
 	return v, false
 }
 
-// methodOn is what a bypass read of the segment would use now: the best of its file system's ladder that suits it.
-func (s *Store) methodOn(seg *logSegment, sealed bool) cachectl.Method {
+// methodOn is what bypass reads in a directory use now: the best of its file system's ladder that suits the segment.
+func (s *Store) methodOn(d *logDir, sealed bool) cachectl.Method {
 	for _, l := range s.opt.Cache.Ladders() {
-		if l.FileSystem != seg.dir.spec.FS.Root() && l.Device != seg.dir.device {
+		if l.Device != d.device {
 			continue
 		}
 		for _, r := range l.Rungs {
