@@ -152,7 +152,7 @@ func newAdminBroker(t *testing.T, change func(*Options)) *adminBroker {
 		t.Fatal(err)
 	}
 	a := &adminBroker{Broker: b, t: t, store: store, disk: disk, table: map[int16]api{}}
-	for _, row := range adminAPIs() {
+	for _, row := range apiTable() {
 		a.table[row.key] = row
 	}
 	return a

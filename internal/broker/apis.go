@@ -31,10 +31,11 @@ type api struct {
 	key      int16
 	name     string
 	min, max int16 // advertised
-	served   int16 // lowest version that is more than an error (differs from min for Produce only)
-	maxBody  int32 // bytes after the request header; 0: the broker's MaxRequestBytes
-	body     func() kmsg.Request
-	handle   handler
+	// refuseBelow is the lowest version that is answered with more than errors, when that is above min: Produce.
+	refuseBelow int16
+	maxBody     int32 // bytes after the request header; 0: the broker's MaxRequestBytes
+	body        func() kmsg.Request
+	handle      handler
 	// start is for Produce and Fetch, which have codecs of their own and answer later than they are read.
 	start starter
 
@@ -49,18 +50,28 @@ const (
 )
 
 // apiTable is the one list of APIs: requests are dispatched by it and ApiVersions is answered from it. It is a function
-// because handleAPIVersions reads it.
+// because handleAPIVersions reads it. Rows are in order of the key.
 func apiTable() []api {
-	table := []api{
-		{key: 0, name: "Produce", min: 0, max: 13, served: 3, start: (*conn).startProduce},
-		{key: 1, name: "Fetch", min: 4, max: 18, served: 4, maxBody: fetchBody, start: (*conn).startFetch},
-		{key: 2, name: "ListOffsets", min: 1, max: 11, served: 1, maxBody: adminBody, body: newBody[kmsg.ListOffsetsRequest], handle: (*Broker).handleListOffsets},
+	return []api{
+		{key: 0, name: "Produce", min: 0, max: 13, refuseBelow: 3, start: (*conn).startProduce},
+		{key: 1, name: "Fetch", min: 4, max: 18, maxBody: fetchBody, start: (*conn).startFetch},
+		{key: 2, name: "ListOffsets", min: 1, max: 11, maxBody: adminBody, body: newBody[kmsg.ListOffsetsRequest], handle: (*Broker).handleListOffsets},
+		{key: 3, name: "Metadata", min: 0, max: 13, maxBody: adminBody, body: newBody[kmsg.MetadataRequest], handle: (*Broker).handleMetadata},
 		{key: 18, name: "ApiVersions", min: 0, max: 4, maxBody: smallBody, body: newBody[kmsg.ApiVersionsRequest], handle: (*Broker).handleAPIVersions},
+		{key: 19, name: "CreateTopics", min: 0, max: 7, maxBody: adminBody, body: newBody[kmsg.CreateTopicsRequest], handle: (*Broker).handleCreateTopics},
+		{key: 20, name: "DeleteTopics", min: 1, max: 6, maxBody: adminBody, body: newBody[kmsg.DeleteTopicsRequest], handle: (*Broker).handleDeleteTopics},
+		{key: 21, name: "DeleteRecords", min: 0, max: 2, maxBody: adminBody, body: newBody[kmsg.DeleteRecordsRequest], handle: (*Broker).handleDeleteRecords},
 		{key: 22, name: "InitProducerId", min: 0, max: 5, maxBody: smallBody, body: newBody[kmsg.InitProducerIDRequest], handle: (*Broker).handleInitProducerID},
-		{key: 23, name: "OffsetForLeaderEpoch", min: 2, max: 4, served: 2, maxBody: adminBody, body: newBody[kmsg.OffsetForLeaderEpochRequest], handle: (*Broker).handleOffsetForLeaderEpoch},
+		{key: 23, name: "OffsetForLeaderEpoch", min: 2, max: 4, maxBody: adminBody, body: newBody[kmsg.OffsetForLeaderEpochRequest], handle: (*Broker).handleOffsetForLeaderEpoch},
+		{key: 32, name: "DescribeConfigs", min: 1, max: 4, maxBody: adminBody, body: newBody[kmsg.DescribeConfigsRequest], handle: (*Broker).handleDescribeConfigs},
+		{key: 33, name: "AlterConfigs", min: 0, max: 2, maxBody: adminBody, body: newBody[kmsg.AlterConfigsRequest], handle: (*Broker).handleAlterConfigs},
+		{key: 35, name: "DescribeLogDirs", min: 1, max: 5, maxBody: adminBody, body: newBody[kmsg.DescribeLogDirsRequest], handle: (*Broker).handleDescribeLogDirs},
+		{key: 37, name: "CreatePartitions", min: 0, max: 3, maxBody: adminBody, body: newBody[kmsg.CreatePartitionsRequest], handle: (*Broker).handleCreatePartitions},
+		{key: 44, name: "IncrementalAlterConfigs", min: 0, max: 1, maxBody: adminBody, body: newBody[kmsg.IncrementalAlterConfigsRequest], handle: (*Broker).handleIncrementalAlterConfigs},
+		{key: 60, name: "DescribeCluster", min: 0, max: 2, maxBody: smallBody, body: newBody[kmsg.DescribeClusterRequest], handle: (*Broker).handleDescribeCluster},
+		{key: 74, name: "ListConfigResources", min: 0, max: 1, maxBody: smallBody, body: newBody[kmsg.ListConfigResourcesRequest], handle: (*Broker).handleListConfigResources},
+		{key: 75, name: "DescribeTopicPartitions", min: 0, max: 0, maxBody: adminBody, body: newBody[kmsg.DescribeTopicPartitionsRequest], handle: (*Broker).handleDescribeTopicPartitions},
 	}
-	slices.SortFunc(table, func(a, b api) int { return int(a.key) - int(b.key) })
-	return table
 }
 
 // newBody makes an empty request body of one kind.

@@ -37,7 +37,7 @@ func TestAPIVersionsListsTheTable(t *testing.T) {
 			t.Fatalf("v%d: features %+v", version, resp)
 		}
 	}
-	if p := r.b.apis[0]; p.key != 0 || p.min != 0 || p.served != 3 {
+	if p := r.b.apis[0]; p.key != 0 || p.min != 0 || p.refuseBelow != 3 {
 		t.Fatalf("librdkafka before 2.11 looks for Produce v0: %+v", p)
 	}
 }
@@ -551,4 +551,26 @@ func FuzzRequests(f *testing.F) {
 		io.Copy(io.Discard, c.nc)
 		r.dial().versions()
 	})
+}
+
+func TestTableIsInOrderAndWhole(t *testing.T) {
+	table := apiTable()
+	for i, a := range table {
+		if i > 0 && table[i-1].key >= a.key {
+			t.Errorf("%s is out of order", a.name)
+		}
+		if a.name != kmsg.NameForKey(a.key) && a.name != "InitProducerId" {
+			t.Errorf("key %d is called %s, not %s", a.key, kmsg.NameForKey(a.key), a.name)
+		}
+		ordinary := a.body != nil && a.handle != nil && a.maxBody > 0 && a.start == nil
+		if own := a.start != nil && a.body == nil && a.handle == nil; ordinary == own {
+			t.Errorf("%s has not exactly one way to be served", a.name)
+		}
+		if ordinary && (a.body().Key() != a.key || a.body().MaxVersion() < a.max) {
+			t.Errorf("%s decodes %T up to v%d", a.name, a.body(), a.body().MaxVersion())
+		}
+		if a.min < 0 || a.max < a.min {
+			t.Errorf("%s: versions %d to %d", a.name, a.min, a.max)
+		}
+	}
 }

@@ -146,7 +146,7 @@ func (c *conn) appendTopics(ctx context.Context, req *wire.ProduceRequest, reply
 // refuseProduce is what is wrong with the request as a whole.
 func refuseProduce(req *wire.ProduceRequest, reply *produceReply) error {
 	switch {
-	case reply.version < reply.api.served:
+	case reply.version < reply.api.refuseBelow:
 		return kerr.UnsupportedVersion
 	case req.Acks < -1 || req.Acks > 1:
 		return kerr.InvalidRequiredAcks

@@ -60,17 +60,3 @@ func TestCompactedTopicIsReported(t *testing.T) {
 		t.Errorf("config %+v, documentation %q", cfg, k.Doc)
 	}
 }
-
-func TestAdminAPIRows(t *testing.T) {
-	seen := map[int16]bool{}
-	for _, row := range adminAPIs() {
-		body := row.body()
-		if seen[row.key] || body.Key() != row.key || body.MaxVersion() < row.max || row.maxBody == 0 || row.handle == nil {
-			t.Errorf("row %+v", row)
-		}
-		seen[row.key] = true
-	}
-	if len(seen) != 12 {
-		t.Errorf("%d APIs", len(seen))
-	}
-}
