@@ -93,7 +93,9 @@ func sources(s admin.SourceBytes) string {
 		out = append(out, "cache "+size(s.PageCache))
 	}
 	for _, tier := range slices.Sorted(maps.Keys(s.Tiers)) {
-		out = append(out, tier+" "+size(s.Tiers[tier]))
+		if n := s.Tiers[tier]; n > 0 {
+			out = append(out, tier+" "+size(n))
+		}
 	}
 	return dash(strings.Join(out, ", "))
 }

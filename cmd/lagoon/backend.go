@@ -30,7 +30,7 @@ type backend struct {
 	pool       *cachectl.Pool
 	meta       *metadata.Store
 	store      *partition.Store
-	classes    map[string]string // tier → ssd or hdd
+	tiers      map[string]tier // by name
 	advertised []string
 	server     atomic.Pointer[broker.Broker] // nil until clients are served
 	state      atomic.Pointer[string]        // starting, ready, draining
@@ -96,14 +96,15 @@ func kernelRelease() string {
 func (b *backend) readModes() map[string]string {
 	out := map[string]string{}
 	for _, d := range b.store.Dirs() {
-		out[d.Tier] = string(b.methodOf(d.Path))
+		out[d.Tier] = string(b.methodOf(d.Tier))
 	}
 	return out
 }
 
-func (b *backend) methodOf(path string) cachectl.Method {
+// methodOf is the method of a tier's file system, which several tiers may share.
+func (b *backend) methodOf(name string) cachectl.Method {
 	for _, l := range b.cache.Ladders() {
-		if l.FileSystem == path {
+		if l.Device == b.tiers[name].device {
 			return l.Best()
 		}
 	}
@@ -262,10 +263,10 @@ func (b *backend) Tiers(context.Context) ([]admin.Tier, error) {
 	sample := b.sampler.last()
 	var out []admin.Tier
 	for _, d := range b.store.Dirs() {
-		t := admin.Tier{Name: d.Name, Path: d.Path, UUID: snap.Tiers[d.Name], Class: b.classes[d.Tier], State: "ok",
+		t := admin.Tier{Name: d.Name, Path: d.Path, UUID: snap.Tiers[d.Name], Class: b.tiers[d.Tier].class, State: "ok",
 			CapacityBytes: d.TotalBytes, FreeBytes: d.UsableBytes, UsedBytes: d.UsedBytes, MaxUsedBytes: d.MaxUsedBytes,
 			HighWatermark: d.High, LowWatermark: d.Low, KeepSeconds: d.Keep.Seconds(), Segments: d.Segments,
-			ReadMode: string(b.methodOf(d.Path)), LimitBytes: d.Device.BytesPerSecond, ReadBytesTotal: d.Device.ReadBytes,
+			ReadMode: string(b.methodOf(d.Tier)), LimitBytes: d.Device.BytesPerSecond, ReadBytesTotal: d.Device.ReadBytes,
 			WriteBytesTotal: d.Device.MigrationBytes, QueuedReads: d.Device.Queued, ResidentBytes: sample.tiers[d.Tier]}
 		switch {
 		case d.Err != nil:

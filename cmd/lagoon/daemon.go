@@ -70,8 +70,9 @@ type daemon struct {
 // tier is a configured tier and what the machine says about it.
 type tier struct {
 	conf.Tier
-	fs    vfs.FS
-	class string // ssd or hdd
+	fs     vfs.FS
+	device uint64 // st_dev
+	class  string // ssd or hdd
 }
 
 // run starts the daemon, serves until ctx ends or a listener dies, and takes everything apart again within drainTime.
@@ -196,9 +197,9 @@ func (d *daemon) listenAdmin(context.Context) error {
 // serveAdmin completes the backend and lets it answer.
 func (d *daemon) serveAdmin(context.Context) error {
 	b := d.backend
-	b.cache, b.pool, b.meta, b.store, b.classes = d.cache, d.pool, d.catalogue, d.store, map[string]string{}
+	b.cache, b.pool, b.meta, b.store, b.tiers = d.cache, d.pool, d.catalogue, d.store, map[string]tier{}
 	for _, t := range d.tiers {
-		b.classes[t.Name] = t.class
+		b.tiers[t.Name] = t
 	}
 	var bound []string
 	for _, ln := range d.listeners {
@@ -244,7 +245,10 @@ func (d *daemon) openTiers(context.Context) error {
 			errs = append(errs, fmt.Errorf("tier %s: %w", t.Name, err))
 			continue
 		}
-		d.tiers = append(d.tiers, tier{Tier: t, fs: root, class: deviceClass(t)})
+		device := deviceOf(t.Path)
+		class := deviceClass(t.Class, device)
+		d.tiers = append(d.tiers, tier{t, root, device, class})
+		d.log.Info("tier opened", "tier", t.Name, "path", t.Path, "class", class)
 	}
 	return errors.Join(errs...)
 }
@@ -284,22 +288,14 @@ func closing(c io.Closer) func(context.Context) error {
 	return func(context.Context) error { return c.Close() }
 }
 
-// openCache finds out, per tier, how cold reads can leave the page cache alone.
+// openCache prepares the page cache; partition.Open probes how cold reads of each tier can leave it alone.
 func (d *daemon) openCache(context.Context) (err error) {
 	d.cache = cachectl.New(cachectl.LinuxKernel(), cachectl.Options{
 		ReadMode: cachectl.ReadMode(d.cfg.Readers.ReadMode), Logger: d.log, Registerer: d.reg,
 	})
-	for _, t := range d.tiers {
-		ladder, err := d.cache.Probe(t.fs)
-		if err != nil {
-			d.log.Warn("cold-read methods not probed: live reads will find out", "tier", t.Name, "err", err)
-			continue
-		}
-		d.log.Info("cold-read method chosen", "tier", t.Name, "path", t.Path, "class", t.class, "method", string(ladder.Best()))
-	}
 	// A direct read may need one page more at each end than what it is asked for.
-	chunk := int64(d.cfg.Readers.ChunkBytes) + 2*cachectl.PageSize
-	if d.pool, err = cachectl.NewPool(max(int64(d.cfg.Readers.ChunkMemory), 4*chunk), chunk); err != nil {
+	chunk, n := int64(d.cfg.Readers.ChunkBytes)+2*cachectl.PageSize, int64(d.cfg.Readers.ChunkMemory/d.cfg.Readers.ChunkBytes)
+	if d.pool, err = cachectl.NewPool(n*chunk, chunk); err != nil {
 		return err
 	}
 	d.undo(func(context.Context) error { d.pool.Close(); return nil })

@@ -71,21 +71,25 @@ func (d *daemon) dirSpecs() ([]partition.DirSpec, error) {
 	return out, nil
 }
 
+// deviceOf is the st_dev of a path, 0 when it cannot be told.
+func deviceOf(path string) uint64 {
+	info, err := os.Stat(path)
+	if err != nil {
+		return 0
+	}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		return st.Dev
+	}
+	return 0
+}
+
 // deviceClass is the configured class, or what the kernel says: /sys/dev/block/MAJOR:MINOR/queue/rotational, for a partition that of
 // its disk. What the kernel does not know (overlay, network, memory) counts as ssd: bounded parallelism harms least.
-func deviceClass(t conf.Tier) string {
-	if t.Class != "auto" {
-		return t.Class
+func deviceClass(configured string, device uint64) string {
+	if configured != "auto" {
+		return configured
 	}
-	info, err := os.Stat(t.Path)
-	if err != nil {
-		return "ssd"
-	}
-	st, ok := info.Sys().(*syscall.Stat_t)
-	if !ok {
-		return "ssd"
-	}
-	dev, err := filepath.EvalSymlinks(fmt.Sprintf("/sys/dev/block/%d:%d", unix.Major(st.Dev), unix.Minor(st.Dev)))
+	dev, err := filepath.EvalSymlinks(fmt.Sprintf("/sys/dev/block/%d:%d", unix.Major(device), unix.Minor(device)))
 	if err != nil {
 		return "ssd"
 	}
