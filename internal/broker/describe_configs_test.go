@@ -52,7 +52,7 @@ func settings() []ServerConfig {
 		{Name: "node.id", Value: "1", Type: 3, Doc: "This broker's id, unique in the cluster."},
 		{Name: "num.partitions", Value: "1", Default: true, Type: 3, Doc: "Partitions of topics that do not say."},
 		{Name: "ssl.key.password", Value: "secret", Sensitive: true, Type: 9, Doc: "Password of the private key."},
-		{Name: "remote.log.manager.fetch.max.bytes.per.second", Value: "1000", Type: 5, Doc: "Cold read budget."},
+		{Name: "log.roll.ms", Value: "1000", Type: 5, Doc: "Age of a segment."},
 	}
 }
 
@@ -116,14 +116,13 @@ func TestDescribeBrokerConfigs(t *testing.T) {
 	if err := a.meta.AlterBrokerConfigs("1", map[string]string{"log.roll.ms": "8"}, nil); err != nil {
 		t.Fatal(err)
 	}
-	req := describeRequest(described(brokerResource, "1", "node.id", "num.partitions", "ssl.key.password", "log.retention.ms", "log.roll.ms", metadata.BrokerCatchupTotal))
+	req := describeRequest(described(brokerResource, "1", "node.id", "num.partitions", "ssl.key.password", "log.retention.ms", "log.roll.ms"))
 	req.IncludeSynonyms = true
 	expect(t, "node 1", configLines(ask[*kmsg.DescribeConfigsResponse](a, 4, req).Resources[0]),
 		"log.retention.ms=6 source 3 | log.retention.ms=6 3 | log.retention.ms=77 4 | log.retention.ms=604800000 5",
-		"log.roll.ms=8 source 2 | log.roll.ms=8 2 | log.roll.ms=604800000 5",
+		"log.roll.ms=8 source 2 | log.roll.ms=8 2 | log.roll.ms=1000 4 | log.roll.ms=604800000 5",
 		"node.id=1 source 4 read-only | node.id=1 4",
 		"num.partitions=1 source 5 read-only | num.partitions=1 5",
-		"remote.log.manager.fetch.max.bytes.per.second=1000 source 4 | remote.log.manager.fetch.max.bytes.per.second=1000 4 | remote.log.manager.fetch.max.bytes.per.second=9223372036854775807 5",
 		"ssl.key.password=<null> source 4 read-only sensitive | ssl.key.password=<null> 4")
 	expect(t, "all brokers", configLines(ask[*kmsg.DescribeConfigsResponse](a, 4, describeRequest(described(brokerResource, ""))).Resources[0]),
 		"log.retention.ms=6 source 3")

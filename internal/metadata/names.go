@@ -75,8 +75,8 @@ func (o Override) validate() error {
 		return fmt.Errorf("%w: reason of %d bytes, want at most %d of UTF-8", ErrInvalidOverride, len(o.Reason), maxReasonBytes)
 	case o.BytesPerSecond < 0 || o.ExpiresMs < 0:
 		return fmt.Errorf("%w: negative rate or expiry", ErrInvalidOverride)
-	case !(o.Weight >= 0 && o.Weight <= 1e6) || math.Signbit(o.Weight):
-		return fmt.Errorf("%w: weight %v, want 0 to 1000000", ErrInvalidOverride, o.Weight)
+	case !(o.Weight >= 0 && o.Weight <= maxWeight) || math.Signbit(o.Weight):
+		return fmt.Errorf("%w: weight %v, want 0 to %v", ErrInvalidOverride, o.Weight, float64(maxWeight))
 	}
 	return nil
 }

@@ -44,6 +44,7 @@ const (
 	maxConfigKeys       = 512
 	maxNameBytes        = 1024 // group ids, tiers, clients; topic names are bounded by MaxTopicNameBytes
 	maxReasonBytes      = 4096
+	maxWeight           = 100 // times the default share; admission.MaxWeight
 	maxProducerID       = math.MaxInt64 / 2
 )
 

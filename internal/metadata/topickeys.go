@@ -105,24 +105,13 @@ var TopicConfigs = sortedKeys([]*ConfigKey{
 var GroupConfigs = sortedKeys([]*ConfigKey{
 	{Name: "lagoon.catchup.max.bytes.per.second", Type: TypeLong, Default: "0", rule: atLeast(0),
 		Doc: "Cap on bytes per second that this group's lagging readers together read past the page cache. 0 is no cap of its own. An override set at the admin API goes first."},
-	{Name: "lagoon.catchup.weight", Type: TypeDouble, Default: "1", rule: between(0.01, 1000),
+	{Name: "lagoon.catchup.weight", Type: TypeDouble, Default: "1", rule: between(0.01, 100),
 		Doc: "Share of a busy device that this group's lagging readers get, relative to the other groups' 1. An override set at the admin API goes first."},
 })
 
 // BrokerConfigs holds the dynamic broker keys: Kafka's broker-wide names of topic settings, which every topic that does
-// not set the key itself follows at once, and the two device budgets.
-var BrokerConfigs = sortedKeys(append(brokerSynonyms(),
-	&ConfigKey{Name: BrokerCatchupTotal, Type: TypeLong, Default: maxLong, rule: atLeast(1),
-		Doc: "Cap on bytes per second that all lagging readers together read past the page cache (KIP-956 name)."},
-	&ConfigKey{Name: BrokerMoveMax, Type: TypeLong, Default: maxLong, rule: atLeast(1),
-		Doc: "Cap on bytes per second that moves between tiers write (KIP-956 name)."},
-))
-
-// Dynamic broker keys that are not about topics.
-const (
-	BrokerCatchupTotal = "remote.log.manager.fetch.max.bytes.per.second"
-	BrokerMoveMax      = "remote.log.manager.copy.max.bytes.per.second"
-)
+// not set the key itself follows at once. Everything else about a broker is set in its configuration file.
+var BrokerConfigs = sortedKeys(brokerSynonyms())
 
 // brokerSynonyms makes the broker keys of the topic keys that do something. Ignored ones are not worth a second place to
 // set them.
