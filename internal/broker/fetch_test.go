@@ -325,7 +325,7 @@ func TestFetchSession(t *testing.T) {
 		return summary(resp)
 	}
 	same(t, incremental(map[int32]int64{0: 2}), "") // nothing new
-	r.logs["orders-2"].fill(t, 1, 50)                 // (a batch header is 61 bytes)
+	r.logs["orders-2"].fill(t, 1, 50)               // (a batch header is 61 bytes)
 	same(t, incremental(nil), "2:e0,hw1,61B")       // only what is new
 	same(t, incremental(map[int32]int64{2: 1}), "") // told already
 	r.logs["orders-1"].set(func() { r.logs["orders-1"].readErr = partition.ErrFenced })
