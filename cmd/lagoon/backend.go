@@ -298,6 +298,9 @@ func (b *backend) Migrations(context.Context) (admin.Migrations, error) {
 			out.State = "running"
 			am.State = string(m.Step)
 		}
+		if m.TotalBytes > 0 { // a migration reads and verifies: people want the share of the segment
+			am.DoneBytes = int64(float64(m.DoneBytes) / float64(m.TotalBytes) * float64(am.Bytes))
+		}
 		if m.ETA > 0 {
 			am.ETASeconds = m.ETA.Seconds()
 		}

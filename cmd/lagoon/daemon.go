@@ -141,7 +141,7 @@ func (d *daemon) stop() error {
 		errs = append(errs, d.closers[i](ctx))
 	}
 	err := errors.Join(errs...)
-	if err == nil {
+	if err == nil && d.broker != nil {
 		d.log.Info("stopped", "elapsed", time.Since(begun).Round(time.Millisecond))
 	}
 	return err
