@@ -176,7 +176,9 @@ func newBroker(opt Options, l logs) (*Broker, error) {
 	for i := range b.apis {
 		b.apis[i].metrics = m.api(b.apis[i].name)
 	}
-	m.watch(b)
+	if err := m.watch(b); err != nil {
+		return nil, fmt.Errorf("broker metrics: %w", err)
+	}
 	return b, nil
 }
 

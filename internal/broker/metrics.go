@@ -77,6 +77,10 @@ func newMetrics(reg prometheus.Registerer, jmx bool) (*metrics, error) {
 
 // watch exports what the broker can be asked for at any time.
 func (m *metrics) watch(b *Broker) error {
+	m.topics.exists = func(topic string) bool {
+		_, ok := b.meta.Snapshot().Topic(topic)
+		return ok
+	}
 	if m.reg == nil {
 		return nil
 	}
@@ -125,9 +129,10 @@ type topicCounter struct {
 	failedProduce, failedFetch     atomic.Int64
 }
 
-// topicCounters is a collector over one counter per topic. The map is copied on write: topics appear rarely, requests
-// look them up all the time.
+// topicCounters is a collector over one counter per topic that exists. The map is copied on write: topics appear rarely,
+// requests look them up all the time.
 type topicCounters struct {
+	exists func(topic string) bool
 	jmx    bool
 	mu     sync.Mutex
 	byName atomic.Pointer[map[string]*topicCounter]
@@ -170,25 +175,14 @@ func (t *topicCounters) of(topic string) *topicCounter {
 	}
 	next := make(map[string]*topicCounter, len(old)+1)
 	for name, c := range old {
-		next[name] = c
+		if t.exists(name) { // the moment to forget deleted topics
+			next[name] = c
+		}
 	}
 	c := &topicCounter{}
 	next[topic] = c
 	t.byName.Store(&next)
 	return c
-}
-
-// forget drops a deleted topic's counters.
-func (t *topicCounters) forget(topic string) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	next := map[string]*topicCounter{}
-	for name, c := range *t.byName.Load() {
-		if name != topic {
-			next[name] = c
-		}
-	}
-	t.byName.Store(&next)
 }
 
 func (t *topicCounters) Describe(ch chan<- *prometheus.Desc) {
@@ -199,6 +193,9 @@ func (t *topicCounters) Describe(ch chan<- *prometheus.Desc) {
 
 func (t *topicCounters) Collect(ch chan<- prometheus.Metric) {
 	for topic, c := range *t.byName.Load() {
+		if !t.exists(topic) {
+			continue
+		}
 		for _, d := range t.descs {
 			ch <- prometheus.MustNewConstMetric(d.desc, prometheus.CounterValue, float64(d.read(c)), topic)
 		}
