@@ -157,7 +157,7 @@ func (s *Swept) resolve(hotter, colder holder, dir string) (holder, error) {
 		return colder, RemoveSegment(hotter.tier.FS, dir, hotter.base)
 	}
 	s.Quarantined = append(s.Quarantined, colder.tier.FS.Root()+"/"+fileName(dir, colder.base, logSuffix))
-	return hotter, quarantine(colder.tier.FS, dir, colder.base)
+	return hotter, Quarantine(colder.tier.FS, dir, colder.base)
 }
 
 // endBytes is how much of both ends of two copies is compared.
@@ -199,8 +199,10 @@ func sameFile(a, b vfs.FS, name string) (same bool, err error) {
 	return true, nil
 }
 
-// quarantine moves a segment's files out of the way, the .log first, never over something that is there already.
-func quarantine(fsys vfs.FS, dir string, base segment.Offset) error {
+// Quarantine moves a segment's files into the partition's quarantine directory, durably: the .log first, and never over
+// something that is there already, be it an earlier one or, after a power cut in the middle of this, the same file under
+// both names (renaming a file to another name of itself does nothing).
+func Quarantine(fsys vfs.FS, dir string, base segment.Offset) error {
 	aside := dir + "/" + segment.QuarantineDir
 	if err := fsys.MkdirAll(aside); err != nil {
 		return err

@@ -509,26 +509,12 @@ func (l *Log) sealRecovered(w *segment.Writer) error {
 // acked, and keeping it would put a hole into the log. It is set aside, not removed.
 func (l *Log) continueFrom(before []*logSegment, w *segment.Writer, rest []found, start segment.Offset) error {
 	for _, f := range rest {
-		if err := quarantine(f.dir.spec.FS, l.dir, f.Base); err != nil {
+		if err := tiering.Quarantine(f.dir.spec.FS, l.dir, f.Base); err != nil {
 			return f.dir.writeFailed("quarantine segment", err)
 		}
 		l.log.Warn("unacked segment behind a torn one set aside", "segment", f.Base, "bytes", f.SizeBytes)
 	}
 	return l.begin(before, w, start)
-}
-
-// quarantine moves a segment's files aside.
-func quarantine(fsys vfs.FS, dir string, base segment.Offset) error {
-	aside := dir + "/" + segment.QuarantineDir
-	if err := fsys.MkdirAll(aside); err != nil {
-		return err
-	}
-	for _, name := range []string{segment.LogName(base), segment.IndexName(base), segment.TimeIndexName(base)} {
-		if err := fsys.Rename(dir+"/"+name, aside+"/"+name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-	}
-	return errors.Join(fsys.SyncDir(aside), fsys.SyncDir(dir))
 }
 
 func (s *Store) producerOptions() segment.ProducerOptions {
