@@ -92,10 +92,10 @@ func (l *Log) readOnce(req *ReadRequest, now time.Time) (res ReadResult, again b
 	d := admission.Decide(read)
 	c.note(d, read)
 	if d.Lane == admission.Hot {
-		var inGap bool
-		res.Chunk, inGap, err = l.hotChunk(c, s, req, bnd, min(want, resident), hint)
-		if inGap && v.next(i) < b.offset {
-			req.From = v.next(i)
+		var next segment.Offset
+		res.Chunk, next, err = l.hotChunk(c, s, req, bnd, min(want, resident), hint)
+		if next > req.From && next < b.offset {
+			req.From = next
 			return res, true, nil
 		}
 		return res, false, err
@@ -136,27 +136,34 @@ func (l *Log) residentPrefix(s *logSegment, pos, n int64) (prefix int64, ratio f
 
 // hotChunk serves resident bytes as a file range; it takes over the acquired segment. max bounds the range to what is
 // resident.
-// inGap: the segment holds nothing at or after req.From.
-func (l *Log) hotChunk(c *cursor, s *logSegment, req *ReadRequest, bnd segment.Bound, max, hint int64) (_ *Chunk, inGap bool, err error) {
+// skip is where reading goes on when nothing is at req.From (a damaged range, or the rest of a segment without records).
+func (l *Log) hotChunk(c *cursor, s *logSegment, req *ReadRequest, bnd segment.Bound, max, hint int64) (_ *Chunk, skip segment.Offset, err error) {
 	ext, err := s.r.Find(req.From, max, bnd, hint)
 	if err != nil {
 		s.r.Release()
-		return nil, false, err
+		return nil, 0, err
 	}
-	if ext.Len > req.MaxBytes && !req.MustServe || ext.Len == 0 {
+	if ext.Len == 0 {
 		s.r.Release()
-		return nil, ext.Len == 0, nil
+		if ext.Next > req.From {
+			return nil, ext.Next, nil
+		}
+		return nil, bnd.Offset, nil
+	}
+	if ext.Len > req.MaxBytes && !req.MustServe {
+		s.r.Release()
+		return nil, 0, nil
 	}
 	f, err := s.r.File()
 	if err != nil {
 		s.r.Release()
-		return nil, false, err
+		return nil, 0, err
 	}
 	c.moved(s, req.From, ext.Pos+ext.Len)
 	chunk := &Chunk{n: ext.Len, pos: ext.Pos, file: f, seg: s.r, next: ext.Next}
 	chunk.fd, chunk.isFile = f.Fd()
 	l.served(c, admission.Hot, ext.Len)
-	return chunk, false, nil
+	return chunk, 0, nil
 }
 
 // readStream takes what the cursor's stream has for req.From.

@@ -87,9 +87,15 @@ func (l *Log) expired(s *logSegment, cfg *Config, now time.Time) bool {
 	if m.SizeBytes == 0 {
 		return false
 	}
+	// The hint first: a segment that is young by it need not be looked into.
 	ms, _, err := s.r.MaxTimestamp()
-	if err != nil {
+	if err != nil || ms >= 0 && now.UnixMilli()-ms <= cfg.RetentionMs {
 		return false
+	}
+	if m.Sealed && ms >= 0 {
+		if ms, err = s.r.VerifyMaxTimestamp(); err != nil {
+			return false
+		}
 	}
 	if ms < 0 {
 		e, err := s.dir.spec.FS.Stat(s.r.LogName())

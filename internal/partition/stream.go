@@ -249,7 +249,7 @@ func (s *stream) enqueueLocked(lane admission.Lane) bool {
 	if !ok {
 		return false
 	}
-	want := min(s.log.store.chunkBytes(), limit-s.nextPos)
+	want := min(s.log.store.chunkBytes(), s.beforeHoleLocked(limit)-s.nextPos)
 	if len(s.chunks) > 0 && s.residentLocked(want) {
 		return false
 	}
@@ -284,6 +284,7 @@ func (s *stream) advanceLocked(v *view, b *bound) (limit int64, ok bool) {
 		default:
 			return 0, false
 		}
+		s.stepOverHolesLocked()
 		if s.nextPos < limit {
 			return limit, true
 		}
@@ -305,6 +306,25 @@ func (s *stream) advanceLocked(v *view, b *bound) (limit int64, ok bool) {
 		s.handle.release()
 		s.handle, s.nextSeg, s.nextPos = h, seg.base, 0
 	}
+}
+
+// stepOverHolesLocked moves out of a range that is known to be damaged: what lies behind it stays readable.
+func (s *stream) stepOverHolesLocked() {
+	for _, h := range s.handle.seg.r.Holes() {
+		if s.nextPos >= h.Pos && s.nextPos < h.End {
+			s.nextPos = h.End
+		}
+	}
+}
+
+// beforeHoleLocked is where the next damaged range begins, or limit.
+func (s *stream) beforeHoleLocked(limit int64) int64 {
+	for _, h := range s.handle.seg.r.Holes() {
+		if h.Pos > s.nextPos {
+			limit = min(limit, h.Pos)
+		}
+	}
+	return limit
 }
 
 // residentLocked: the next n bytes are in the page cache, so reading them around it would be waste.
@@ -330,6 +350,10 @@ func (c *coldChunk) run() int64 {
 	s.mu.Unlock()
 
 	n, err := c.readWhole(s.log.store)
+	if isCorrupt(err) && c.handle.seg.r.Meta().Sealed {
+		// The segment learns where the damage ends, so that the reader can go on behind it when it asks again.
+		err = errors.Join(err, c.handle.seg.r.RebuildIndex())
+	}
 
 	s.mu.Lock()
 	if c.gone {
