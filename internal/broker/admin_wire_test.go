@@ -29,7 +29,7 @@ type wireBroker struct {
 }
 
 // startWireBroker opens the catalogue and two tiers under dir and serves them until stop, or the end of the test.
-func startWireBroker(t *testing.T, dir string) *wireBroker {
+func startWireBroker(t testing.TB, dir string) *wireBroker {
 	t.Helper()
 	check := func(err error) {
 		t.Helper()
@@ -89,7 +89,7 @@ func startWireBroker(t *testing.T, dir string) *wireBroker {
 	return &wireBroker{b, ln.Addr().String(), stop}
 }
 
-func adminClient(t *testing.T, w *wireBroker) *kadm.Client {
+func adminClient(t testing.TB, w *wireBroker) *kadm.Client {
 	t.Helper()
 	client, err := kgo.NewClient(kgo.SeedBrokers(w.addr), kgo.AllowAutoTopicCreation())
 	if err != nil {
