@@ -119,7 +119,7 @@ func (l *Log) rollLocked(cfg *Config, now time.Time) error {
 	v := l.view.Load()
 	segs := append(v.segs[:len(v.segs):len(v.segs)], &logSegment{r: w.Reader(), dir: l.home, base: next, before: l.endPos.Load()})
 	l.sealing = append(l.sealing, l.w)
-	l.w, l.rolledAt = w, now
+	l.w, l.rolledAt, l.snapshotDue = w, now, true
 	l.setViewLocked(segs, v.start)
 	l.home.commit.schedule(l)
 	l.store.metrics.rolls.Inc()
@@ -158,22 +158,29 @@ type pendingSnapshot struct {
 	at    segment.Offset
 }
 
-// takeSnapshotLocked copies the producers when enough was appended since the last time, or a segment was rolled.
+// takeSnapshotLocked copies the producers when enough was appended since the last time, or a segment was rolled. A log
+// without producers has snapshots too: they say that no segment below them need be read for any.
 func (l *Log) takeSnapshotLocked() *pendingSnapshot {
-	if l.sinceSnapshot < snapshotEveryBytes && len(l.sealing) == 0 || l.producers.Len() == 0 {
+	if !l.snapshotDue && l.sinceSnapshot < snapshotEveryBytes {
 		return nil
 	}
-	l.sinceSnapshot = 0
+	l.sinceSnapshot, l.snapshotDue = 0, false
 	return &pendingSnapshot{state: l.producers.Clone(), at: l.w.Next()}
 }
 
-// saveSnapshot writes a snapshot and drops all but the newest two. Failing costs recovery time, never data.
+// saveSnapshot writes a snapshot and drops all but the newest two. Failing costs recovery time, never data: segments above
+// the newest snapshot stay in the hottest tier, where the next start reads them. tick tries again.
 func (l *Log) saveSnapshot(s *pendingSnapshot) {
 	if err := s.state.Save(l.home.spec.FS, l.dir, s.at); err != nil {
 		l.log.Warn("producer snapshot not written: the next unclean start reads more", "offset", s.at, "err", err)
+		l.mu.Lock()
+		l.snapshotDue = true
+		l.mu.Unlock()
 		return
 	}
+	l.snapshotAt.Store(int64(s.at))
 	l.dropOldSnapshots()
+	l.store.wakePlanner() // what it covers may move now
 }
 
 // dropOldSnapshots keeps the newest two: one to use, one in case it is damaged.

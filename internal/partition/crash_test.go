@@ -1,16 +1,21 @@
 package partition_test
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"lagoon/internal/vfs"
+	"lagoon/segment"
 )
 
 // exhaustive runs every cut point with more futures: minutes instead of seconds.
@@ -270,4 +275,134 @@ func report(t *testing.T, w *world, what string) bool {
 		t.Errorf("%s: %s", what, p)
 	}
 	return len(w.problems) > 0
+}
+
+// TestKillAnywhere ends the process at every mutating call (every few in a short run). What was written is there, acked or
+// not; sealed segments below the recovery point are not read; and what recovery shows survives a power cut right after it.
+func TestKillAnywhere(t *testing.T) {
+	seed := uint64(2)
+	synctest.Test(t, func(t *testing.T) {
+		count := &vfs.PowerCut{}
+		w, err := runStory(seed, count)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if report(t, w, "the story without a kill") {
+			return
+		}
+		points, step := count.Points(), int64(1)
+		if !exhaustive {
+			step = max(1, points/120)
+		}
+		cases, sealed, failed := 0, 0, 0
+		for after := 1 + int64(seed)%step; after <= points && failed < 5; after += step {
+			cut := &vfs.PowerCut{After: after}
+			w, err := runStory(seed, cut)
+			if err != nil {
+				t.Fatal(err)
+			}
+			cases++
+			f := w.fork(w.disks.kill())
+			quiet, err := f.sealedBelowPoint()
+			if err != nil {
+				f.problem("%v", err)
+			}
+			sealed += len(quiet)
+			f.killed(quiet)
+			if report(t, f, fmt.Sprintf("seed %d, kill after %d of %d", seed, after, points)) {
+				failed++
+			}
+		}
+		if sealed == 0 {
+			t.Error("no case had a sealed segment below its recovery point: the test looks at nothing")
+		}
+		t.Logf("%d points, every %d: %d kills, %d sealed segments watched", points, step, cases, sealed)
+	})
+}
+
+// killed starts the broker after a kill, with a watch on the log files in quiet, and again after a power cut.
+func (w *world) killed(quiet map[string]bool) {
+	var mu sync.Mutex
+	reads := map[string]int{}
+	w.trace = func(disk int, op vfs.Op) {
+		mu.Lock()
+		defer mu.Unlock()
+		if op.Kind&(vfs.OpRead|vfs.OpOpen) != 0 && quiet[fmt.Sprintf("%d/%s", disk, op.Name)] {
+			reads[op.Name]++
+		}
+	}
+	if err := w.open(); err != nil {
+		w.problem("%v", err)
+		return
+	}
+	for name, n := range reads {
+		w.problem("recovery opened or read %s, which lies below the recovery point, %d times", name, n)
+	}
+	mu.Lock()
+	clear(quiet)
+	mu.Unlock()
+	for _, t := range w.topics {
+		for _, p := range t.parts {
+			if l, err := w.log(p); err == nil && !t.deleted && l.Offsets().End < p.written {
+				w.problem("%s ends at %d, written up to %d", p.name(), l.Offsets().End, p.written)
+			}
+		}
+	}
+	w.verify()
+	w.abandon()
+	w.trace = nil
+	w.disks = w.disks.crash(vfs.CrashOptions{KeepPercent: 0})
+	w.live()
+}
+
+// sealedBelowPoint lists, as disk/name, the log files that a start has no reason to look into: those that are not the last
+// of their partition, wholly below the recovery point and below the newest producer snapshot, in one copy only.
+func (w *world) sealedBelowPoint() (map[string]bool, error) {
+	type file struct {
+		disk int
+		name string
+		base segment.Offset
+	}
+	files := map[string][]file{}
+	points := map[segment.TopicPartition]segment.Offset{}
+	snapshots := map[string]segment.Offset{}
+	for i, m := range w.disks {
+		found, err := segment.ReadCheckpoint(m, segment.RecoveryPointFile)
+		if err != nil {
+			return nil, err
+		}
+		maps.Copy(points, found)
+		entries, err := m.List(".")
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range entries {
+			if _, _, ok := segment.ParsePartitionDir(e.Name); !ok || !e.Dir {
+				continue
+			}
+			listing, err := segment.ListDir(m, e.Name)
+			if err != nil {
+				return nil, err
+			}
+			for _, f := range listing.Segments {
+				files[e.Name] = append(files[e.Name], file{i, e.Name + "/" + segment.LogName(f.Base), f.Base})
+			}
+			for _, at := range listing.Snapshots {
+				snapshots[e.Name] = max(snapshots[e.Name], at)
+			}
+		}
+	}
+	quiet := map[string]bool{}
+	for dir, list := range files {
+		topic, p, _ := segment.ParsePartitionDir(dir)
+		limit := min(points[segment.TopicPartition{Topic: topic, Partition: p}], snapshots[dir])
+		slices.SortFunc(list, func(a, b file) int { return cmp.Compare(a.base, b.base) })
+		for i := range len(list) - 1 {
+			twice := list[i].base == list[i+1].base || i > 0 && list[i].base == list[i-1].base
+			if !twice && list[i+1].base <= limit {
+				quiet[fmt.Sprintf("%d/%s", list[i].disk, list[i].name)] = true
+			}
+		}
+	}
+	return quiet, nil
 }

@@ -556,12 +556,14 @@ func (l *Log) loadProducers(segs []*logSegment) error {
 	for _, c := range damaged {
 		s.corruption(l, c)
 	}
+	l.snapshotAt.Store(int64(ps.End()))
 	for i, seg := range segs {
 		// Only the hot tier is replayed: without a snapshot, producers of older data are long gone from every client's
 		// retry window, and reading a cold tier back at start would take hours.
 		if i+1 < len(segs) && segs[i+1].base <= ps.End() || seg.dir != l.home {
 			continue
 		}
+		l.snapshotDue = l.snapshotDue || i+1 < len(segs)
 		if !seg.r.Acquire() {
 			return fmt.Errorf("%w: segment %d", ErrClosed, seg.base)
 		}

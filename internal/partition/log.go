@@ -23,9 +23,12 @@ type Log struct {
 	view    atomic.Pointer[view]
 	durable atomic.Pointer[bound] // everything below is on stable storage
 	written atomic.Pointer[bound] // interval mode only: everything below is in the page cache
-	end     atomic.Int64          // next offset to be assigned
-	endPos  atomic.Int64          // bytes of all segments together, for distances
-	failed  atomic.Pointer[error] // this partition alone is offline (a lost or damaged directory)
+	// snapshotAt is the offset of the newest producer snapshot. Segments above it stay in the hottest tier: a start reads
+	// their headers to know the producers.
+	snapshotAt atomic.Int64
+	end        atomic.Int64          // next offset to be assigned
+	endPos     atomic.Int64          // bytes of all segments together, for distances
+	failed     atomic.Pointer[error] // this partition alone is offline (a lost or damaged directory)
 
 	mu            sync.Mutex // the appender lock
 	w             *segment.Writer
@@ -35,6 +38,7 @@ type Log struct {
 	rolledAt      time.Time         // when w was made
 	flushedAt     time.Time         // last commit that tick asked for
 	sinceSnapshot int64             // bytes appended since the last producer snapshot
+	snapshotDue   bool              // one is to be taken at the next commit
 	closed        bool
 	ages          ageRing
 

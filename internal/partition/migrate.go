@@ -2,6 +2,7 @@ package partition
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -128,8 +129,9 @@ func (s *Store) tierState(rank int, name string) tiering.TierState {
 // tierState lists a log's segments for the planner.
 func (l *Log) tierState() tiering.PartitionState {
 	st := tiering.PartitionState{Partition: l.partition}
-	for _, s := range l.view.Load().segs {
-		if !s.r.Acquire() {
+	v := l.view.Load()
+	for i, s := range v.segs {
+		if v.next(i) <= v.start || !s.r.Acquire() { // below the log start: retention is about to take it
 			continue
 		}
 		m := s.r.Meta()
@@ -139,10 +141,15 @@ func (l *Log) tierState() tiering.PartitionState {
 		}
 		s.r.Release()
 		st.Segments = append(st.Segments, tiering.SegmentState{Base: s.base, SizeBytes: m.SizeBytes, Tier: s.dir.rank,
-			MaxTimestampMs: ms, Sealed: m.Sealed, Synced: m.Sealed})
+			MaxTimestampMs: ms, Sealed: m.Sealed, Synced: m.Sealed && l.covered(v.next(i))})
 	}
 	return st
 }
+
+var errNotCovered = errors.New("partition: no producer snapshot covers the segment yet")
+
+// covered: a producer snapshot is at or above next, so that no start has to read what lies below.
+func (l *Log) covered(next segment.Offset) bool { return int64(next) <= l.snapshotAt.Load() }
 
 // prepareMove looks a planned move up and lends the migrator what it needs.
 func (s *Store) prepareMove(_ context.Context, m tiering.Move) (tiering.Job, tiering.Env, error) {
@@ -154,6 +161,9 @@ func (s *Store) prepareMove(_ context.Context, m tiering.Move) (tiering.Job, tie
 	i := v.find(m.Base)
 	if i < 0 || v.segs[i].base != m.Base || i+1 == len(v.segs) || v.segs[i].dir.spec.Tier != m.From {
 		return tiering.Job{}, tiering.Env{}, tiering.ErrGone
+	}
+	if !l.covered(v.segs[i+1].base) {
+		return tiering.Job{}, tiering.Env{}, errNotCovered
 	}
 	from, to := v.segs[i], s.target(m.To)
 	if to == nil {

@@ -310,7 +310,7 @@ func (l *Log) tick(now time.Time) {
 	l.producers.Expire(now.UnixMilli())
 	behind := l.durable.Load().offset < l.w.Next()
 	interval := l.config().FlushInterval
-	if len(l.sealing) > 0 || behind && (interval == 0 || now.Sub(l.flushedAt) >= interval) {
+	if len(l.sealing) > 0 || l.snapshotDue || behind && (interval == 0 || now.Sub(l.flushedAt) >= interval) {
 		l.flushedAt = now
 		l.home.commit.schedule(l)
 	}
@@ -399,10 +399,5 @@ func (l *Log) close() error {
 		return l.home.writerFailed("close segment", l.w, err)
 	}
 	l.durable.Store(end)
-	if l.producers.Len() > 0 {
-		if err := l.producers.Save(l.home.spec.FS, l.dir, end.offset); err != nil {
-			return err
-		}
-	}
-	return nil
+	return l.producers.Save(l.home.spec.FS, l.dir, end.offset)
 }
