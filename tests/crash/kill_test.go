@@ -1,0 +1,58 @@
+package crash
+
+import (
+	"testing"
+	"time"
+
+	"lagoon/tests/internal/lagoontest"
+)
+
+// busyTiers make a broker that rolls and migrates all the time: the smallest segments there are, and they leave the hot
+// tier when they are a second old.
+func busyTiers() []lagoontest.Tier {
+	return []lagoontest.Tier{{Name: "ssd", Keep: "1s"}, {Name: "hdd"}}
+}
+
+// busy are the settings that go with them: readers lag soon, so that cold reads are the rule.
+var busy = []string{
+	"storage.segment_bytes=1MiB", "storage.max_message_bytes=512KiB", "storage.retention=unlimited", "tiering.interval=200ms", "tiering.move_max=unlimited",
+	"readers.lagging_when.min_bytes=2MiB", "readers.lagging_when.min_age=1s",
+}
+
+// TestKill: the clients live through all cycles, the broker does not.
+func TestKill(t *testing.T) {
+	r := seeded(t)
+	b := lagoontest.Start(t, lagoontest.Options{Tiers: busyTiers(), Set: busy})
+	l := startLoad(t, b, loadOptions{Topic: "kill", Partitions: 12, Idempotent: 5, Plain: 5, Tail: 2, Lagging: 1, Random: 1,
+		BytesPerSecond: 12e6, Seed: r.Uint64()})
+	n := cycles(t, 10)
+	moved := int64(0)
+	for i := range n {
+		life := time.NewTimer(time.Duration(300+r.IntN(1200)) * time.Millisecond)
+		select {
+		case <-life.C:
+		case <-b.Exited():
+			t.Fatalf("cycle %d: the broker ended by itself", i)
+		}
+		moved += movedSegments(b)
+		b.Kill()
+		b.Restart()
+		l.ends()
+		if l.report(); t.Failed() {
+			t.Fatalf("in cycle %d of %d", i+1, n)
+		}
+	}
+	l.verify()
+	if moved == 0 {
+		t.Error("nothing migrated: that was not tested")
+	}
+	t.Logf("%d kills, %d segments migrated", n, moved)
+}
+
+func movedSegments(b *lagoontest.Broker) int64 {
+	var m struct {
+		Moved int64 `json:"moved_segments_total"`
+	}
+	b.Get("/api/v1/migrations", &m)
+	return m.Moved
+}
