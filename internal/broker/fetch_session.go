@@ -45,11 +45,11 @@ type fetchTarget struct {
 	member *sessionPartition // nil without a session
 }
 
-// sessionPartition is a partition in a session, and what the client was last told of it.
+// sessionPartition is a partition in a session, and what the client was last told of it: -1 before the first time and
+// after an error, which no healthy partition equals, so that the client is told again.
 type sessionPartition struct {
 	want          wire.FetchPartition
 	place         *list.Element // in the rotation
-	told          bool          // false: the client must be told even if nothing changed
 	highWatermark int64
 	lastStable    int64
 	logStart      int64
@@ -245,7 +245,7 @@ func (s *fetchSession) put(p *wire.FetchPartition) {
 		m.want = *p
 		return
 	}
-	m := &sessionPartition{want: *p}
+	m := &sessionPartition{want: *p, highWatermark: -1}
 	m.place = s.rotation.PushBack(m)
 	s.partitions[key] = m
 }
@@ -274,9 +274,8 @@ func (s *fetchSession) changed(m *sessionPartition, p *wire.FetchedPartition) bo
 	if records {
 		s.rotation.MoveToBack(m.place) // does nothing when the partition was forgotten meanwhile
 	}
-	must := records || p.ErrorCode != 0 || p.DivergingEpoch >= 0 || !m.told ||
+	must := records || p.ErrorCode != 0 || p.DivergingEpoch >= 0 ||
 		m.highWatermark != p.HighWatermark || m.lastStable != p.LastStableOffset || m.logStart != p.LogStartOffset
 	m.highWatermark, m.lastStable, m.logStart = p.HighWatermark, p.LastStableOffset, p.LogStartOffset
-	m.told = p.ErrorCode == 0 // after an error the client is told again
 	return must
 }

@@ -8,7 +8,8 @@ import (
 
 // waitCtx is a context with a deadline that is used again and again by one goroutine: a produce request with acks=-1
 // waits once per request, and context.WithDeadline allocates five times. It ends at its deadline or when cancel is called;
-// one that has ended is replaced by begin.
+// one that has ended is replaced by begin. It is for callees that wait for Done and no more: a context derived from it
+// would outlive the wait.
 type waitCtx struct {
 	mu       sync.Mutex
 	current  *reusedCtx

@@ -148,9 +148,10 @@ func (g *gather) copied(p Payload, n int64) error {
 	}
 	for off := int64(0); off < n; {
 		room := copyBytes - len(g.copy.B)
-		// A flush empties the copy buffer, so it comes before the read and never between read and add. A payload that does
-		// not fit next to the others is not torn apart for what room there is.
-		if room == 0 || off == 0 && int64(room) < n && room < copyBytes || g.bytes >= sliceBytes || len(g.parts) >= maxVectors {
+		// A flush empties the copy buffer, so it comes before the read and never between read and add. (What lies between
+		// two payloads keeps the number of parts in bounds: memory.) A payload that does not fit next to the others is not
+		// torn apart for what room there is.
+		if room == 0 || off == 0 && int64(room) < n && room < copyBytes {
 			if err := g.flush(true); err != nil {
 				return err
 			}
