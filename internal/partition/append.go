@@ -130,10 +130,10 @@ func (l *Log) rollLocked(cfg *Config, now time.Time) error {
 // durable all the same: the segment stays on the list and tick asks again. Called by the committer.
 func (l *Log) sealOne(w *segment.Writer) error {
 	if _, err := w.Seal(); err != nil {
-		if syncErr := w.SyncData(); syncErr != nil || !errors.Is(l.home.writerFailed("seal segment", w, err), ErrDiskFull) {
-			return errors.Join(err, syncErr)
+		if err := l.home.writerFailed("seal segment", w, err); !errors.Is(err, ErrDiskFull) {
+			return err
 		}
-		return nil
+		return w.SyncData()
 	}
 	l.mu.Lock()
 	l.sealing = slices.DeleteFunc(l.sealing, func(x *segment.Writer) bool { return x == w })

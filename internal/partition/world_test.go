@@ -317,6 +317,9 @@ func (w *world) ack(c *client) error {
 		return err
 	}
 	next := c.unacked[len(c.unacked)-1].next
+	if next == 0 {
+		return errNotAppended
+	}
 	if err := l.Durable(context.Background(), next); err != nil {
 		return err
 	}
@@ -467,6 +470,9 @@ func (w *world) expected(err error) bool {
 	return w.inject != nil && (errors.Is(err, vfs.ErrPowerCut) || errors.Is(err, partition.ErrFenced) || errors.Is(err, partition.ErrClosed) ||
 		errors.Is(err, errInjected))
 }
+
+// errNotAppended: the client has a batch that no append took.
+var errNotAppended = errors.New("nothing to wait for")
 
 var errInjected = errors.New("injected")
 
