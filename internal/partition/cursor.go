@@ -27,7 +27,7 @@ type cursor struct {
 	mu       sync.Mutex
 	stream   *stream
 	segBase  segment.Offset // segment of the last hot extent, -1 none
-	from     segment.Offset // offset that read asked for
+	next     segment.Offset // offset after that extent
 	at       int64          // byte after that extent: where the next read begins
 	class    admission.Class
 	offset   segment.Offset // last offset asked for
@@ -124,8 +124,8 @@ func (s *cursorSet) closeAll() {
 }
 
 // moved remembers where the extent that was just served ends.
-func (c *cursor) moved(s *logSegment, from segment.Offset, end int64) {
-	c.segBase, c.from, c.at = s.base, from, end
+func (c *cursor) moved(s *logSegment, next segment.Offset, end int64) {
+	c.segBase, c.next, c.at = s.base, next, end
 	c.stream.reset()
 }
 

@@ -76,7 +76,7 @@ func (l *Log) readOnce(req *ReadRequest, now time.Time) (res ReadResult, again b
 		bnd.Pos = b.pos
 	}
 	pos, hint := int64(0), int64(-1)
-	if c.segBase == s.base && c.at > 0 && req.From > c.from {
+	if c.segBase == s.base && c.at > 0 && req.From >= c.next {
 		pos, hint = c.at, c.at
 	} else if pos, err = s.r.Floor(req.From); err != nil {
 		s.r.Release()
@@ -159,7 +159,7 @@ func (l *Log) hotChunk(c *cursor, s *logSegment, req *ReadRequest, bnd segment.B
 		s.r.Release()
 		return nil, 0, err
 	}
-	c.moved(s, req.From, ext.Pos+ext.Len)
+	c.moved(s, ext.Next, ext.Pos+ext.Len)
 	chunk := &Chunk{n: ext.Len, pos: ext.Pos, file: f, seg: s.r, next: ext.Next}
 	chunk.fd, chunk.isFile = f.Fd()
 	l.served(c, admission.Hot, ext.Len)
@@ -186,7 +186,7 @@ func (l *Log) readStream(c *cursor, req *ReadRequest, res ReadResult, b *bound, 
 		sr.chunk.Release()
 		return res, false, nil
 	}
-	c.from, c.segBase, c.at = req.From, -1, 0 // where the batch after this lies is the stream's business
+	c.segBase, c.at = -1, 0 // where the batch after this lies is the stream's business
 	c.method = sr.method
 	l.served(c, sr.lane, sr.chunk.n)
 	l.observe(c, req.From, b, l.distancePos(c, req.From), now)

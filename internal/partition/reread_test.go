@@ -1,0 +1,45 @@
+package partition_test
+
+import (
+	"bytes"
+	"fmt"
+	"testing"
+
+	"lagoon/internal/partition"
+	"lagoon/segment"
+)
+
+// TestReadingAgainInsideWhatWasServed: a reader that comes back to an offset inside the extent that it was given last (a
+// client that lost a part of the response, a second consumer on the connection) gets that offset, also when the bytes have left
+// the page cache meanwhile. The end of the last extent is no place to begin then: it lies behind.
+func TestReadingAgainInsideWhatWasServed(t *testing.T) {
+	s := open(t, nil, osFS(t))
+	l := load(t, s, config(), 1)
+	var want []byte
+	for n := range 400 {
+		b := batch(fmt.Sprint(n), 1, 4000, nil, 1)
+		produce(t, l, b)
+		want = append(want, b...)
+	}
+	ref := partition.ReaderRef{ClientID: "again"}
+	res, err := l.Read(partition.ReadRequest{Reader: ref, From: 0, MaxBytes: 200_000, MustServe: true})
+	if err != nil || res.Chunk == nil {
+		t.Fatalf("first read: %+v, %v", res, err)
+	}
+	served := segment.Offset(res.Chunk.Len() / int64(len(want)/400))
+	res.Chunk.Release()
+	if served < 10 {
+		t.Fatalf("served %d records: the end of the extent is not behind what is asked for next", served)
+	}
+	for _, sv := range l.Segments() {
+		if _, err := l.Evict(sv, 0, sv.SizeBytes); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const from = 5
+	got := consume(t, l, ref, from, 200_000) // fails at a gap
+	if !bytes.Equal(got, want[from*len(want)/400:]) {
+		t.Errorf("%d bytes from offset %d on, want %d", len(got), from, len(want)-from*len(want)/400)
+	}
+	closeStore(t, s)
+}
