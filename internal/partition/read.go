@@ -75,8 +75,10 @@ func (l *Log) readOnce(req *ReadRequest, now time.Time) (res ReadResult, again b
 	if s.base == b.base {
 		bnd.Pos = b.pos
 	}
-	pos, hint := int64(0), int64(-1)
-	if c.segBase == s.base && c.at > 0 && req.From >= c.next {
+	pos, hint, exact := int64(0), int64(-1), false
+	if base, at, ok := c.stream.endsAt(req.From); ok && base == s.base && at < bnd.Pos {
+		pos, hint, exact = at, at, true
+	} else if c.segBase == s.base && c.at > 0 && req.From >= c.next {
 		pos, hint = c.at, c.at
 	} else if pos, err = s.r.Floor(req.From); err != nil {
 		s.r.Release()
@@ -102,6 +104,13 @@ func (l *Log) readOnce(req *ReadRequest, now time.Time) (res ReadResult, again b
 	}
 	if d.Lane == admission.Fill && c.class.State == admission.Realtime {
 		l.store.metrics.tailColdReads.Inc()
+	}
+	if hint >= 0 && !exact {
+		// The hot lane checks a hint by the header there; a stream believes its start, so it begins where the index says.
+		if pos, err = s.r.Floor(req.From); err != nil {
+			s.r.Release()
+			return res, false, err
+		}
 	}
 	// The stream takes over the acquired segment.
 	if err := c.stream.start(s, pos, req.From, d.Lane, req.Watch); err != nil {

@@ -25,9 +25,10 @@ type stream struct {
 	req admission.Request // flow, topic and client of every chunk
 
 	mu      sync.Mutex
-	chunks  []*coldChunk // contiguous, ascending
-	expect  segment.Offset
-	handle  *coldHandle // of the segment that the next chunk lies in
+	chunks  []*coldChunk   // contiguous, ascending
+	expect  segment.Offset // where the head begins, or has to begin
+	target  segment.Offset // what the stream was started for
+	handle  *coldHandle    // of the segment that the next chunk lies in
 	nextPos int64
 	nextSeg segment.Offset // base offset of that segment
 	watch   *Watch
@@ -192,7 +193,8 @@ func (s *stream) read(from segment.Offset, maxBytes int64, bnd segment.Offset, w
 	return streamRead{chunk: c, lane: head.lane, method: head.method}, nil
 }
 
-// covers tells whether from is what the stream has at its head (ready or expected).
+// covers tells whether the stream can serve from: it is in a chunk, or expected in the next one, or the stream was started
+// for it and has not come to it yet (an index names a batch at or before an offset).
 func (s *stream) covers(from segment.Offset) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -209,7 +211,22 @@ func (s *stream) covers(from segment.Offset) bool {
 		}
 		at = c.next
 	}
-	return false
+	return from == s.target && at < from
+}
+
+// endsAt gives the place of from when it is right behind everything the stream has read: exact, where an index only knows a
+// batch before it.
+func (s *stream) endsAt(from segment.Offset) (base segment.Offset, pos int64, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || len(s.chunks) == 0 {
+		return 0, 0, false
+	}
+	last := s.chunks[len(s.chunks)-1]
+	if last.state != chunkReady || last.next != from {
+		return 0, 0, false
+	}
+	return last.handle.seg.base, last.pos + int64(len(last.data)), true
 }
 
 // start begins at byte pos of seg, which holds offset from. seg is acquired by the caller; the stream takes that over.
@@ -221,7 +238,7 @@ func (s *stream) start(seg *logSegment, pos int64, from segment.Offset, lane adm
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.resetLocked()
-	s.handle, s.nextPos, s.nextSeg, s.expect = h, pos, seg.base, from
+	s.handle, s.nextPos, s.nextSeg, s.expect, s.target = h, pos, seg.base, from, from
 	s.watch = w
 	s.enqueueLocked(lane)
 	s.topUpLocked()
