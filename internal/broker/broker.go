@@ -187,6 +187,7 @@ type offset = segment.Offset
 
 // partitionLog is what the handlers need of one partition; a storeLog is the real one.
 type partitionLog interface {
+	ID() [16]byte // of the topic
 	Append(ctx context.Context, r partition.AppendRequest) (partition.Appended, error)
 	Durable(ctx context.Context, next offset) error
 	Read(r partition.ReadRequest) (readResult, error)

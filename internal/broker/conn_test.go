@@ -14,8 +14,6 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
-
-	"lagoon/internal/broker/wire"
 )
 
 func TestAPIVersionsListsTheTable(t *testing.T) {
@@ -525,32 +523,6 @@ func TestLargeFramesPassASmallBudget(t *testing.T) {
 	if end := r.logs["orders-0"].Offsets().End; end != 8 {
 		t.Fatalf("log end %d", end)
 	}
-}
-
-func FuzzRequests(f *testing.F) {
-	c := &client{t: f}
-	for _, req := range []kmsg.Request{
-		kmsg.NewPtrApiVersionsRequest(), kmsg.NewPtrInitProducerIDRequest(), kmsg.NewPtrOffsetForLeaderEpochRequest(), kmsg.NewPtrListOffsetsRequest(),
-		produceRequest(9, 1, "orders", records(0, batch(1, 100))), fetchRequest(12, "orders", map[int32]int64{0: 0}),
-	} {
-		for version := int16(0); version <= req.MaxVersion(); version++ {
-			req.SetVersion(version)
-			f.Add(c.frame(req)[4:])
-		}
-	}
-	f.Fuzz(func(t *testing.T, frame []byte) {
-		if len(frame) < wire.MinFrameBytes || len(frame) > 1<<20 {
-			return
-		}
-		r := newRig(t, nil)
-		c := r.dial()
-		c.write(append(binary.BigEndian.AppendUint32(nil, uint32(len(frame))), frame...))
-		// It is answered, closed, or (acks=0, a parked fetch) silent; what comes next is served or the connection is gone.
-		go c.nc.Write(c.frame(kmsg.NewPtrInitProducerIDRequest()))
-		c.nc.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
-		io.Copy(io.Discard, c.nc)
-		r.dial().versions()
-	})
 }
 
 func TestTableIsInOrderAndWhole(t *testing.T) {

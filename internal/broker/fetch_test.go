@@ -72,6 +72,7 @@ func TestFetchErrors(t *testing.T) {
 	r.logs["orders-0"].epoch = 5
 	r.logs["orders-1"].readErr = partition.ErrFenced
 	delete(r.logs, "orders-2")
+	r.logs["other-0"].id = [16]byte{1} // another topic by now
 	for name, tc := range map[string]struct {
 		version int16
 		topic   string
@@ -84,6 +85,7 @@ func TestFetchErrors(t *testing.T) {
 		"unknown id":            {13, "orders", 0, 0, nil, kerr.UnknownTopicID},
 		"unknown partition":     {12, "orders", 3, 0, nil, kerr.UnknownTopicOrPartition},
 		"not served":            {12, "orders", 2, 0, nil, kerr.NotLeaderForPartition},
+		"of another topic":      {12, "other", 0, 0, nil, kerr.NotLeaderForPartition},
 		"storage":               {12, "orders", 1, 0, nil, kerr.KafkaStorageError},
 		"beyond the end":        {12, "orders", 0, 4, nil, kerr.OffsetOutOfRange},
 		"negative":              {12, "orders", 0, -1, nil, kerr.OffsetOutOfRange},

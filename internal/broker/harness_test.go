@@ -24,6 +24,7 @@ import (
 
 // fakeLog is a partition in memory whose durability and coldness the test decides.
 type fakeLog struct {
+	id        [16]byte
 	mu        sync.Mutex
 	batches   [][]byte
 	ends      []segment.Offset // after each batch
@@ -46,6 +47,8 @@ type fakeLog struct {
 func newFakeLog() *fakeLog {
 	return &fakeLog{changed: make(chan struct{}), watches: map[*partition.Watch]bool{}, duplicate: -1}
 }
+
+func (l *fakeLog) ID() [16]byte { return l.id }
 
 func (l *fakeLog) notify() {
 	close(l.changed)
@@ -270,6 +273,10 @@ func newRig(t testing.TB, change func(*Options)) *rig {
 		change(&opt)
 	}
 	logs := fakeLogs{"orders-0": newFakeLog(), "orders-1": newFakeLog(), "orders-2": newFakeLog(), "other-0": newFakeLog()}
+	for name, l := range logs {
+		topic, _ := meta.Snapshot().Topic(name[:len(name)-2])
+		l.id = topic.ID
+	}
 	b, err := newBroker(opt.withDefaults(), logs)
 	if err != nil {
 		t.Fatal(err)

@@ -19,6 +19,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+	"go.uber.org/goleak"
 )
 
 // clientEnv makes a copy of the test binary a client in a process of its own, so that a measurement of this process is
@@ -33,7 +34,7 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	os.Exit(m.Run())
+	goleak.VerifyTestMain(m)
 }
 
 // clientProcess plays one role: "idle ADDR N" holds N connections that have each made one request; "fetch ADDR BYTES N"

@@ -175,7 +175,9 @@ func (b *Broker) partitionOf(topic *metadata.Topic, index int32) (partitionLog, 
 	if index < 0 || index >= topic.Partitions {
 		return nil, kerr.UnknownTopicOrPartition
 	}
-	if l, ok := b.logs.log(topic.Name, index); ok {
+	// The id is compared because the topic may have been deleted and made again under its name since the catalogue was
+	// looked at: records must not cross from one to the other.
+	if l, ok := b.logs.log(topic.Name, index); ok && l.ID() == topic.ID {
 		return l, nil
 	}
 	// In the catalogue but not served: being created or deleted at this moment. Clients look again.
