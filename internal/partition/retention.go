@@ -92,7 +92,7 @@ func (l *Log) expired(s *logSegment, cfg *Config, now time.Time) bool {
 	if err != nil || ms >= 0 && now.UnixMilli()-ms <= cfg.RetentionMs {
 		return false
 	}
-	if m.Sealed && ms >= 0 {
+	if m.Sealed { // a damaged time index must not delete records: the log itself has the last word
 		if ms, err = s.r.VerifyMaxTimestamp(); err != nil {
 			return false
 		}
@@ -104,12 +104,7 @@ func (l *Log) expired(s *logSegment, cfg *Config, now time.Time) bool {
 		}
 		ms = e.ModTime.UnixMilli()
 	}
-	if now.UnixMilli()-ms <= cfg.RetentionMs {
-		return false
-	}
-	// A damaged time index must not delete records: the log itself has the last word.
-	verified, err := s.r.VerifyMaxTimestamp()
-	return err == nil && (verified < 0 || now.UnixMilli()-verified > cfg.RetentionMs)
+	return now.UnixMilli()-ms > cfg.RetentionMs
 }
 
 // rollExpired starts a new active segment if active still is it.
