@@ -1,0 +1,19 @@
+// Package conformance holds the real binary against stock clients: franz-go, kcat (librdkafka), confluent-kafka (a newer librdkafka),
+// kafka-python and Apache Kafka's own Java tools each produce, consume without groups and administer; what one of them wrote, all of
+// them read, record for record, with every codec. Cases that no client sends any more are spoken raw.
+//
+// The second half is about files: Kafka's DumpLogSegments reads what the broker wrote, and packages segment and partition read what a
+// real Kafka wrote.
+//
+// It is not a benchmark and not a crash test: data are small, brokers stop cleanly.
+//
+//	records_test.go    the data set, and how records are compared
+//	clients_test.go    what the matrix asks of a client; franz-go
+//	kcat_test.go       kcat as a client, and its suite
+//	python_test.go     kafka-python and confluent-kafka, driven through testdata/*.py
+//	java_test.go       Kafka's tools: one JVM (testdata/Tools.java) runs their main methods one after the other
+//	matrix_test.go     producers × codecs × readers
+//	franz_test.go, admin_*_test.go, raw_test.go   suites of one client each, and of none
+//	files_test.go      DumpLogSegments over our files
+//	kafkalog_test.go   a log directory that Kafka wrote
+package conformance

@@ -1,0 +1,156 @@
+"""Runs one task with confluent-kafka: {"op": ..., "bootstrap": ...} on stdin, the answer as JSON on stdout."""
+import base64
+import json
+import sys
+import time
+
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewPartitions, NewTopic, OffsetSpec, ResourceType
+
+
+def enc(b):
+    return None if b is None else base64.b64encode(b).decode()
+
+
+def dec(s):
+    return None if s is None else base64.b64decode(s)
+
+
+def produce(task):
+    for job in task["jobs"]:
+        p = Producer({"bootstrap.servers": task["bootstrap"], "compression.type": job["codec"], "linger.ms": 50, "enable.idempotence": True})
+        failed = []
+        for r in job["records"]:
+            headers = [(h["k"], dec(h["v"])) for h in r["h"] or []]
+            p.produce(job["topic"], key=dec(r["k"]), value=dec(r["v"]), headers=headers, partition=0, timestamp=r["t"],
+                      on_delivery=lambda err, msg: err and failed.append(str(err)))
+        left = p.flush(20)
+        if failed or left:
+            raise SystemExit(f"{job['topic']}: {left} records left, errors {failed}")
+
+
+def consumer(task):
+    """assign() needs no coordinator, but the library wants a group id."""
+    return Consumer({"bootstrap.servers": task["bootstrap"], "group.id": "unused", "enable.auto.commit": False, "check.crcs": True, "enable.partition.eof": False})
+
+
+def consume(task):
+    out = []
+    for job in task["jobs"]:
+        c = consumer(task)
+        c.assign([TopicPartition(job["topic"], 0, 0)])
+        got, end = [], time.time() + 20
+        while len(got) < job["count"] and time.time() < end:
+            for r in c.consume(job["count"] - len(got), 5):
+                if r.error():
+                    raise KafkaException(r.error())
+                got.append({"o": r.offset(), "t": r.timestamp()[1], "k": enc(r.key()), "v": enc(r.value()),
+                            "h": [{"k": k, "v": enc(v)} for k, v in r.headers() or []]})
+        c.close()
+        out.append(got)
+    return out
+
+
+def lookup(task):
+    c = consumer(task)
+    tp = TopicPartition(task["topic"], 0)
+    begin, end = c.get_watermark_offsets(tp, timeout=10)
+    at = c.offsets_for_times([TopicPartition(task["topic"], 0, task["ms"])], timeout=10)[0].offset
+    parts = sorted(c.list_topics(task["topic"], timeout=10).topics[task["topic"]].partitions)
+    c.close()
+    return {"begin": begin, "end": end, "at": at, "partitions": parts}
+
+
+def admin(task):
+    a = AdminClient({"bootstrap.servers": task["bootstrap"]})
+    out = []
+    for name, *args in task["steps"]:
+        try:
+            out.append(steps[name](a, *args))
+        except KafkaException as e:
+            out.append("error " + e.args[0].name())
+    return out
+
+
+steps = {}
+
+
+def step(fn):
+    steps[fn.__name__] = fn
+    return fn
+
+
+def one(futures):
+    (f,) = futures.values()
+    return f.result(timeout=10)
+
+
+@step
+def create(a, name, partitions, configs):
+    one(a.create_topics([NewTopic(name, partitions, 1, config=configs)]))
+    return "ok"
+
+
+@step
+def topics(a):
+    return sorted(a.list_topics(timeout=10).topics)
+
+
+@step
+def partitions(a, name, count):
+    one(a.create_partitions([NewPartitions(name, count)]))
+    return "ok"
+
+
+@step
+def count(a, name):
+    from confluent_kafka import TopicCollection
+    return len(one(a.describe_topics(TopicCollection([name]))).partitions)
+
+
+@step
+def topic_id(a, name):
+    from confluent_kafka import TopicCollection
+    return str(one(a.describe_topics(TopicCollection([name]))).topic_id)
+
+
+@step
+def alter(a, name, configs):
+    r = ConfigResource(ResourceType.TOPIC, name, incremental_configs=[
+        ConfigEntry(k, v, incremental_operation=AlterConfigOpType.SET) for k, v in configs.items()])
+    one(a.incremental_alter_configs([r]))
+    return "ok"
+
+
+@step
+def config(a, name, key):
+    return one(a.describe_configs([ConfigResource(ResourceType.TOPIC, name)]))[key].value
+
+
+@step
+def delete_records(a, name, before):
+    return one(a.delete_records([TopicPartition(name, 0, before)])).low_watermark
+
+
+@step
+def offsets(a, name):
+    out = []
+    for spec in [OffsetSpec.earliest(), OffsetSpec.latest(), OffsetSpec.max_timestamp()]:
+        out.append(one(a.list_offsets({TopicPartition(name, 0): spec})).offset)
+    return out
+
+
+@step
+def delete(a, name):
+    one(a.delete_topics([name]))
+    return "ok"
+
+
+@step
+def cluster(a):
+    found = a.describe_cluster().result(timeout=10)
+    return [len(found.nodes), found.controller.id]
+
+
+task = json.load(sys.stdin)
+json.dump({"produce": produce, "consume": consume, "lookup": lookup, "admin": admin}[task["op"]](task), sys.stdout)

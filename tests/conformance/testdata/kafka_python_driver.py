@@ -1,0 +1,154 @@
+"""Runs one task with kafka-python: {"op": ..., "bootstrap": ...} on stdin, the answer as JSON on stdout."""
+import base64
+import json
+import sys
+import time
+
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+
+
+def enc(b):
+    return None if b is None else base64.b64encode(b).decode()
+
+
+def dec(s):
+    return None if s is None else base64.b64decode(s)
+
+
+def produce(task):
+    for job in task["jobs"]:
+        codec = None if job["codec"] == "none" else job["codec"]
+        p = KafkaProducer(bootstrap_servers=task["bootstrap"], compression_type=codec, linger_ms=20, acks="all", enable_idempotence=True)
+        sent = []
+        for r in job["records"]:
+            headers = [(h["k"], dec(h["v"])) for h in r["h"] or []]
+            sent.append(p.send(job["topic"], key=dec(r["k"]), value=dec(r["v"]), headers=headers, partition=0, timestamp_ms=r["t"]))
+        p.flush(20)
+        for i, f in enumerate(sent):
+            at = f.get(timeout=20).offset
+            if at != i:
+                raise SystemExit(f"{job['topic']}: record {i} was given offset {at}")
+        p.close()
+
+
+def consume(task):
+    out = []
+    for job in task["jobs"]:
+        tp = TopicPartition(job["topic"], 0)
+        c = KafkaConsumer(bootstrap_servers=task["bootstrap"], group_id=None, check_crcs=True)
+        c.assign([tp])
+        c.seek_to_beginning(tp)
+        got, end = [], time.time() + 20
+        while len(got) < job["count"] and time.time() < end:
+            for r in c.poll(timeout_ms=500).get(tp, []):
+                got.append({"o": r.offset, "t": r.timestamp, "k": enc(r.key), "v": enc(r.value), "h": [{"k": k, "v": enc(v)} for k, v in r.headers]})
+        c.close()
+        out.append(got)
+    return out
+
+
+def lookup(task):
+    c = KafkaConsumer(bootstrap_servers=task["bootstrap"], group_id=None)
+    tp = TopicPartition(task["topic"], 0)
+    found = c.offsets_for_times({tp: task["ms"]})[tp]
+    out = {"begin": c.beginning_offsets([tp])[tp], "end": c.end_offsets([tp])[tp], "at": None if found is None else found.offset,
+           "partitions": sorted(c.partitions_for_topic(task["topic"]))}
+    c.close()
+    return out
+
+
+def admin(task):
+    a = KafkaAdminClient(bootstrap_servers=task["bootstrap"])
+    out = []
+    for name, *args in task["steps"]:
+        try:
+            out.append(steps[name](a, *args))
+        except Exception as e:  # the name of the error is the answer
+            out.append("error " + type(e).__name__)
+    a.close()
+    return out
+
+
+steps = {}
+
+
+def step(fn):
+    steps[fn.__name__] = fn
+    return fn
+
+
+@step
+def create(a, name, partitions, configs):
+    from kafka.admin import NewTopic
+    a.create_topics([NewTopic(name, partitions, 1, topic_configs=configs)])
+    return "ok"
+
+
+@step
+def topics(a):
+    return sorted(a.list_topics())
+
+
+@step
+def partitions(a, name, count):
+    from kafka.admin import NewPartitions
+    a.create_partitions({name: NewPartitions(count)})
+    return "ok"
+
+
+@step
+def count(a, name):
+    return len(a.describe_topics([name])[0]["partitions"])
+
+
+@step
+def alter(a, name, configs):
+    from kafka.admin import ConfigResource, ConfigResourceType
+    a.alter_configs([ConfigResource(ConfigResourceType.TOPIC, name, configs=configs)])
+    return "ok"
+
+
+@step
+def config(a, name, key):
+    from kafka.admin import ConfigResource, ConfigResourceType
+    found = a.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name)])
+    return find(found, key)
+
+
+def find(node, key):
+    """The value of a key wherever this version of the library puts it."""
+    if isinstance(node, dict):
+        if key in node:
+            v = node[key]
+            return v.get("value", v) if isinstance(v, dict) else v
+        if node.get("name") == key or node.get("config_names") == key:
+            return node.get("value", node.get("config_value"))
+        node = list(node.values())
+    if isinstance(node, (list, tuple)):
+        for child in node:
+            v = find(child, key)
+            if v is not None:
+                return v
+    return None
+
+
+@step
+def delete_records(a, name, before):
+    found = a.delete_records({TopicPartition(name, 0): before})
+    return found[TopicPartition(name, 0)]["low_watermark"]
+
+
+@step
+def delete(a, name):
+    a.delete_topics([name])
+    return "ok"
+
+
+@step
+def cluster(a):
+    found = a.describe_cluster()
+    return [len(found["brokers"]), found["controller_id"]]
+
+
+task = json.load(sys.stdin)
+json.dump({"produce": produce, "consume": consume, "lookup": lookup, "admin": admin}[task["op"]](task), sys.stdout)
