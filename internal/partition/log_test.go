@@ -8,6 +8,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
+	"lagoon/admission"
 	"lagoon/internal/partition"
 	"lagoon/segment"
 )
@@ -126,6 +129,50 @@ func TestLaggingReaderLeavesNoPages(t *testing.T) {
 	}
 	for _, r := range s.Readers() {
 		t.Logf("%s %s %s %s method %s", r.Key.Client, r.Class.State, r.Class.Text, r.Why, r.Method)
+	}
+	closeStore(t, s)
+}
+
+// A real-time reader that lost some pages gets those back from the device, and the rest from memory.
+func TestRefillReadsWhatIsMissing(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	s := open(t, func(o *partition.Options) { o.Registerer, o.Readers = reg, admission.Config{} }, osFS(t))
+	cfg := config()
+	cfg.SegmentBytes = 8 << 20
+	l := load(t, s, cfg, 1)
+	var want []byte
+	for i := range 100 {
+		b := batch(fmt.Sprintf("b%d", i), 100, 1000, nil, int64(i))
+		produce(t, l, b)
+		want = append(want, b...)
+	}
+	const hole = 2 << 20
+	sealed := l.Segments()[0]
+	if _, err := l.Evict(sealed, hole, hole); err != nil {
+		t.Fatal(err)
+	}
+	lost := int64(hole)
+	if r, err := l.Residency(sealed, 0, sealed.SizeBytes); err != nil || r.Resident > r.Pages-lost/4096 {
+		t.Fatalf("evicted: %+v, %v", r, err)
+	}
+	if got := consume(t, l, partition.ReaderRef{ClientID: "tail"}, 0, 1<<20); !bytes.Equal(got, want) {
+		t.Fatalf("%d bytes, want %d", len(got), len(want))
+	}
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	filled := int64(0)
+	for _, f := range families {
+		if f.GetName() == "lagoon_cold_read_bytes_total" {
+			for _, m := range f.GetMetric() {
+				filled += int64(m.GetCounter().GetValue())
+			}
+		}
+	}
+	// One batch and one step of the search more at each end.
+	if filled < lost || filled > lost+512<<10 {
+		t.Errorf("%d bytes were read from the device to get %d back", filled, lost)
 	}
 	closeStore(t, s)
 }

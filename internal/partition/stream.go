@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"sort"
 	"sync"
+	"time"
 
 	"lagoon/admission"
 	"lagoon/cachectl"
@@ -24,15 +26,16 @@ type stream struct {
 	log *Log
 	req admission.Request // flow, topic and client of every chunk
 
-	mu      sync.Mutex
-	chunks  []*coldChunk   // contiguous, ascending
-	expect  segment.Offset // where the head begins, or has to begin
-	target  segment.Offset // what the stream was started for
-	handle  *coldHandle    // of the segment that the next chunk lies in
-	nextPos int64
-	nextSeg segment.Offset // base offset of that segment
-	watch   *Watch
-	closed  bool
+	mu       sync.Mutex
+	chunks   []*coldChunk   // contiguous, ascending
+	expect   segment.Offset // where the head begins, or has to begin
+	target   segment.Offset // what the stream was started for
+	handle   *coldHandle    // of the segment that the next chunk lies in
+	nextPos  int64
+	nextSeg  segment.Offset // base offset of that segment
+	watch    *Watch
+	lastRead time.Time
+	closed   bool
 }
 
 // chunkState is the life of a chunk: queued → reading → ready | failed.
@@ -150,7 +153,7 @@ type streamRead struct {
 func (s *stream) read(from segment.Offset, maxBytes int64, bnd segment.Offset, w *Watch) (streamRead, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.watch = w
+	s.watch, s.lastRead = w, s.log.store.now()
 	for len(s.chunks) > 0 && s.chunks[0].state == chunkReady && s.chunks[0].next <= from {
 		lane := s.chunks[0].lane
 		s.dropLocked(0)
@@ -239,7 +242,7 @@ func (s *stream) start(seg *logSegment, pos int64, from segment.Offset, lane adm
 	defer s.mu.Unlock()
 	s.resetLocked()
 	s.handle, s.nextPos, s.nextSeg, s.expect, s.target = h, pos, seg.base, from, from
-	s.watch = w
+	s.watch, s.lastRead = w, s.log.store.now()
 	s.enqueueLocked(lane)
 	s.topUpLocked()
 	return nil
@@ -267,8 +270,11 @@ func (s *stream) enqueueLocked(lane admission.Lane) bool {
 		return false
 	}
 	want := min(s.log.store.chunkBytes(), s.beforeHoleLocked(limit)-s.nextPos)
-	if len(s.chunks) > 0 && s.residentLocked(want) {
+	if len(s.chunks) > 0 && s.residentLocked(s.nextPos, want) {
 		return false
+	}
+	if lane == admission.Fill {
+		want = s.coldLocked(want)
 	}
 	// A boundary known to the index lets the next chunk be asked for before this one is parsed.
 	exact := s.nextPos+want == limit
@@ -344,14 +350,25 @@ func (s *stream) beforeHoleLocked(limit int64) int64 {
 	return limit
 }
 
-// residentLocked: the next n bytes are in the page cache, so reading them around it would be waste.
-func (s *stream) residentLocked(n int64) bool {
+// residentLocked: [pos, pos+n) is in the page cache, so reading it around it would be waste.
+func (s *stream) residentLocked(pos, n int64) bool {
 	f, err := s.handle.seg.r.File()
 	if err != nil {
 		return false
 	}
-	ok, err := s.log.store.opt.Cache.Resident(f, s.nextPos, n)
+	ok, err := s.log.store.opt.Cache.Resident(f, pos, n)
 	return err == nil && ok
+}
+
+// coldLocked shortens the next n bytes to what a refill is for: up to where the rest is in the page cache, in steps of
+// probeBytes. A real-time reader that lost a few pages goes back to the hot lane behind them.
+func (s *stream) coldLocked(n int64) int64 {
+	steps := int((n - 1) / probeBytes)
+	first := sort.Search(steps, func(i int) bool { // the tail of a resident tail is resident
+		from := int64(i+1) * probeBytes
+		return s.residentLocked(s.nextPos+from, n-from)
+	})
+	return min(n, int64(first+1)*probeBytes)
 }
 
 // run is the device's turn: read, check every batch, wake the reader.
@@ -379,7 +396,9 @@ func (c *coldChunk) run() int64 {
 		c.handle.release()
 		return n
 	}
-	if err != nil {
+	if errors.Is(err, errNoMemory) {
+		s.cutLocked(slices.Index(s.chunks, c)) // asked for again when the reader comes here
+	} else if err != nil {
 		c.state, c.err = chunkFailed, err
 		c.freeLocked()
 	} else {
@@ -398,7 +417,7 @@ func (c *coldChunk) run() int64 {
 // readWhole fills the chunk and trims it to whole, checked batches. It returns the bytes read from the device.
 func (c *coldChunk) readWhole(st *Store) (int64, error) {
 	started := st.now()
-	buf, err := st.opt.Pool.Get(st.ctx)
+	buf, err := c.memory(st)
 	if err != nil {
 		return 0, err
 	}
@@ -428,6 +447,73 @@ func (c *coldChunk) readWhole(st *Store) (int64, error) {
 	}
 	st.metrics.coldRead(c.handle.seg.dir.spec.Tier, c.method, c.lane, read, st.now().Sub(started))
 	return read, nil
+}
+
+// errNoMemory: the pool is empty; read-ahead can do without, and must not hold a device's slot while it waits.
+var errNoMemory = errors.New("partition: no memory for read-ahead")
+
+// memory takes a buffer from the pool. When there is none, other streams give up read-ahead first; a chunk that its reader
+// waits for then waits its turn, a chunk read ahead is given up.
+func (c *coldChunk) memory(st *Store) (*cachectl.Buffer, error) {
+	if buf, ok := st.opt.Pool.TryGet(); ok {
+		return buf, nil
+	}
+	st.reclaim(c.stream)
+	if buf, ok := st.opt.Pool.TryGet(); ok {
+		return buf, nil
+	}
+	if c.stream.isHead(c) {
+		return st.opt.Pool.Get(st.ctx)
+	}
+	return nil, errNoMemory
+}
+
+// isHead tells whether the reader waits for this chunk.
+func (s *stream) isHead(c *coldChunk) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.chunks) > 0 && s.chunks[0] == c
+}
+
+// yieldMemory gives chunks back: what is read ahead of the head, and the head, too, when the reader has not asked for a
+// while.
+func (s *stream) yieldMemory(now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.chunks) == 0 {
+		return
+	}
+	if now.Sub(s.lastRead) > streamPause {
+		s.resetLocked()
+		return
+	}
+	s.cutLocked(1)
+}
+
+// cutLocked drops the chunks from i on and goes back to where they began.
+func (s *stream) cutLocked(i int) {
+	if i >= len(s.chunks) {
+		return
+	}
+	c := s.chunks[i]
+	c.handle.retain()
+	for len(s.chunks) > i {
+		s.dropLocked(len(s.chunks) - 1)
+	}
+	s.handle.release()
+	s.handle, s.nextSeg, s.nextPos = c.handle, c.handle.seg.base, c.pos
+}
+
+// reclaim takes memory from the streams of all readers but one.
+func (s *Store) reclaim(but *stream) {
+	now := s.now()
+	for _, l := range s.Logs() {
+		for _, c := range l.cursors.all() {
+			if c.stream != but {
+				c.stream.yieldMemory(now)
+			}
+		}
+	}
 }
 
 // readRange reads by the chunk's lane: around the cache, or through it so that it holds the range again.
@@ -487,9 +573,7 @@ func (s *stream) trimAfterLocked(c *coldChunk) {
 	if i < 0 || end == c.pos+c.want {
 		return
 	}
-	for len(s.chunks) > i+1 {
-		s.dropLocked(i + 1)
-	}
+	s.cutLocked(i + 1)
 	if s.handle != c.handle {
 		s.handle.release()
 		c.handle.retain()
