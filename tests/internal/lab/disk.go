@@ -1,0 +1,145 @@
+package lab
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// DiskOptions say what disk to make.
+type DiskOptions struct {
+	Name        string // part of the mount point's name
+	Bytes       int64
+	ReadAheadKB int // of the device; 0 means 128, Linux's default
+}
+
+// Disk is ext4 on a loop device over a file that is opened with O_DIRECT, so the machine's page cache does not help it.
+type Disk struct {
+	lab   *Lab
+	path  string
+	dev   string // /dev/loopN
+	major uint32
+	minor uint32
+}
+
+// Disk makes and mounts a disk.
+func (l *Lab) Disk(o DiskOptions) *Disk {
+	l.t.Helper()
+	if o.ReadAheadKB == 0 {
+		o.ReadAheadKB = 128
+	}
+	image, mount := filepath.Join(l.dir, o.Name+".img"), filepath.Join(l.dir, o.Name)
+	l.must(makeImage(image, o.Bytes))
+	l.must(os.Mkdir(mount, 0o700))
+	l.note(undo{Kind: "detach", Path: image})
+	out, err := exec.Command("losetup", "--find", "--show", "--direct-io=on", image).Output()
+	if err != nil {
+		l.t.Fatalf("losetup: %v", err)
+	}
+	d := &Disk{lab: l, path: mount, dev: strings.TrimSpace(string(out))}
+	var st unix.Stat_t
+	l.must(unix.Stat(d.dev, &st))
+	d.major, d.minor = unix.Major(st.Rdev), unix.Minor(st.Rdev)
+	// A loop device may be used again by somebody else; its read-ahead would stay.
+	ahead := d.sys("queue/read_ahead_kb")
+	l.note(undo{Kind: "write", Path: ahead, Value: readText(l.t, ahead)})
+	l.write(ahead, strconv.Itoa(o.ReadAheadKB))
+	l.must(run("mkfs.ext4", "-q", "-F", "-m", "0", "-E", "nodiscard", d.dev))
+	l.note(undo{Kind: "unmount", Path: mount})
+	l.must(unix.Mount(d.dev, mount, "ext4", unix.MS_NOATIME, "noinit_itable"))
+	return d
+}
+
+func makeImage(name string, size int64) error {
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	if err := unix.Fallocate(int(f.Fd()), 0, 0, size); err != nil {
+		_ = f.Close()
+		return fmt.Errorf("reserve %d bytes: %w", size, err)
+	}
+	return f.Close()
+}
+
+func (l *Lab) must(err error) {
+	l.t.Helper()
+	if err != nil {
+		l.t.Fatal(err)
+	}
+}
+
+// Path is where the disk is mounted.
+func (d *Disk) Path() string { return d.path }
+
+func (d *Disk) sys(name string) string {
+	return filepath.Join("/sys/block", filepath.Base(d.dev), name)
+}
+
+// ReadBytes is what the device has read since it was attached, for whomever and by whatever way.
+func (d *Disk) ReadBytes() int64 { return d.counter(2) }
+
+// WrittenBytes is what was written to the device.
+func (d *Disk) WrittenBytes() int64 { return d.counter(6) }
+
+// counter is a field of the device's statistics in sectors of 512 bytes.
+// Source: https://docs.kernel.org/block/stat.html
+func (d *Disk) counter(field int) int64 {
+	b, err := os.ReadFile(d.sys("stat"))
+	if err != nil {
+		return -1
+	}
+	fields := strings.Fields(string(b))
+	if len(fields) <= field {
+		return -1
+	}
+	n, err := strconv.ParseInt(fields[field], 10, 64)
+	if err != nil {
+		return -1
+	}
+	return n * 512
+}
+
+// Throttle is a limit per second; 0 is none.
+type Throttle struct{ ReadBytes, WriteBytes, ReadOps, WriteOps int64 }
+
+// Throttle makes the disk slow for the processes in g (cgroup v2), or for everybody (v1, where buffered writes are charged
+// to the root group). The zero Throttle lifts it.
+func (d *Disk) Throttle(t Throttle, g *Cgroup) {
+	d.lab.t.Helper()
+	id := fmt.Sprintf("%d:%d", d.major, d.minor)
+	if root, ok := v1Root("blkio"); ok {
+		for name, limit := range map[string]int64{
+			"read_bps": t.ReadBytes, "write_bps": t.WriteBytes, "read_iops": t.ReadOps, "write_iops": t.WriteOps,
+		} {
+			file := filepath.Join(root, "blkio.throttle."+name+"_device")
+			if limit > 0 {
+				d.lab.note(undo{Kind: "write", Path: file, Value: id + " 0"})
+			}
+			d.lab.write(file, fmt.Sprintf("%s %d", id, limit))
+		}
+		return
+	}
+	value := func(n int64) string {
+		if n == 0 {
+			return "max"
+		}
+		return strconv.FormatInt(n, 10)
+	}
+	d.lab.write(filepath.Join(g.path, "io.max"), fmt.Sprintf("%s rbps=%s wbps=%s riops=%s wiops=%s",
+		id, value(t.ReadBytes), value(t.WriteBytes), value(t.ReadOps), value(t.WriteOps)))
+}
+
+// Sync makes everything on the disk clean.
+func (d *Disk) Sync() {
+	d.lab.t.Helper()
+	f, err := os.Open(d.path)
+	d.lab.must(err)
+	defer f.Close()
+	d.lab.must(unix.Syncfs(int(f.Fd())))
+}

@@ -1,0 +1,15 @@
+// Package isolation shows, with the real binary on a real file system under memory pressure, what Lagoon is for: a reader of
+// old data leaves the page cache to those who read new data, and still gets what the disk can give.
+//
+//	TestIsolation    live and slow topics beside a backlog reader in 1 GiB of memory: residency, disk reads, the backlog's speed;
+//	                 and the same with read_mode = "buffered", which must fail to hold the bounds
+//	TestMixedFetch   one fetch of a hot and a cold partition, the cold one on a disk of 5 MB/s: the hot one does not wait
+//
+// The clients are made of raw requests (client_test.go), because they share two cores with the broker. What is shown is seen from
+// outside: cachestat on the broker's files, the device's counters, /proc/PID/io; the broker's own metrics must say the same.
+//
+// Both tests need root, loop devices and control groups; package lab builds them and takes them away. They exclude other labs
+// on the machine. Their bounds are shares and ratios within one run, not times.
+//
+// LAGOON_ISOLATION_BACKLOG_MIB sets the size of the backlog, such as 512 for a quick look; the promise is 4096, the default.
+package isolation

@@ -1,0 +1,9 @@
+package isolation
+
+import (
+	"testing"
+
+	"lagoon/tests/internal/lab"
+)
+
+func TestMain(m *testing.M) { lab.Main(m) }
