@@ -12,9 +12,10 @@ import (
 // Bounds of the cursors of one partition. A cursor costs about 600 bytes; one that has not been used for a while is a
 // consumer that left.
 const (
-	maxCursors = 1024
-	cursorIdle = 10 * time.Minute
-	streamIdle = 10 * time.Second // a consumer that pauses this long gives its read-ahead memory back
+	maxCursors  = 1024
+	cursorIdle  = 10 * time.Minute
+	streamPause = 2 * time.Second  // under memory pressure a reader that has not asked for this long gives its chunks to others
+	streamIdle  = 10 * time.Second // a consumer that pauses this long gives its read-ahead memory back
 )
 
 // cursor is one reader's place in one partition. Its mutex serialises the reads of one reader.
