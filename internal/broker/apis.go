@@ -58,6 +58,7 @@ func apiTable() []api {
 		{key: 2, name: "ListOffsets", min: 1, max: 11, maxBody: adminBody, body: newBody[kmsg.ListOffsetsRequest], handle: (*Broker).handleListOffsets},
 		{key: 3, name: "Metadata", min: 0, max: 13, maxBody: adminBody, body: newBody[kmsg.MetadataRequest], handle: (*Broker).handleMetadata},
 		{key: 10, name: "FindCoordinator", min: 0, max: 6, maxBody: smallBody, body: newBody[kmsg.FindCoordinatorRequest], handle: (*Broker).handleFindCoordinator},
+		{key: 16, name: "ListGroups", min: 0, max: 5, maxBody: smallBody, body: newBody[kmsg.ListGroupsRequest], handle: (*Broker).handleListGroups},
 		{key: 18, name: "ApiVersions", min: 0, max: 4, maxBody: smallBody, body: newBody[kmsg.ApiVersionsRequest], handle: (*Broker).handleAPIVersions},
 		{key: 19, name: "CreateTopics", min: 0, max: 7, maxBody: adminBody, body: newBody[kmsg.CreateTopicsRequest], handle: (*Broker).handleCreateTopics},
 		{key: 20, name: "DeleteTopics", min: 1, max: 6, maxBody: adminBody, body: newBody[kmsg.DeleteTopicsRequest], handle: (*Broker).handleDeleteTopics},
