@@ -320,13 +320,14 @@ func (r *Reader) extend(w *walker, ext Extent, maxBytes int64, bound Bound, segm
 	return ext, nil
 }
 
-// jump is the farthest index entry that is surely readable.
+// jump is the farthest index entry that is surely readable. limit itself is left out: at the end of the segment as the
+// caller knows it, an entry may name a batch that has come since.
 func (r *Reader) jump(limit int64, bound Bound, segmentNext Offset) (indexEntry, error) {
 	l, err := r.lookup()
 	if err != nil {
 		return indexEntry{}, err
 	}
-	e := l.boundary(limit)
+	e := l.boundary(limit - 1)
 	if bound.Pos < 0 && bound.Offset < segmentNext {
 		if b := l.floor(bound.Offset); b.pos < e.pos {
 			e = b
