@@ -1,6 +1,8 @@
 import java.io.*;
 import java.lang.reflect.InvocationTargetException;
 import java.nio.charset.StandardCharsets;
+import java.util.ArrayList;
+import java.util.List;
 import org.apache.kafka.common.utils.Exit;
 
 /**
@@ -9,15 +11,15 @@ import org.apache.kafka.common.utils.Exit;
  * error output. Strings are a four-byte length and UTF-8.
  */
 public class Tools {
-    /** An exit of the tool. An Error, because tools catch every Exception. */
+    /** Unwinds a tool that exits. An Error, because most tools catch every Exception; the others exit twice, and the first status counts. */
     static class Exited extends Error {
-        final int status;
-
-        Exited(int status) {
-            super("exit " + status);
-            this.status = status;
+        Exited() {
+            super("exits", null, false, false);
         }
     }
+
+    static Integer exited;
+    static final List<Runnable> hooks = new ArrayList<>();
 
     /** A stream whose target changes per run; Scala's Console and log4j hold on to the first one they see. */
     static class Switch extends OutputStream {
@@ -49,11 +51,12 @@ public class Tools {
         System.setErr(complaints);
         Exit.Procedure exit = (status, message) -> {
             if (message != null) System.err.println(message);
-            throw new Exited(status);
+            if (exited == null) exited = status;
+            throw new Exited();
         };
         Exit.setExitProcedure(exit);
         Exit.setHaltProcedure(exit);
-        Exit.setShutdownHookAdder((name, hook) -> { });
+        Exit.setShutdownHookAdder((name, hook) -> hooks.add(hook));
         while (true) {
             int n;
             try {
@@ -66,6 +69,8 @@ public class Tools {
             for (int i = 0; i < args.length; i++) args[i] = new String(read(in), StandardCharsets.UTF_8);
             System.setIn(new ByteArrayInputStream(read(in)));
             int status = run(tool, args);
+            hooks.forEach(Runnable::run); // as the end of a JVM would
+            hooks.clear();
             tools.flush();
             complaints.flush();
             answers.writeInt(status);
@@ -76,11 +81,12 @@ public class Tools {
     }
 
     static int run(String tool, String[] args) {
+        exited = null;
         try {
             Class.forName(tool).getMethod("main", String[].class).invoke(null, (Object) args);
-            return 0;
+            return exited == null ? 0 : exited;
         } catch (InvocationTargetException e) {
-            if (e.getCause() instanceof Exited x) return x.status;
+            if (exited != null) return exited;
             e.getCause().printStackTrace();
         } catch (ReflectiveOperationException e) {
             e.printStackTrace();
