@@ -189,6 +189,9 @@ func (l *Log) sync() {
 	}
 	l.store.metrics.syncSeconds.Observe(l.store.now().Sub(started).Seconds())
 	l.publishDurable(end)
+	if len(sealing) > 0 {
+		l.store.sealed.Store(true)
+	}
 	if snapshot != nil {
 		l.saveSnapshot(snapshot)
 	}

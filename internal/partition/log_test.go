@@ -211,6 +211,31 @@ func TestSegmentsMoveToTheColderTier(t *testing.T) {
 }
 
 // waitFor polls a condition that other goroutines bring about and that has no event for tests.
+// A segment that was sealed is below the recovery point soon, whatever the checkpoint interval: after a kill nobody has to
+// read all of it. Takes a second.
+func TestSealedSegmentsGetARecoveryPointSoon(t *testing.T) {
+	fs := osFS(t)
+	s := open(t, func(o *partition.Options) { o.CheckpointInterval = time.Hour }, fs)
+	l := load(t, s, config(), 1)
+	var last partition.Appended
+	for range 25 { // 1 MiB segments
+		last = produce(t, l, batch("seal", 10, 10_000, nil, 1))
+	}
+	segs := l.Segments()
+	if len(segs) < 3 {
+		t.Fatalf("%d segments up to offset %d", len(segs), last.Next)
+	}
+	active := segs[len(segs)-1].Base
+	waitFor(t, "recovery point", func() bool {
+		points, err := segment.ReadCheckpoint(fs, segment.RecoveryPointFile)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return points[segment.TopicPartition{Topic: "orders", Partition: 0}] >= active
+	})
+	closeStore(t, s)
+}
+
 func waitFor(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)

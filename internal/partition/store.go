@@ -133,6 +133,7 @@ type Store struct {
 
 	checkpointMu sync.Mutex
 	checkpoints  map[*logDir]*checkpoints // of the hottest tier
+	sealed       atomic.Bool              // since the last checkpoint: the next second writes one
 
 	loaded     atomic.Bool // Load has opened every partition it was given
 	incomplete atomic.Bool // some partition could not be opened: what it holds is not known
@@ -296,6 +297,10 @@ func (s *Store) everySecond(now time.Time) {
 	for _, l := range s.Logs() {
 		l.cursors.sweep(now)
 		l.tick(now)
+	}
+	// Without a new recovery point an unclean start reads the whole segment. A second's worth of them it may read.
+	if s.sealed.Swap(false) {
+		s.checkpoint()
 	}
 }
 
