@@ -22,7 +22,7 @@ import (
 //   - broker logger: one logger, "root", whose level is set at start.
 //   - group: the keys a group may have; a group need not exist.
 //   - Each resource is answered once, however often it is named, so a small request cannot ask for a huge answer.
-//   - Names of keys that do not exist are passed over. Success has a null error message. Sensitive values are null.
+//   - No names of keys, null or empty, mean all keys, as in Kafka. Names that do not exist are passed over. Success has a null error message. Sensitive values are null.
 //
 // Version notes: synonyms from v1; type and documentation from v3.
 
@@ -57,7 +57,7 @@ func (b *Broker) handleDescribeConfigs(_ context.Context, r *request) (kmsg.Resp
 			b.metrics.failed("DescribeConfigs", out.ErrorCode)
 		}
 		for _, e := range entries {
-			if asked.ConfigNames == nil || slices.Contains(asked.ConfigNames, e.name) {
+			if len(asked.ConfigNames) == 0 || slices.Contains(asked.ConfigNames, e.name) {
 				out.Configs = append(out.Configs, e.response(req.IncludeSynonyms, req.IncludeDocumentation))
 			}
 		}

@@ -56,6 +56,17 @@ func settings() []ServerConfig {
 	}
 }
 
+func TestDescribeConfigsOfNoKeysMeansAll(t *testing.T) {
+	a := newAdminBroker(t, nil)
+	a.topic("t", 1)
+	all := ask[*kmsg.DescribeConfigsResponse](a, 4, describeRequest(described(topicResource, "t"))).Resources[0]
+	empty := described(topicResource, "t")
+	empty.ConfigNames = []string{}
+	if got := ask[*kmsg.DescribeConfigsResponse](a, 4, describeRequest(empty)).Resources[0]; len(got.Configs) != len(all.Configs) || len(all.Configs) < 10 {
+		t.Errorf("an empty list of keys gives %d entries, none gives %d", len(got.Configs), len(all.Configs))
+	}
+}
+
 func TestDescribeTopicConfigs(t *testing.T) {
 	for version := int16(1); version <= 4; version++ {
 		a := newAdminBroker(t, func(o *Options) {
