@@ -32,6 +32,9 @@ func TestEveryClientReadsEveryClient(t *testing.T) {
 			read := lagoontest.ReadFrom(t, b, jobs[i].Topic, 0, 0, records)
 			checkCodec(t, jobs[i], read)
 			got := fromKgo(read)
+			if end := endOffset(t, b, jobs[i].Topic); end != records {
+				t.Errorf("%s ends at %d, want %d", jobs[i].Topic, end, records)
+			}
 			if ownTimes {
 				want = withTimes(t, want, got, floor)
 			}

