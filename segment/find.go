@@ -154,6 +154,9 @@ func (r *Reader) Floor(from Offset) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
+	if l.act == nil {
+		r.cache.touchIndex(r) // a seek: what readers come back to stays in memory
+	}
 	return int64(l.floor(from).pos), nil
 }
 

@@ -257,6 +257,12 @@ func (c *conn) produceFailed(reply *produceReply, topic string, err error, count
 	if code != kerr.UnknownServerError.Code { // the text of an unexpected error stays in the log
 		out.ErrorMessage = err.Error()
 	}
+	var refused *segment.RecordsError
+	if errors.As(err, &refused) {
+		for _, i := range refused.Indexes {
+			out.RecordErrors = append(out.RecordErrors, wire.RecordError{BatchIndex: i, Message: refused.Reason})
+		}
+	}
 	if counter != nil {
 		counter.failedProduce.Add(1)
 	}

@@ -172,6 +172,12 @@ func checkProduceResponse(t *testing.T, seed []byte) {
 				if p.ErrorMessage != "" {
 					kp.ErrorMessage = &p.ErrorMessage
 				}
+				for range c.n(3) {
+					e := wire.RecordError{BatchIndex: int32(c.i64()), Message: c.text()}
+					ke := kmsg.NewProduceResponseTopicPartitionErrorRecord()
+					ke.RelativeOffset, ke.ErrorMessage = e.BatchIndex, &e.Message
+					p.RecordErrors, kp.ErrorRecords = append(p.RecordErrors, e), append(kp.ErrorRecords, ke)
+				}
 				tp.Partitions++
 				ours.Partitions, kt.Partitions = append(ours.Partitions, p), append(kt.Partitions, kp)
 			}

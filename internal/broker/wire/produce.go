@@ -96,6 +96,13 @@ type ProducedPartition struct {
 	LogAppendTimeMs int64  // v2+; -1 with CreateTime
 	LogStartOffset  int64  // v5+; -1 with an error
 	ErrorMessage    string // v8+; "" is sent as null
+	RecordErrors    []RecordError
+}
+
+// RecordError says what is wrong with one record of a refused batch (KIP-467); sent from v8 on.
+type RecordError struct {
+	BatchIndex int32 // of the record in its batch
+	Message    string
 }
 
 // AppendProduce appends a whole response frame (length prefix, header, body) to buf.
@@ -142,7 +149,14 @@ func appendProducedPartition(b []byte, version int16, flexible bool, p *Produced
 		b = be64(b, p.LogStartOffset)
 	}
 	if version >= 8 {
-		b = arrayLen(b, flexible, 0) // no errors of single records
+		b = arrayLen(b, flexible, len(p.RecordErrors))
+		for _, e := range p.RecordErrors {
+			b = be32(b, e.BatchIndex)
+			b = appendString(b, flexible, e.Message)
+			if flexible {
+				b = append(b, 0)
+			}
+		}
 		switch {
 		case p.ErrorMessage != "":
 			b = appendString(b, flexible, p.ErrorMessage)
