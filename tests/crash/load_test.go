@@ -100,6 +100,7 @@ func (l *load) client(opts ...kgo.Opt) *kgo.Client {
 		kgo.DialTimeout(time.Second),
 		kgo.RequestTimeoutOverhead(5 * time.Second),
 		kgo.RetryTimeout(time.Minute),
+		kgo.AlwaysRetryEOF(), // a broker that dies right after accepting is not one that wants TLS
 	}, opts...)...)
 	if err != nil {
 		panic(fmt.Sprintf("franz-go options: %v", err))
@@ -113,7 +114,7 @@ func (l *load) produce(number int, idempotent bool, bytesPerSecond float64) {
 		kgo.ClientID(fmt.Sprintf("producer-%d", number)),
 		kgo.DefaultProduceTopic(l.opt.Topic), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.RequiredAcks(kgo.AllISRAcks()),
 		kgo.ProducerBatchCompression(codecs[number%len(codecs)]), kgo.ProducerLinger(2 * time.Millisecond), kgo.UnknownTopicRetries(-1),
-		kgo.MaxBufferedRecords(2000), kgo.MaxBufferedBytes(4 << 20), kgo.ProduceRequestTimeout(5 * time.Second),
+		kgo.ProducerBatchMaxBytes(256 << 10), kgo.MaxBufferedRecords(2000), kgo.MaxBufferedBytes(4 << 20), kgo.ProduceRequestTimeout(5 * time.Second),
 	}
 	if idempotent {
 		opts = append(opts, kgo.StopProducerOnDataLossDetected()) // a false OUT_OF_ORDER_SEQUENCE becomes an error
@@ -242,20 +243,21 @@ func (l *load) random(number int) {
 	}
 }
 
-// fetchOnce looks where the log is and reads from somewhere in it. A cold read may need several requests until it is there.
+// fetchOnce looks where the log is and reads from somewhere in it.
 func (l *load) fetchOnce(ctx context.Context, cl *kgo.Client, partition int32, r *rand.Rand) error {
-	offset := int64(0)
-	for attempt := 0; ; attempt++ {
+	p, err := rawFetch(ctx, cl, l.opt.Topic, partition, 0, 1)
+	if err != nil || p.HighWatermark == 0 {
+		return err
+	}
+	return l.readAt(ctx, cl, partition, r.Int64N(p.HighWatermark))
+}
+
+// readAt fetches at an offset that is there. A cold read may need several requests until it comes.
+func (l *load) readAt(ctx context.Context, cl *kgo.Client, partition int32, offset int64) error {
+	for ctx.Err() == nil {
 		p, err := rawFetch(ctx, cl, l.opt.Topic, partition, offset, 512<<10)
 		if err != nil {
 			return err
-		}
-		if attempt == 0 {
-			if p.HighWatermark == 0 {
-				return nil
-			}
-			offset = r.Int64N(p.HighWatermark)
-			continue
 		}
 		out, _ := kgo.ProcessFetchPartition(kgo.ProcessFetchPartitionOpts{Offset: offset, Topic: l.opt.Topic, Partition: partition},
 			p, kgo.DefaultDecompressor(), nil)
@@ -266,13 +268,14 @@ func (l *load) fetchOnce(ctx context.Context, cl *kgo.Client, partition int32, r
 			l.rec.Saw(partition, rec.Offset, rec.Value)
 		}
 		l.count("random", int64(len(out.Records)))
-		if len(out.Records) > 0 && out.Records[0].Offset != offset {
-			l.rec.Problemf("partition %d: a fetch at %d began with %d", partition, offset, out.Records[0].Offset)
-		}
-		if len(out.Records) > 0 || ctx.Err() != nil {
-			return ctx.Err()
+		if len(out.Records) > 0 {
+			if first := out.Records[0].Offset; first != offset {
+				l.rec.Problemf("partition %d: a fetch at %d began with %d", partition, offset, first)
+			}
+			return nil
 		}
 	}
+	return ctx.Err()
 }
 
 // rawFetch is one Fetch request for one partition.

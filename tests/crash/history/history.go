@@ -6,7 +6,7 @@ import (
 )
 
 // maxProblems bounds the report: after these one knows enough.
-const maxProblems = 50
+const maxProblems = 20
 
 // Recorder is the history of one topic.
 type Recorder struct {
@@ -168,7 +168,7 @@ func (r *Recorder) problemf(format string, args ...any) {
 	}
 }
 
-// Problems are the findings so far, at most 50 and a count of the rest.
+// Problems are the findings so far, at most 20 and a count of the rest.
 func (r *Recorder) Problems() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()

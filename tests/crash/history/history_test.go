@@ -131,7 +131,7 @@ func TestManyProblemsAreBounded(t *testing.T) {
 	for range 1000 {
 		r.Problemf("x")
 	}
-	if p := r.Problems(); len(p) != maxProblems+1 || p[maxProblems] != "and 950 more" {
+	if p := r.Problems(); len(p) != maxProblems+1 || p[maxProblems] != "and 980 more" {
 		t.Errorf("%d problems, last %q", len(p), p[len(p)-1])
 	}
 }
