@@ -16,9 +16,9 @@ type client interface {
 	// dataset is what the client can write: anyBytes, text, or less. ownTimes: it stamps records itself.
 	dataset(n int) (want []record, ownTimes bool)
 	// produce writes the records of each job; clients with an idempotent producer use it.
-	produce(t *testing.T, b *lagoontest.Broker, jobs []job)
+	produce(t *testing.T, b lagoontest.Cluster, jobs []job)
 	// consume reads count records from the start of each job's topic, without a group.
-	consume(t *testing.T, b *lagoontest.Broker, jobs []job) [][]record
+	consume(t *testing.T, b lagoontest.Cluster, jobs []job) [][]record
 }
 
 // job is one topic to write or read.
@@ -45,7 +45,7 @@ var franzCodecs = map[string]kgo.CompressionCodec{
 	"none": kgo.NoCompression(), "gzip": kgo.GzipCompression(), "snappy": kgo.SnappyCompression(), "lz4": kgo.Lz4Compression(), "zstd": kgo.ZstdCompression(),
 }
 
-func (franz) produce(t *testing.T, b *lagoontest.Broker, jobs []job) {
+func (franz) produce(t *testing.T, b lagoontest.Cluster, jobs []job) {
 	t.Helper()
 	for _, j := range jobs {
 		cl := lagoontest.Client(t, b, kgo.ProducerBatchCompression(franzCodecs[j.Codec]), kgo.ProducerLinger(5*time.Millisecond))
@@ -78,7 +78,7 @@ func fromKgo(records []*kgo.Record) []record {
 	return out
 }
 
-func (franz) consume(t *testing.T, b *lagoontest.Broker, jobs []job) [][]record {
+func (franz) consume(t *testing.T, b lagoontest.Cluster, jobs []job) [][]record {
 	t.Helper()
 	var out [][]record
 	for _, j := range jobs {

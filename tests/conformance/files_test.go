@@ -16,7 +16,7 @@ import (
 )
 
 // bulk writes count records of about size bytes in batches of a hundred; every value names its offset.
-func bulk(t *testing.T, b *lagoontest.Broker, topic string, count, size int, opts ...kgo.Opt) {
+func bulk(t *testing.T, b lagoontest.Cluster, topic string, count, size int, opts ...kgo.Opt) {
 	t.Helper()
 	cl := lagoontest.Client(t, b, append([]kgo.Opt{kgo.DefaultProduceTopic(topic)}, opts...)...)
 	defer cl.Close()

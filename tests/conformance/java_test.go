@@ -141,7 +141,7 @@ func (c *javaTools) start(t *testing.T) *jvm {
 
 const nullMarker = "~null~"
 
-func (c *javaTools) produce(t *testing.T, b *lagoontest.Broker, jobs []job) {
+func (c *javaTools) produce(t *testing.T, b lagoontest.Cluster, jobs []job) {
 	t.Helper()
 	orNull := func(b []byte) string {
 		if b == nil {
@@ -168,12 +168,12 @@ func (c *javaTools) produce(t *testing.T, b *lagoontest.Broker, jobs []job) {
 }
 
 // consoleArgs read one partition from an offset on; without --partition the tool would join a group.
-func consoleArgs(b *lagoontest.Broker, topic string, offset, count int) []string {
+func consoleArgs(b lagoontest.Cluster, topic string, offset, count int) []string {
 	return []string{"--bootstrap-server", b.Bootstrap(), "--topic", topic, "--partition", "0", "--offset", strconv.Itoa(offset),
 		"--max-messages", strconv.Itoa(count), "--timeout-ms", "15000", "--command-property", "fetch.max.wait.ms=20"} // closing waits for the fetch under way
 }
 
-func (c *javaTools) consume(t *testing.T, b *lagoontest.Broker, jobs []job) [][]record {
+func (c *javaTools) consume(t *testing.T, b lagoontest.Cluster, jobs []job) [][]record {
 	t.Helper()
 	var out [][]record
 	for _, j := range jobs {

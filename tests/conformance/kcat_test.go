@@ -27,7 +27,7 @@ func (kcat) dataset(n int) ([]record, bool) {
 }
 
 // runKcat returns what kcat wrote to its output; a failure, or a run of more than 20 s, fails the test.
-func runKcat(t *testing.T, b *lagoontest.Broker, stdin string, args ...string) string {
+func runKcat(t *testing.T, b lagoontest.Cluster, stdin string, args ...string) string {
 	t.Helper()
 	out, stderr, err := tryKcat(t, b, stdin, args...)
 	if err != nil {
@@ -36,7 +36,7 @@ func runKcat(t *testing.T, b *lagoontest.Broker, stdin string, args ...string) s
 	return out
 }
 
-func tryKcat(t *testing.T, b *lagoontest.Broker, stdin string, args ...string) (stdout, stderr string, err error) {
+func tryKcat(t *testing.T, b lagoontest.Cluster, stdin string, args ...string) (stdout, stderr string, err error) {
 	t.Helper()
 	cmd := exec.CommandContext(testContext(t), "kcat", append([]string{"-b", b.Bootstrap()}, args...)...)
 	var out, errs bytes.Buffer
@@ -50,7 +50,7 @@ const (
 	recordEnd = "\x1e\x1e"
 )
 
-func (kcat) produce(t *testing.T, b *lagoontest.Broker, jobs []job) {
+func (kcat) produce(t *testing.T, b lagoontest.Cluster, jobs []job) {
 	t.Helper()
 	for _, j := range jobs {
 		var lines []string
@@ -86,7 +86,7 @@ func kcatHeaders(hs []header) string {
 	return strings.Join(out, ",")
 }
 
-func (kcat) consume(t *testing.T, b *lagoontest.Broker, jobs []job) [][]record {
+func (kcat) consume(t *testing.T, b lagoontest.Cluster, jobs []job) [][]record {
 	t.Helper()
 	var out [][]record
 	for _, j := range jobs {

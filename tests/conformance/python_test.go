@@ -35,7 +35,7 @@ func (p python) dataset(n int) ([]record, bool) {
 }
 
 // do runs the script; task is completed with the bootstrap address, the answer lands in out (nil: none expected).
-func (p python) do(t *testing.T, b *lagoontest.Broker, task map[string]any, out any) {
+func (p python) do(t *testing.T, b lagoontest.Cluster, task map[string]any, out any) {
 	t.Helper()
 	task["bootstrap"] = b.Bootstrap()
 	in, err := json.Marshal(task)
@@ -56,12 +56,12 @@ func (p python) do(t *testing.T, b *lagoontest.Broker, task map[string]any, out 
 	}
 }
 
-func (p python) produce(t *testing.T, b *lagoontest.Broker, jobs []job) {
+func (p python) produce(t *testing.T, b lagoontest.Cluster, jobs []job) {
 	t.Helper()
 	p.do(t, b, map[string]any{"op": "produce", "jobs": jobs}, nil)
 }
 
-func (p python) consume(t *testing.T, b *lagoontest.Broker, jobs []job) (out [][]record) {
+func (p python) consume(t *testing.T, b lagoontest.Cluster, jobs []job) (out [][]record) {
 	t.Helper()
 	p.do(t, b, map[string]any{"op": "consume", "jobs": jobs}, &out)
 	return out

@@ -327,7 +327,7 @@ func rawBadBatches(t *testing.T, b *lagoontest.Broker) {
 	}
 }
 
-func endOffset(t *testing.T, b *lagoontest.Broker, topic string) int64 {
+func endOffset(t *testing.T, b lagoontest.Cluster, topic string) int64 {
 	t.Helper()
 	offsets, err := lagoontest.AdminClient(t, b).ListEndOffsets(testContext(t), topic)
 	if err != nil {

@@ -67,7 +67,7 @@ func Start(t testing.TB, opt Options) *Broker {
 	if opt.Dir == "" {
 		opt.Dir = t.TempDir()
 	}
-	b := &Broker{t: t, opt: opt, binary: Build(t), kafka: freePort(t), adm: freePort(t)}
+	b := &Broker{t: t, opt: opt, binary: Build(t), kafka: FreeAddr(t), adm: FreeAddr(t)}
 	b.config, b.log = filepath.Join(opt.Dir, "lagoon.toml"), filepath.Join(opt.Dir, "lagoon.log")
 	b.writeConfig()
 	t.Cleanup(b.cleanup)
@@ -277,8 +277,8 @@ func tail(text string, lines int) string {
 	return strings.Join(all[max(0, len(all)-lines):], "\n")
 }
 
-// freePort finds a loopback address that nobody listens on, below the ephemeral range.
-func freePort(t testing.TB) string {
+// FreeAddr finds a loopback address that nobody listens on, below the ephemeral range.
+func FreeAddr(t testing.TB) string {
 	t.Helper()
 	const low, high = 12000, 32000
 	for range 100 {

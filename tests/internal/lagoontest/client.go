@@ -14,8 +14,11 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
+// Cluster is what clients connect to: a Broker, or what a test compares it with.
+type Cluster interface{ Bootstrap() string }
+
 // Client connects franz-go to the broker and closes it with the test. It retries quickly: brokers here come and go.
-func Client(t testing.TB, b *Broker, opts ...kgo.Opt) *kgo.Client {
+func Client(t testing.TB, b Cluster, opts ...kgo.Opt) *kgo.Client {
 	t.Helper()
 	all := append([]kgo.Opt{
 		kgo.SeedBrokers(b.Bootstrap()),
@@ -31,13 +34,13 @@ func Client(t testing.TB, b *Broker, opts ...kgo.Opt) *kgo.Client {
 }
 
 // AdminClient is kadm over a client of its own.
-func AdminClient(t testing.TB, b *Broker) *kadm.Client {
+func AdminClient(t testing.TB, b Cluster) *kadm.Client {
 	t.Helper()
 	return kadm.NewClient(Client(t, b))
 }
 
 // CreateTopic makes a topic; configs are pairs of key and value.
-func CreateTopic(t testing.TB, b *Broker, name string, partitions int32, configs ...string) {
+func CreateTopic(t testing.TB, b Cluster, name string, partitions int32, configs ...string) {
 	t.Helper()
 	set := map[string]*string{}
 	for i := 0; i+1 < len(configs); i += 2 {
@@ -55,7 +58,7 @@ func CreateTopic(t testing.TB, b *Broker, name string, partitions int32, configs
 }
 
 // ReadFrom reads the first n records of one partition from an offset on.
-func ReadFrom(t testing.TB, b *Broker, topic string, partition int32, offset int64, n int) []*kgo.Record {
+func ReadFrom(t testing.TB, b Cluster, topic string, partition int32, offset int64, n int) []*kgo.Record {
 	t.Helper()
 	cl := Client(t, b, kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: {partition: kgo.NewOffset().At(offset)}}))
 	defer cl.Close()
