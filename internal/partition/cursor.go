@@ -102,7 +102,7 @@ func (s *cursorSet) sweep(now time.Time) {
 		c.mu.Unlock()
 	}
 	for _, st := range idle {
-		st.reset()
+		st.giveUp()
 	}
 }
 

@@ -484,7 +484,7 @@ func (s *stream) yieldMemory(now time.Time) {
 		return
 	}
 	if now.Sub(s.lastRead) > streamPause {
-		s.resetLocked()
+		s.giveUpLocked()
 		return
 	}
 	s.cutLocked(1)
@@ -616,6 +616,21 @@ func (s *stream) resetLocked() {
 		s.handle.release()
 		s.handle = nil
 	}
+}
+
+// giveUp is reset for a reader that did not ask for it. If it is parked for a chunk, it has to ask again.
+func (s *stream) giveUp() {
+	s.mu.Lock()
+	s.giveUpLocked()
+	s.mu.Unlock()
+}
+
+func (s *stream) giveUpLocked() {
+	if s.watch != nil && len(s.chunks) > 0 {
+		s.watch.Notify()
+	}
+	s.watch = nil
+	s.resetLocked()
 }
 
 // reset gives the read-ahead back; the stream can be started again.
