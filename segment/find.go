@@ -172,6 +172,17 @@ func (r *Reader) BatchBoundaryBefore(pos int64) (int64, error) {
 	return int64(l.boundary(pos).pos), nil
 }
 
+// LastOffsetAt gives the last offset of the batch at byte pos when the index has an entry for it: a base offset lies
+// outside its batch's checksum, and this is a second witness. The log is not read.
+func (r *Reader) LastOffsetAt(pos int64) (last Offset, ok bool) {
+	l, err := r.lookup()
+	if err != nil {
+		return 0, false
+	}
+	e := l.boundary(pos)
+	return r.base + Offset(e.rel), e != indexEntry{} && int64(e.pos) == pos
+}
+
 // Find gives the extent of whole batches from the one that holds from, at most maxBytes and at least one batch, ending
 // before bound. It reads batch headers through File, so it is for reads that go through the page cache; the caller has
 // the reader acquired. hint is where the batch of from may begin (the end of the caller's last extent), -1 without;

@@ -155,6 +155,22 @@ func (r *Reader) rebuild() (*index, error) {
 	return &act.idx, nil
 }
 
+// overlapped is the fault of a batch that claims offsets of the sound one behind it, which fits what came before both.
+func (s *scanner) overlapped(pos int64, h BatchHeader, next Offset) error {
+	at := pos + h.SizeBytes()
+	if at >= s.end {
+		return nil
+	}
+	following, _, err := s.batch(at, next, false)
+	if isCorrupt(err) {
+		return nil // then that one is the damaged one
+	}
+	if err == nil && following.BaseOffset < h.NextOffset() {
+		err = s.corrupt(pos, fmt.Errorf("%w: base offset %d, the next batch begins at %d", ErrCorruptBatch, h.BaseOffset, following.BaseOffset))
+	}
+	return err
+}
+
 // rescan reads a whole sealed log, checking every checksum.
 func rescan(f vfs.File, meta Meta) (*active, []hole, error) {
 	act := newActive(meta.Base)
@@ -162,6 +178,9 @@ func rescan(f vfs.File, meta Meta) (*active, []hole, error) {
 	holes := []hole{}
 	for pos, next := int64(0), meta.Base; pos < s.end; {
 		h, _, err := s.batch(pos, next, false)
+		if err == nil && h.BaseOffset > next { // a gap, or a base offset, which no checksum covers, that grew
+			err = s.overlapped(pos, h, next)
+		}
 		if err == nil {
 			act.note(h, defaultIndexInterval)
 			pos += h.SizeBytes()
