@@ -197,6 +197,22 @@ func (r *Reader) openFile() (vfs.File, error) {
 	return f, nil
 }
 
+// Ready tells whether File, Floor and BatchBoundaryBefore can answer without a device: the descriptor is open and the
+// index in memory. The active segment always is ready. A hint: the file cache may take either away at any time.
+func (r *Reader) Ready() bool {
+	return r.act.Load() != nil || r.idx.Load() != nil && r.file.Load() != nil
+}
+
+// Prepare makes the reader Ready. It may block on the device for as long as that takes. The caller has it acquired.
+// Errors: those of File, and of loading and rebuilding the index.
+func (r *Reader) Prepare() error {
+	if _, err := r.File(); err != nil {
+		return err
+	}
+	_, err := r.lookup()
+	return err
+}
+
 // ColdFile opens a buffered descriptor of the caller's own for a lagging reader: advice to the kernel belongs to one
 // open file description. The caller closes it, before Release.
 func (r *Reader) ColdFile() (vfs.File, error) { return r.fs.Open(r.logName, vfs.ReadOnly) }

@@ -21,14 +21,19 @@ type coldQueue struct {
 	timer  *time.Timer // runs pump when the next token or turn is due; nil when none is
 	closed bool
 	wg     sync.WaitGroup
+	opens  chan struct{} // semaphore of aside
+	done   chan struct{} // closed by close
 }
+
+// maxOpens is how many segments of one device are opened at a time.
+const maxOpens = 2
 
 func newColdQueue(cfg admission.DeviceConfig, limits *admission.Limits, mu *sync.Mutex, now func() time.Time) (*coldQueue, error) {
 	sched, err := admission.NewScheduler(cfg, limits, now())
 	if err != nil {
 		return nil, err
 	}
-	return &coldQueue{now: now, mu: mu, sched: sched, jobs: map[uint64]func(){}}, nil
+	return &coldQueue{now: now, mu: mu, sched: sched, jobs: map[uint64]func(){}, opens: make(chan struct{}, maxOpens), done: make(chan struct{})}, nil
 }
 
 // submit queues run for its turn and gives its id for cancel. run executes on its own goroutine and reports the bytes
@@ -66,6 +71,25 @@ func (q *coldQueue) cancel(id uint64) bool {
 	delete(q.jobs, id)
 	q.sched.Cancel(id)
 	q.pumpLocked()
+	return true
+}
+
+// aside runs what touches the device a little, such as opening a file, on a goroutine of its own: without a turn, for it is
+// nobody's bytes, but never more than maxOpens at a time. False when the queue is closed.
+func (q *coldQueue) aside(run func()) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closed {
+		return false
+	}
+	q.wg.Go(func() {
+		select {
+		case q.opens <- struct{}{}:
+			run()
+			<-q.opens
+		case <-q.done:
+		}
+	})
 	return true
 }
 
@@ -123,6 +147,9 @@ func (q *coldQueue) limitedBy(flow admission.Subject) admission.Limit {
 // close drops what has not begun and waits for what has.
 func (q *coldQueue) close() {
 	q.mu.Lock()
+	if !q.closed {
+		close(q.done)
+	}
 	q.closed = true
 	if q.timer != nil {
 		q.timer.Stop()

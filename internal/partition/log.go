@@ -74,6 +74,9 @@ type logSegment struct {
 	// before is the number of bytes in the older segments of the view this one was first part of. Distances between two
 	// positions are differences of it, so that deleting old segments need not renumber.
 	before int64
+	extra  atomic.Pointer[[]damage]
+	prep   preparation
+	fills  fills
 }
 
 // find gives the index of the segment that holds off, -1 when off lies before the first.

@@ -131,10 +131,10 @@ func (l *Log) scan(ctx context.Context, s *logSegment, pos int64, fn func(h segm
 		if err != nil {
 			return err
 		}
-		whole, _, err := checkBatches(s, pos, data)
+		whole, _, err := checkBatches(l, s, pos, data)
 		if err == nil && whole == 0 {
 			if data, err = c.readLargeBatch(st, buf, data); err == nil {
-				whole, _, err = checkBatches(s, pos, data)
+				whole, _, err = checkBatches(l, s, pos, data)
 			}
 			if err == nil && whole == 0 {
 				err = io.ErrUnexpectedEOF
@@ -168,7 +168,7 @@ func (s *Store) borrowHandle(seg *logSegment) (*coldHandle, error) {
 	if !seg.r.Acquire() {
 		return nil, fmt.Errorf("%w: segment is gone", ErrClosed)
 	}
-	return openHandle(seg)
+	return newHandle(seg), nil
 }
 
 // TieredOffsets: the last offset in a colder tier (-1: none), and the first one that is not there yet.

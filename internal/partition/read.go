@@ -71,6 +71,11 @@ func (l *Log) readOnce(req *ReadRequest, now time.Time) (res ReadResult, again b
 		s.r.Release()
 		return res, false, err
 	}
+	if !s.prepared(req.Watch) {
+		s.r.Release()
+		res.Pending = true
+		return res, false, nil
+	}
 	bnd := segment.Bound{Offset: min(v.next(i), b.offset), Pos: s.r.Meta().SizeBytes}
 	if s.base == b.base {
 		bnd.Pos = b.pos
@@ -113,9 +118,7 @@ func (l *Log) readOnce(req *ReadRequest, now time.Time) (res ReadResult, again b
 		}
 	}
 	// The stream takes over the acquired segment.
-	if err := c.stream.start(s, pos, req.From, d.Lane, req.Watch); err != nil {
-		return res, false, err
-	}
+	c.stream.start(s, pos, req.From, d.Lane, req.Watch)
 	return l.readStream(c, req, res, b, now)
 }
 
@@ -127,18 +130,21 @@ func (l *Log) residentPrefix(s *logSegment, pos, n int64) (prefix int64, ratio f
 		return 0, 0
 	}
 	r, err := l.store.opt.Cache.Residency(f, pos, n)
+	// Asked after the pages: a refill that is in neither answer had ended before.
+	there := s.fills.before(pos, n)
 	if err != nil || r.Resident >= r.Pages {
-		return n, 1
-	}
-	ratio = float64(r.Resident) / float64(r.Pages)
-	if r.Resident == 0 {
-		return 0, 0
-	}
-	for step := int64(probeBytes); prefix+step < n; step *= 2 {
-		if ok, err := l.store.opt.Cache.Resident(f, pos, prefix+step); err != nil || !ok {
-			break
+		prefix, ratio = there, 1
+	} else if r.Resident > 0 {
+		ratio = float64(r.Resident) / float64(r.Pages)
+		for step := int64(probeBytes); prefix+step < there; step *= 2 {
+			if ok, err := l.store.opt.Cache.Resident(f, pos, prefix+step); err != nil || !ok {
+				break
+			}
+			prefix += step
 		}
-		prefix += step
+	}
+	if prefix < min(n, probeBytes) {
+		return 0, ratio
 	}
 	return prefix, ratio
 }
@@ -215,6 +221,9 @@ func (l *Log) distancePos(_ *cursor, off segment.Offset) int64 {
 		return s.before
 	}
 	defer s.r.Release()
+	if !s.r.Ready() {
+		return s.before
+	}
 	pos, err := s.r.Floor(off)
 	if err != nil {
 		pos = 0
@@ -233,19 +242,18 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // checkBatches verifies length and CRC of every whole batch in data, which lies at byte pos of s. It returns how many bytes
 // are whole sound batches and the offset after them. Damage after a sound batch ends the run without error: the reader
 // gets the sound part first and the error when it comes to it.
-func checkBatches(s *logSegment, pos int64, data []byte) (whole int, next segment.Offset, err error) {
+func checkBatches(l *Log, s *logSegment, pos int64, data []byte) (whole int, next segment.Offset, err error) {
+	next, end := s.base, s.r.Meta().Next
 	for len(data)-whole >= segment.BatchHeaderSize {
-		rest := data[whole:]
+		rest, at := data[whole:], pos+int64(whole)
 		h, err := segment.DecodeHeader(rest)
 		if err == nil && h.SizeBytes() > int64(len(rest)) {
 			return whole, next, nil
 		}
 		if err == nil {
-			if got := crc32.Checksum(rest[21:h.SizeBytes()], castagnoli); got != h.CRC {
-				err = &segment.CorruptError{Path: s.r.LogName(), Pos: pos + int64(whole), Want: h.CRC, Got: got, Err: segment.ErrCorruptBatch}
-			}
+			err = checkBatch(l, s, at, rest, h, next, end)
 		} else if !isCorrupt(err) {
-			err = &segment.CorruptError{Path: s.r.LogName(), Pos: pos + int64(whole), Err: err}
+			err = &segment.CorruptError{Path: s.r.LogName(), Pos: at, Err: err}
 		}
 		if err != nil {
 			if whole > 0 {
@@ -257,6 +265,60 @@ func checkBatches(s *logSegment, pos int64, data []byte) (whole int, next segmen
 		next = h.NextOffset()
 	}
 	return whole, next, nil
+}
+
+// checkBatch verifies what the checksum covers, and what it does not: the base offset by its neighbours (offsets rise and
+// stay within the segment), the leader epoch by the epoch checkpoint.
+func checkBatch(l *Log, s *logSegment, at int64, b []byte, h segment.BatchHeader, next, end segment.Offset) error {
+	if got := crc32.Checksum(b[21:h.SizeBytes()], castagnoli); got != h.CRC {
+		return &segment.CorruptError{Path: s.r.LogName(), Pos: at, Want: h.CRC, Got: got, Err: segment.ErrCorruptBatch}
+	}
+	if h.BaseOffset < next || end > 0 && h.NextOffset() > end {
+		return &segment.CorruptError{Path: s.r.LogName(), Pos: at, End: at + h.SizeBytes(), Want: next, Got: h.BaseOffset,
+			Err: fmt.Errorf("%w: offsets out of order", segment.ErrCorruptBatch)}
+	}
+	if e := l.epochs.EpochAt(h.BaseOffset); e >= 0 && h.LeaderEpoch != e {
+		return &segment.CorruptError{Path: s.r.LogName(), Pos: at, End: at + h.SizeBytes(), Want: e, Got: h.LeaderEpoch,
+			Err: fmt.Errorf("%w: leader epoch", segment.ErrCorruptBatch)}
+	}
+	return nil
+}
+
+// damage is a range of a log file that reads step over.
+type damage struct{ pos, end int64 }
+
+// damaged lists the ranges of s that are known to be bad: those that the segment found, and those that only the partition
+// can tell, because no checksum covers them.
+func (s *logSegment) damaged() []damage {
+	var out []damage
+	if extra := s.extra.Load(); extra != nil {
+		out = append(out, *extra...)
+	}
+	for _, h := range s.r.Holes() {
+		out = append(out, damage{h.Pos, h.End})
+	}
+	return out
+}
+
+// learn takes in where damage that was met while reading ends, so that the reader can go on behind it when it asks again.
+// A sound checksum vouches for the batch's length; else the segment is looked through once. It may read the whole file.
+func (s *logSegment) learn(c *segment.CorruptError) error {
+	if c.End > c.Pos {
+		for {
+			old := s.extra.Load()
+			list := []damage{{c.Pos, c.End}}
+			if old != nil {
+				list = append(list, *old...)
+			}
+			if s.extra.CompareAndSwap(old, &list) {
+				return nil
+			}
+		}
+	}
+	if !s.r.Meta().Sealed {
+		return nil
+	}
+	return s.r.RebuildIndex()
 }
 
 func isCorrupt(err error) bool {

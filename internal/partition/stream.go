@@ -1,12 +1,13 @@
 package partition
 
 import (
+	"context"
 	"errors"
-	"fmt"
 	"io"
 	"slices"
 	"sort"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"lagoon/admission"
@@ -72,41 +73,36 @@ type coldChunk struct {
 }
 
 // coldHandle pins one segment and the descriptors that lagging reads of it use: advice is per open file description, and
-// O_DIRECT is per descriptor. Shared by the chunks of one stream; the last release closes.
+// O_DIRECT is per descriptor. Shared by the chunks of one stream; the last release closes. Opening waits for the device, so
+// only reads do that, and counting users does not wait for it.
 type coldHandle struct {
-	seg    *logSegment
-	mu     sync.Mutex
-	users  int
-	cold   vfs.File
+	seg   *logSegment
+	users atomic.Int32
+
+	mu     sync.Mutex // held while a descriptor is opened
+	cold   vfs.File   // nil until the first read, as direct
 	direct vfs.File
 	noDir  bool
 }
 
-// openHandle takes over one Acquire of seg, and gives it back when it fails.
-func openHandle(seg *logSegment) (*coldHandle, error) {
-	f, err := seg.r.ColdFile()
-	if err != nil {
-		seg.r.Release()
-		return nil, err
-	}
-	return &coldHandle{seg: seg, users: 1, cold: f}, nil
+// newHandle takes over one Acquire of seg.
+func newHandle(seg *logSegment) *coldHandle {
+	h := &coldHandle{seg: seg}
+	h.users.Store(1)
+	return h
 }
 
-func (h *coldHandle) retain() {
-	h.mu.Lock()
-	h.users++
-	h.mu.Unlock()
-}
+// retain is for those that hold h already, in one way or another.
+func (h *coldHandle) retain() { h.users.Add(1) }
 
 func (h *coldHandle) release() {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.users--; h.users > 0 {
+	if h.users.Add(-1) > 0 {
 		return
 	}
-	_ = h.cold.Close() // read-only descriptors: nothing to lose
-	if h.direct != nil {
-		_ = h.direct.Close()
+	for _, f := range []vfs.File{h.cold, h.direct} {
+		if f != nil {
+			_ = f.Close() // read-only descriptors: nothing to lose
+		}
 	}
 	h.seg.r.Release()
 }
@@ -130,12 +126,21 @@ func (h *coldHandle) directFile() (vfs.File, error) {
 }
 
 // source is what ReadBypass may use: direct reads of sealed segments only.
-func (h *coldHandle) source(limit int64) cachectl.Source {
+func (h *coldHandle) source(limit int64) (cachectl.Source, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.cold == nil {
+		f, err := h.seg.r.ColdFile()
+		if err != nil {
+			return cachectl.Source{}, err
+		}
+		h.cold = f
+	}
 	s := cachectl.Source{Buffered: h.cold, Size: limit}
 	if h.seg.r.Meta().Sealed {
 		s.Direct = h.directFile
 	}
-	return s
+	return s, nil
 }
 
 // streamRead is what one read got out of a stream.
@@ -233,19 +238,14 @@ func (s *stream) endsAt(from segment.Offset) (base segment.Offset, pos int64, ok
 }
 
 // start begins at byte pos of seg, which holds offset from. seg is acquired by the caller; the stream takes that over.
-func (s *stream) start(seg *logSegment, pos int64, from segment.Offset, lane admission.Lane, w *Watch) error {
-	h, err := openHandle(seg)
-	if err != nil {
-		return err
-	}
+func (s *stream) start(seg *logSegment, pos int64, from segment.Offset, lane admission.Lane, w *Watch) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.resetLocked()
-	s.handle, s.nextPos, s.nextSeg, s.expect, s.target = h, pos, seg.base, from, from
+	s.handle, s.nextPos, s.nextSeg, s.expect, s.target = newHandle(seg), pos, seg.base, from, from
 	s.watch, s.lastRead = w, s.log.store.now()
 	s.enqueueLocked(lane)
 	s.topUpLocked()
-	return nil
 }
 
 // topUpLocked keeps the read-ahead at its depth while the bytes ahead are cold; where they are resident the hot lane
@@ -278,8 +278,10 @@ func (s *stream) enqueueLocked(lane admission.Lane) bool {
 	}
 	// A boundary known to the index lets the next chunk be asked for before this one is parsed.
 	exact := s.nextPos+want == limit
-	if end, err := s.handle.seg.r.BatchBoundaryBefore(s.nextPos + want); !exact && err == nil && end > s.nextPos {
-		want, exact = end-s.nextPos, true
+	if r := s.handle.seg.r; !exact && r.Ready() { // else the chunk is trimmed when it is here, and the next one waits for that
+		if end, err := r.BatchBoundaryBefore(s.nextPos + want); err == nil && end > s.nextPos {
+			want, exact = end-s.nextPos, true
+		}
 	}
 	c := &coldChunk{stream: s, handle: s.handle, lane: lane, pos: s.nextPos, want: want, limit: limit, exact: exact}
 	c.handle.retain()
@@ -322,29 +324,26 @@ func (s *stream) advanceLocked(v *view, b *bound) (limit int64, ok bool) {
 		if !seg.r.Acquire() {
 			return 0, false
 		}
-		h, err := openHandle(seg)
-		if err != nil {
-			return 0, false
-		}
 		s.handle.release()
-		s.handle, s.nextSeg, s.nextPos = h, seg.base, 0
+		s.handle, s.nextSeg, s.nextPos = newHandle(seg), seg.base, 0
+		seg.prepared(nil) // begun now, it is ready for the second chunk
 	}
 }
 
 // stepOverHolesLocked moves out of a range that is known to be damaged: what lies behind it stays readable.
 func (s *stream) stepOverHolesLocked() {
-	for _, h := range s.handle.seg.r.Holes() {
-		if s.nextPos >= h.Pos && s.nextPos < h.End {
-			s.nextPos = h.End
+	for _, d := range s.handle.seg.damaged() {
+		if s.nextPos >= d.pos && s.nextPos < d.end {
+			s.nextPos = d.end
 		}
 	}
 }
 
 // beforeHoleLocked is where the next damaged range begins, or limit.
 func (s *stream) beforeHoleLocked(limit int64) int64 {
-	for _, h := range s.handle.seg.r.Holes() {
-		if h.Pos > s.nextPos {
-			limit = min(limit, h.Pos)
+	for _, d := range s.handle.seg.damaged() {
+		if d.pos > s.nextPos {
+			limit = min(limit, d.pos)
 		}
 	}
 	return limit
@@ -352,6 +351,9 @@ func (s *stream) beforeHoleLocked(limit int64) int64 {
 
 // residentLocked: [pos, pos+n) is in the page cache, so reading it around it would be waste.
 func (s *stream) residentLocked(pos, n int64) bool {
+	if !s.handle.seg.r.Ready() {
+		return false // nobody has read it of late
+	}
 	f, err := s.handle.seg.r.File()
 	if err != nil {
 		return false
@@ -384,9 +386,9 @@ func (c *coldChunk) run() int64 {
 	s.mu.Unlock()
 
 	n, err := c.readWhole(s.log.store)
-	if isCorrupt(err) && c.handle.seg.r.Meta().Sealed {
-		// The segment learns where the damage ends, so that the reader can go on behind it when it asks again.
-		err = errors.Join(err, c.handle.seg.r.RebuildIndex())
+	var bad *segment.CorruptError
+	if errors.As(err, &bad) {
+		err = errors.Join(err, c.handle.seg.learn(bad))
 	}
 
 	s.mu.Lock()
@@ -405,9 +407,15 @@ func (c *coldChunk) run() int64 {
 		c.state = chunkReady
 		s.trimAfterLocked(c)
 	}
+	gone := c.gone // given up just now
 	w := s.watch
+	if gone && len(s.chunks) > 0 {
+		w = nil // nobody waits for it, and whoever is woken would ask for it again at once
+	}
 	s.mu.Unlock()
-	c.handle.release()
+	if gone {
+		c.handle.release()
+	}
 	if w != nil {
 		w.Notify()
 	}
@@ -426,7 +434,7 @@ func (c *coldChunk) readWhole(st *Store) (int64, error) {
 		buf.Release()
 		return 0, err
 	}
-	whole, next, err := checkBatches(c.handle.seg, c.pos, data)
+	whole, next, err := checkBatches(c.stream.log, c.handle.seg, c.pos, data)
 	read := int64(len(data))
 	switch {
 	case err != nil:
@@ -441,7 +449,7 @@ func (c *coldChunk) readWhole(st *Store) (int64, error) {
 			return read, err
 		}
 		read += int64(len(c.data))
-		if whole, c.next, err = checkBatches(c.handle.seg, c.pos, c.data); err != nil || whole == 0 {
+		if whole, c.next, err = checkBatches(c.stream.log, c.handle.seg, c.pos, c.data); err != nil || whole == 0 {
 			return read, errors.Join(err, io.ErrUnexpectedEOF)
 		}
 	}
@@ -452,20 +460,27 @@ func (c *coldChunk) readWhole(st *Store) (int64, error) {
 // errNoMemory: the pool is empty; read-ahead can do without, and must not hold a device's slot while it waits.
 var errNoMemory = errors.New("partition: no memory for read-ahead")
 
-// memory takes a buffer from the pool. When there is none, other streams give up read-ahead first; a chunk that its reader
-// waits for then waits its turn, a chunk read ahead is given up.
+// reclaimEvery is how often a chunk that waits for memory looks for readers that have paused meanwhile.
+const reclaimEvery = 250 * time.Millisecond
+
+// memory takes a buffer from the pool. When there is none, streams give up read-ahead, the chunk's own stream first; a
+// chunk that its reader waits for then waits its turn, a chunk read ahead is given up.
 func (c *coldChunk) memory(st *Store) (*cachectl.Buffer, error) {
-	if buf, ok := st.opt.Pool.TryGet(); ok {
-		return buf, nil
+	for {
+		if buf, ok := st.opt.Pool.TryGet(); ok {
+			return buf, nil
+		}
+		if !c.stream.isHead(c) {
+			return nil, errNoMemory
+		}
+		st.reclaim(c.stream)
+		ctx, cancel := context.WithTimeout(st.ctx, reclaimEvery)
+		buf, err := st.opt.Pool.Get(ctx)
+		cancel()
+		if err == nil || st.ctx.Err() != nil {
+			return buf, err
+		}
 	}
-	st.reclaim(c.stream)
-	if buf, ok := st.opt.Pool.TryGet(); ok {
-		return buf, nil
-	}
-	if c.stream.isHead(c) {
-		return st.opt.Pool.Get(st.ctx)
-	}
-	return nil, errNoMemory
 }
 
 // isHead tells whether the reader waits for this chunk.
@@ -476,8 +491,8 @@ func (s *stream) isHead(c *coldChunk) bool {
 }
 
 // yieldMemory gives chunks back: what is read ahead of the head, and the head, too, when the reader has not asked for a
-// while.
-func (s *stream) yieldMemory(now time.Time) {
+// while, unless it is the one that needs the memory.
+func (s *stream) yieldMemory(now time.Time, asking bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.chunks) == 0 {
@@ -504,14 +519,12 @@ func (s *stream) cutLocked(i int) {
 	s.handle, s.nextSeg, s.nextPos = c.handle, c.handle.seg.base, c.pos
 }
 
-// reclaim takes memory from the streams of all readers but one.
-func (s *Store) reclaim(but *stream) {
+// reclaim takes memory from the streams of all readers for one of them.
+func (s *Store) reclaim(asking *stream) {
 	now := s.now()
 	for _, l := range s.Logs() {
 		for _, c := range l.cursors.all() {
-			if c.stream != but {
-				c.stream.yieldMemory(now)
-			}
+			c.stream.yieldMemory(now, c.stream == asking)
 		}
 	}
 }
@@ -525,12 +538,17 @@ func (c *coldChunk) readRange(st *Store, buf *cachectl.Buffer, pos, n int64) ([]
 		}
 		c.method = cachectl.MethodBuffered
 		p := buf.Bytes()[:min(n, c.limit-pos)]
-		if m, err := f.ReadAt(p, pos); m < len(p) {
-			return nil, errors.Join(err, fmt.Errorf("read %s at %d: %w", c.handle.seg.r.LogName(), pos, io.ErrUnexpectedEOF))
+		defer c.handle.seg.fills.begin(pos, int64(len(p)))()
+		if _, err := st.opt.Cache.ReadFill(f, p, pos); err != nil {
+			return nil, err
 		}
 		return p, nil
 	}
-	rs, err := st.opt.Cache.ReadBypass(c.handle.source(c.limit), buf, pos, n)
+	src, err := c.handle.source(c.limit)
+	if err != nil {
+		return nil, err
+	}
+	rs, err := st.opt.Cache.ReadBypass(src, buf, pos, n)
 	if err != nil {
 		return nil, err
 	}
@@ -582,13 +600,15 @@ func (s *stream) trimAfterLocked(c *coldChunk) {
 	s.nextSeg, s.nextPos = c.handle.seg.base, end
 }
 
-// dropLocked forgets chunk i: takes it off the queue, or marks it when it is being read.
+// dropLocked forgets chunk i: takes it off the queue, or marks it when it is being read. A chunk holds its handle until it
+// is dropped; one that is being read holds it until run has seen the mark.
 func (s *stream) dropLocked(i int) {
 	c := s.chunks[i]
 	s.chunks = slices.Delete(s.chunks, i, i+1)
 	switch c.state {
 	case chunkReady, chunkFailed:
 		c.freeLocked()
+		c.handle.release()
 	case chunkReading:
 		c.gone = true
 	case chunkQueued:
@@ -639,6 +659,17 @@ func (s *stream) reset() {
 	s.watch = nil
 	s.resetLocked()
 	s.mu.Unlock()
+}
+
+// pause is reset for a reader that has not asked for a while; one whose chunk is still on its way waits for us, and is let be.
+func (s *stream) pause() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.chunks) > 0 && s.chunks[0].state < chunkReady {
+		return
+	}
+	s.watch = nil
+	s.resetLocked()
 }
 
 // close gives everything back. A closed stream stays closed.
