@@ -70,6 +70,21 @@ func (c *Cache) ReadBypass(src Source, buf *Buffer, pos, n int64) (ReadStat, err
 	return ReadStat{}, fmt.Errorf("bypass read of %s at %d: %w: no method left", name, pos, ErrMethodUnsupported)
 }
 
+// ReadFill reads [pos, pos+len(p)) of f through the page cache, which holds it afterwards, and nothing beyond: the
+// descriptor's read-ahead is switched off (FADV_RANDOM), for good. Pages that the kernel reads ahead count as resident while
+// they are still on their way, and a read that trusts in that waits for the device. Fewer bytes than asked for come with an
+// error. It blocks on the device.
+func (c *Cache) ReadFill(f vfs.File, p []byte, pos int64) (int, error) {
+	if err := c.kernel.Advise(f, 0, 0, AdviseRandom); err != nil && !errors.Is(err, ErrNoKernelFile) {
+		return 0, fmt.Errorf("fill read of %s: %w", f.Name(), err)
+	}
+	got, err := readFull(f, p, pos)
+	if err == nil && got < len(p) {
+		err = fmt.Errorf("fill read of %s: %w: it ends at %d", f.Name(), io.ErrUnexpectedEOF, pos+int64(got))
+	}
+	return got, err
+}
+
 // refused notes that a method cannot work and says whether the next one should be tried.
 func (c *Cache) refused(l *ladder, r *rung, err error) bool {
 	if !unsupported(err) || r.method == MethodBuffered {
