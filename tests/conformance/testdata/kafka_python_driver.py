@@ -111,25 +111,7 @@ def alter(a, name, configs):
 @step
 def config(a, name, key):
     from kafka.admin import ConfigResource, ConfigResourceType
-    found = a.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name)])
-    return find(found, key)
-
-
-def find(node, key):
-    """The value of a key wherever this version of the library puts it."""
-    if isinstance(node, dict):
-        if key in node:
-            v = node[key]
-            return v.get("value", v) if isinstance(v, dict) else v
-        if node.get("name") == key or node.get("config_names") == key:
-            return node.get("value", node.get("config_value"))
-        node = list(node.values())
-    if isinstance(node, (list, tuple)):
-        for child in node:
-            v = find(child, key)
-            if v is not None:
-                return v
-    return None
+    return a.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name)], config_filter="all")["topic"][name][key]["value"]
 
 
 @step
