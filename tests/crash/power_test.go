@@ -1,0 +1,62 @@
+package crash
+
+import (
+	"testing"
+	"time"
+
+	"lagoon/tests/internal/lab"
+	"lagoon/tests/internal/lagoontest"
+)
+
+// TestPowerCut cuts both tiers' file systems off, one after the other and some milliseconds apart, in either order and with
+// either way of losing the journal, then kills the broker and mounts what the disks have.
+func TestPowerCut(t *testing.T) {
+	for _, kind := range []string{"ext4", "xfs"} {
+		t.Run(kind, func(t *testing.T) {
+			lagoontest.Require(t, "loop", "mkfs."+kind)
+			r := seeded(t)
+			l := lab.New(t)
+			ssd := l.FileSystem(lab.FSOptions{Name: "ssd", Type: kind, Bytes: 4 << 30})
+			hdd := l.FileSystem(lab.FSOptions{Name: "hdd", Type: kind, Bytes: 4 << 30})
+			b := lagoontest.Start(t, lagoontest.Options{Set: busy, Tiers: []lagoontest.Tier{
+				{Name: "ssd", Path: ssd.Path(), Keep: "1s"}, {Name: "hdd", Path: hdd.Path()}}})
+			w := startLoad(t, b, loadOptions{Topic: "power", Partitions: 6, Idempotent: 3, Plain: 3, Tail: 2, Lagging: 1,
+				BytesPerSecond: 8e6, Seed: r.Uint64()})
+			n := (cycles(t, 10) + 1) / 2
+			moved := int64(0)
+			for i := range n {
+				time.Sleep(time.Duration(200+r.IntN(1300)) * time.Millisecond)
+				moved += movedSegments(b)
+				both := []*lab.FileSystem{ssd, hdd}
+				if r.IntN(2) == 0 {
+					both[0], both[1] = both[1], both[0]
+				}
+				for _, fs := range both {
+					if err := fs.Cut(uint32(lab.CutLogFlush + r.IntN(2))); err != nil {
+						t.Fatal(err)
+					}
+					time.Sleep(time.Duration(r.IntN(20)) * time.Millisecond)
+				}
+				b.Kill()
+				for _, fs := range both {
+					fs.Unmount()
+					fs.Mount()
+				}
+				b.Restart("storage.tier.ssd.keep=unlimited")
+				checkOneCopy(t, [2]string{ssd.Path(), hdd.Path()})
+				w.ends()
+				if w.report(); t.Failed() {
+					t.Fatalf("in cycle %d of %d", i+1, n)
+				}
+				b.Kill()
+				b.Restart("storage.tier.ssd.keep=1s")
+			}
+			w.verify()
+			b.Kill() // before its disks go
+			if moved == 0 {
+				t.Error("nothing migrated: that was not tested")
+			}
+			t.Logf("%s: %d power cuts, %d segments migrated", kind, n, moved)
+		})
+	}
+}
