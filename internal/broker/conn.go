@@ -32,6 +32,9 @@ var errDrained = errors.New("broker: draining")
 type reply interface {
 	// send waits for what the response depends on and writes it. It owns what the reply holds and gives it back.
 	send(ctx context.Context, c *conn) error
+	// ready reports whether send will wait for nothing but the client. Called at most once, before send, on the reader goroutine
+	// while no other response is owed; what it finds out is for send to use.
+	ready(c *conn) bool
 	// drop gives back what the reply holds, in place of send, when the connection is gone.
 	drop()
 	// size is the memory the reply holds while it waits for its turn.
@@ -53,7 +56,9 @@ type incoming struct {
 
 // conn is one client connection: a reader goroutine decodes requests and runs their handlers in order; responses that are
 // ready at once and those that wait go through one queue, which a second goroutine empties for as long as there is
-// something in it. So a parked fetch delays the responses after it, as in Kafka, and does not delay reading.
+// something in it. So a parked fetch delays the responses after it, as in Kafka, and does not delay reading. A client that
+// sends one request at a time is spared the second goroutine where the response is ready: the reader sends it, for there is
+// nothing to read meanwhile (handing over to another thread costs as much as a response of 64 KiB: docs/benchmarks.md).
 type conn struct {
 	b        *Broker
 	nc       net.Conn
@@ -342,8 +347,26 @@ func (c *conn) identifyClient(id []byte) {
 	}
 }
 
+// sendsHere reports whether the reader may send a reply itself: nothing else is owed, nothing more has arrived, and the
+// kernel buffers what the client does not read at once.
+func (c *conn) sendsHere(r reply) (ready bool, err error) {
+	c.mu.Lock()
+	owed := c.sending || c.closed
+	c.mu.Unlock()
+	if owed || c.frames.Started() || !c.out.Plain() {
+		return false, nil
+	}
+	defer c.recovered(&err, "response")
+	return r.ready(c), nil
+}
+
 // enqueue hands a reply over in order and waits while the client owes the reading of too many.
 func (c *conn) enqueue(r reply) error {
+	here, err := c.sendsHere(r)
+	if err != nil {
+		r.drop()
+		return err
+	}
 	c.mu.Lock()
 	for !c.closed && (len(c.queue) >= maxQueuedReplies || len(c.queue) > 0 && c.queued+r.size() > maxQueuedBytes) {
 		c.room.Wait()
@@ -358,7 +381,10 @@ func (c *conn) enqueue(r reply) error {
 	start := !c.sending
 	c.sending = true
 	c.mu.Unlock()
-	if start {
+	switch {
+	case start && here:
+		c.loop() // only this goroutine adds to the queue: it ends after this reply
+	case start:
 		go c.loop()
 	}
 	return nil

@@ -17,8 +17,8 @@ import (
 // Fetch (key 1)
 //
 // Behaviour:
-//   - Runs on the connection's response goroutine: it may park without holding up the reading of later requests, and its
-//     response keeps its place.
+//   - Parks on the connection's response goroutine, which does not hold up the reading of later requests, and its response
+//     keeps its place.
 //   - Partitions are read in the order of the request (of the session's rotation). The first one with records gets at
 //     least one whole batch whatever the limits say; records are whole batches.
 //   - Done at once: enough bytes (min_bytes), an error, a truncated position, max_wait 0. Else the fetch parks until one
@@ -50,6 +50,10 @@ type fetchReply struct {
 	clientID string
 	req      wire.FetchRequest
 
+	looked bool // the first look is done
+	done   bool // and it was enough
+	began  time.Time
+	refuse error // of the plan
 	plan   fetchPlan
 	found  []fetched // by target
 	resp   wire.FetchResponse
@@ -124,20 +128,39 @@ func (n *interner) name(s string) string {
 	return n.to
 }
 
+// ready takes the first look: most fetches are answered by it.
+func (r *fetchReply) ready(c *conn) bool {
+	r.looked, r.began = true, time.Now()
+	plan, err := c.b.sessions.plan(&r.req, r.version >= 13, r.began, r.plan.targets[:0])
+	if err != nil {
+		r.refuse = err
+		return true
+	}
+	r.plan = plan
+	// It takes no part in notifications.
+	r.done = r.read(c, nil) || r.wait() == 0
+	return r.done
+}
+
+// wait is how long the client would have the fetch parked.
+func (r *fetchReply) wait() time.Duration {
+	return min(time.Duration(max(r.req.MaxWaitMs, 0))*time.Millisecond, maxFetchWait)
+}
+
 // send runs the fetch.
 func (r *fetchReply) send(ctx context.Context, c *conn) error {
 	defer r.drop()
-	began := time.Now()
-	plan, err := c.b.sessions.plan(&r.req, r.version >= 13, began, r.plan.targets[:0])
-	if err != nil {
-		return r.answer(c, kerrCode(err), began, 0)
+	if !r.looked {
+		r.ready(c)
 	}
-	r.plan = plan
+	if r.refuse != nil {
+		return r.answer(c, kerrCode(r.refuse), 0)
+	}
 	waited, err := r.collect(ctx, c)
 	if err != nil {
 		return err
 	}
-	return r.answer(c, 0, began, waited)
+	return r.answer(c, 0, waited)
 }
 
 func kerrCode(err error) int16 {
@@ -147,13 +170,11 @@ func kerrCode(err error) int16 {
 
 // collect reads until the fetch may be answered, and tells how long it was parked.
 func (r *fetchReply) collect(ctx context.Context, c *conn) (waited time.Duration, err error) {
-	wait := min(time.Duration(max(r.req.MaxWaitMs, 0))*time.Millisecond, maxFetchWait)
-	// The first look takes no part in notifications: most fetches are answered by it.
-	if r.read(c, nil) || wait == 0 {
+	if r.done {
 		return 0, nil
 	}
 	began := time.Now()
-	deadline := time.NewTimer(time.Until(r.received.Add(wait)))
+	deadline := time.NewTimer(time.Until(r.received.Add(r.wait())))
 	defer deadline.Stop()
 	watch := partition.NewWatch()
 	defer watch.Close()
@@ -288,7 +309,7 @@ func (f *fetched) setOffsets(o partition.Offsets, committed bool, aborted []part
 }
 
 // answer encodes and sends what was collected.
-func (r *fetchReply) answer(c *conn, code int16, began time.Time, waited time.Duration) error {
+func (r *fetchReply) answer(c *conn, code int16, waited time.Duration) error {
 	r.compose(c, code)
 	buf := wire.NewBuffer(0)
 	defer buf.Release()
@@ -300,7 +321,7 @@ func (r *fetchReply) answer(c *conn, code int16, began time.Time, waited time.Du
 	if waited > 0 {
 		m.fetchWait.Observe(waited.Seconds())
 	}
-	m.fetchRead.Observe((ready.Sub(began) - waited).Seconds())
+	m.fetchRead.Observe((ready.Sub(r.began) - waited).Seconds())
 	m.fetchSend.Observe(end.Sub(ready).Seconds())
 	r.api.metrics.seconds.Observe((end.Sub(r.received) - waited).Seconds())
 	return err
@@ -362,6 +383,7 @@ func (r *fetchReply) release() {
 
 func (r *fetchReply) drop() {
 	r.release()
+	r.looked, r.done, r.began, r.refuse = false, false, time.Time{}, nil
 	clear(r.plan.targets)
 	r.plan = fetchPlan{targets: r.plan.targets[:0]}
 	clear(r.resp.Topics)

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // peer identifies the other side of a connection.
@@ -51,6 +53,7 @@ func (b *Broker) Serve(ctx context.Context, name string, ln net.Listener) error 
 	if err != nil {
 		return errors.Join(err, ln.Close())
 	}
+	unpace(ln)
 	a := &acceptor{ln: ln}
 	b.mu.Lock()
 	if b.draining {
@@ -69,6 +72,27 @@ func (b *Broker) Serve(ctx context.Context, name string, ln net.Listener) error 
 		b.mu.Unlock()
 	}()
 	return b.accept(ctx, ep, ln)
+}
+
+// unpace has connections to a loopback address begin with Reno. Where the system's congestion control is BBR, it paces what
+// never leaves the machine, too, with a timer per packet: twice the processor time at half the speed (docs/benchmarks.md).
+// It has to be the listener: a connection that began with BBR stays paced. Reno is part of every kernel, open to every user,
+// and does nothing where no packet is lost. Advice: an error changes nothing.
+func unpace(ln net.Listener) {
+	tcp, ok := ln.(*net.TCPListener)
+	if !ok {
+		return
+	}
+	if a, ok := tcp.Addr().(*net.TCPAddr); !ok || !a.IP.IsLoopback() {
+		return
+	}
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		return
+	}
+	_ = raw.Control(func(fd uintptr) {
+		_ = unix.SetsockoptString(int(fd), unix.IPPROTO_TCP, unix.TCP_CONGESTION, "reno")
+	})
 }
 
 func (b *Broker) endpoint(name string, ln net.Listener) (*endpoint, error) {

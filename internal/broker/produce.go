@@ -296,6 +296,8 @@ func (r *produceReply) send(ctx context.Context, c *conn) error {
 	return err
 }
 
+func (r *produceReply) ready(*conn) bool { return len(r.waits) == 0 }
+
 func (r *produceReply) drop() {
 	clear(r.resp.Topics)
 	clear(r.resp.Partitions)

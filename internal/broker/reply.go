@@ -37,6 +37,8 @@ func (r *encodedReply) send(_ context.Context, c *conn) error {
 	return err
 }
 
+func (r *encodedReply) ready(*conn) bool { return true }
+
 func (r *encodedReply) drop() { r.buf.Release() }
 
 func (r *encodedReply) size() int { return len(r.buf.B) }
