@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"errors"
+	"syscall"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 
@@ -73,14 +74,20 @@ func codeOf(err error) (code int16, known bool) {
 			return row.code.Code, true
 		}
 	}
+	if _, ok := errors.AsType[syscall.Errno](err); ok { // a disk's own word, which no package has wrapped: clients ask again
+		return kerr.KafkaStorageError.Code, true
+	}
 	return kerr.UnknownServerError.Code, false
 }
 
-// code is codeOf with a log line for an error that nobody expected.
+// code is codeOf with a log line for an error that nobody expected, or that only the disk knows of.
 func (b *Broker) code(err error, doing string) int16 {
 	code, known := codeOf(err)
-	if !known && b.noise.Allow() {
+	switch _, disk := errors.AsType[syscall.Errno](err); {
+	case !known && b.noise.Allow():
 		b.log.Error("unexpected error was answered as UNKNOWN_SERVER_ERROR", "doing", doing, "err", err)
+	case known && disk && !errors.Is(err, partition.ErrFenced) && b.noise.Allow(): // fencing has been logged
+		b.log.Error("storage error", "doing", doing, "err", err)
 	}
 	return code
 }
