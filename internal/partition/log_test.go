@@ -170,8 +170,7 @@ func TestRefillReadsWhatIsMissing(t *testing.T) {
 			}
 		}
 	}
-	// One batch and one step of the search more at each end.
-	if filled < lost || filled > lost+512<<10 {
+	if filled < lost-64<<10 || filled > lost+64<<10 { // pages at the edges of chunks; pages that proactive reclaim takes meanwhile
 		t.Errorf("%d bytes were read from the device to get %d back", filled, lost)
 	}
 	closeStore(t, s)

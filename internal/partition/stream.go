@@ -68,6 +68,7 @@ type coldChunk struct {
 	next   segment.Offset   // offset after the last of them
 	memo   segment.Offset   // a batch boundary in data: the offset that reading has come to …
 	memoAt int              // … and where it is
+	cached int64            // of what was read, bytes that were in the page cache and not on the device
 	method cachectl.Method
 	err    error
 }
@@ -453,6 +454,7 @@ func (c *coldChunk) readWhole(st *Store) (int64, error) {
 			return read, errors.Join(err, io.ErrUnexpectedEOF)
 		}
 	}
+	read = max(0, read-c.cached)
 	st.metrics.coldRead(c.handle.seg.dir.spec.Tier, c.method, c.lane, read, st.now().Sub(started))
 	return read, nil
 }
@@ -538,6 +540,9 @@ func (c *coldChunk) readRange(st *Store, buf *cachectl.Buffer, pos, n int64) ([]
 		}
 		c.method = cachectl.MethodBuffered
 		p := buf.Bytes()[:min(n, c.limit-pos)]
+		if r, err := st.opt.Cache.Residency(f, pos, int64(len(p))); err == nil {
+			c.cached += min(r.Resident*cachectl.PageSize, int64(len(p)))
+		}
 		defer c.handle.seg.fills.begin(pos, int64(len(p)))()
 		if _, err := st.opt.Cache.ReadFill(f, p, pos); err != nil {
 			return nil, err

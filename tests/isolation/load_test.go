@@ -19,6 +19,7 @@ type history struct {
 	mu    sync.Mutex
 	parts [][]acked
 	bytes int64
+	waits []time.Duration // of requests, from when they were due to the acknowledgement
 }
 
 type acked struct {
@@ -32,6 +33,19 @@ func (h *history) add(partition int32, a acked) {
 	h.parts[partition] = append(h.parts[partition], a)
 	h.bytes += a.size
 	h.mu.Unlock()
+}
+
+func (h *history) waited(d time.Duration) {
+	h.mu.Lock()
+	h.waits = append(h.waits, d)
+	h.mu.Unlock()
+}
+
+// slowest is a quantile of the requests after the first n, and how many there were.
+func (h *history) slowest(n int, q float64) (d time.Duration, count int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return quantile(h.waits[n:], q), len(h.waits)
 }
 
 // since is how many bytes of a partition were acknowledged after t.
@@ -109,33 +123,48 @@ func sleep(ctx context.Context, at time.Time) bool {
 	}
 }
 
-// produce sends one batch to each partition of a topic, rate times a second (open loop: a late request does not make
-// the next one late).
-func produce(c *conn, topic string, rate float64, h *history) func(context.Context) error {
-	return func(ctx context.Context) error {
+// produce sends one batch to each partition of a topic, rate times a second, whether or not the earlier ones are acknowledged.
+func produce(r *roles, c *conn, topic string, rate float64, h *history) {
+	const maxWaiting = 256 // requests
+	waiting := make(chan time.Time, maxWaiting)
+	began := time.Now()
+	size := int64(len(newBatch(0, 0)))
+	r.run("produce to "+topic, func(ctx context.Context) error {
+		defer close(waiting)
 		batches := make([]batchOf, len(h.parts))
 		for i := range batches {
 			batches[i] = batchOf{int32(i), newBatch(uint64(i), 0)}
 		}
-		began := time.Now()
 		for i := 0; ; i++ {
-			if !sleep(ctx, began.Add(time.Duration(float64(i)/rate*float64(time.Second)))) {
+			due := began.Add(time.Duration(float64(i) / rate * float64(time.Second)))
+			if !sleep(ctx, due) {
 				return nil
 			}
 			for _, b := range batches {
 				stamp(b.records, time.Now().UnixMilli())
 			}
+			select {
+			case waiting <- due:
+			default:
+				return fmt.Errorf("%d requests are not acknowledged, the oldest for %v", maxWaiting, time.Since(<-waiting))
+			}
 			if err := c.sendProduce(topic, -1, batches); err != nil {
 				return err
 			}
+		}
+	})
+	r.run("acks of "+topic, func(context.Context) error {
+		for due := range waiting {
 			err := c.receiveProduce(func(p int32, base int64) {
-				h.add(p, acked{time.Now(), base + batchRecords, int64(len(batches[p].records))})
+				h.add(p, acked{time.Now(), base + batchRecords, size})
 			})
 			if err != nil {
 				return err
 			}
+			h.waited(time.Since(due))
 		}
-	}
+		return nil
+	})
 }
 
 // tail reads everything of a topic as it comes.
