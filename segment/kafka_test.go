@@ -16,15 +16,24 @@ import (
 func kafkaLibs(t *testing.T) string {
 	libs := os.Getenv("LAGOON_KAFKA_LIBS")
 	if libs == "" {
-		t.Skip("LAGOON_KAFKA_LIBS is not set")
+		skip(t, "LAGOON_KAFKA_LIBS is not set")
 	}
 	if jars, _ := filepath.Glob(filepath.Join(libs, "kafka-storage-*.jar")); len(jars) == 0 {
 		t.Fatalf("LAGOON_KAFKA_LIBS=%s holds no Kafka jars", libs)
 	}
 	if _, err := exec.LookPath("java"); err != nil {
-		t.Skip("no java")
+		skip(t, "no java")
 	}
 	return libs
+}
+
+// skip leaves a test out where its means are missing, and fails it where everything is required.
+func skip(t *testing.T, why string) {
+	t.Helper()
+	if os.Getenv("LAGOON_REQUIRE_ALL") == "1" {
+		t.Fatal(why)
+	}
+	t.Skip(why)
 }
 
 func java(t *testing.T, libs string, args ...string) string {

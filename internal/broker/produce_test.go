@@ -352,13 +352,14 @@ func (l *loop) Read(p []byte) (int, error) {
 
 // The promise of the issue: at most 3 allocations per request and 1 per partition, from the frame to the response.
 func TestProduceAllocations(t *testing.T) {
+	slack := 0.0
 	if raceEnabled {
-		t.Skip("pools drop at random in race builds")
+		slack = 20 // pools drop at random in race builds
 	}
 	for _, partitions := range []int{1, 3, 30} {
 		run := produceBench(t, partitions)
 		run()
-		if n := testing.AllocsPerRun(200, run); n > float64(3+partitions) {
+		if n := testing.AllocsPerRun(200, run); n > float64(3+partitions)+slack {
 			t.Errorf("%d partitions: %v allocations", partitions, n)
 		} else {
 			t.Logf("%d partitions: %v allocations", partitions, n)

@@ -26,6 +26,9 @@ type checkpoints struct {
 
 // checkpoint writes recovery points and log starts in the background; failing costs recovery time only.
 func (s *Store) checkpoint() {
+	for _, l := range s.Logs() {
+		l.checkpointIndex()
+	}
 	if err := s.writeCheckpoints(); err != nil {
 		s.opt.Logger.Warn("checkpoints not written: the next unclean start reads more", "err", err)
 	}
@@ -131,4 +134,21 @@ func (s *Store) forget(tps ...segment.TopicPartition) error {
 // key names the log in checkpoints.
 func (l *Log) key() segment.TopicPartition {
 	return segment.TopicPartition{Topic: l.topic, Partition: l.partition}
+}
+
+// indexCheckpointBytes is how much may be appended before the active segment's index is written out again: what an unclean
+// start has to walk over, header by header, below the recovery point.
+const indexCheckpointBytes = 32 << 20
+
+// checkpointIndex saves the active segment's index now and then, so that recovery need not walk the segment from its start.
+func (l *Log) checkpointIndex() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed || l.Err() != nil || l.w.Size()-l.indexSaved < indexCheckpointBytes {
+		return
+	}
+	l.indexSaved = l.w.Size()
+	if err := l.w.CheckpointIndex(); err != nil {
+		l.log.Warn("index checkpoint not written: the next unclean start reads more", "err", err)
+	}
 }

@@ -37,6 +37,7 @@ type Log struct {
 	sealing       []*segment.Writer // rolled, not yet synced and sealed; oldest first
 	rolledAt      time.Time         // when w was made
 	flushedAt     time.Time         // last commit that tick asked for
+	indexSaved    int64             // size of the active segment when its index was last saved
 	sinceSnapshot int64             // bytes appended since the last producer snapshot
 	snapshotDue   bool              // one is to be taken at the next commit
 	closed        bool

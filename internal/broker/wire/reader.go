@@ -45,6 +45,7 @@ func (r *Reader) Err(what string) error {
 	return nil
 }
 
+// Int8 reads one big-endian value; 0 when the bytes have run out.
 func (r *Reader) Int8() int8 {
 	if b := r.take(1); b != nil {
 		return int8(b[0])
@@ -52,6 +53,7 @@ func (r *Reader) Int8() int8 {
 	return 0
 }
 
+// Int16 reads one big-endian value; 0 when the bytes have run out.
 func (r *Reader) Int16() int16 {
 	if b := r.take(2); b != nil {
 		return int16(binary.BigEndian.Uint16(b))
@@ -59,6 +61,7 @@ func (r *Reader) Int16() int16 {
 	return 0
 }
 
+// Int32 reads one big-endian value; 0 when the bytes have run out.
 func (r *Reader) Int32() int32 {
 	if b := r.take(4); b != nil {
 		return int32(binary.BigEndian.Uint32(b))
@@ -66,6 +69,7 @@ func (r *Reader) Int32() int32 {
 	return 0
 }
 
+// Int64 reads one big-endian value; 0 when the bytes have run out.
 func (r *Reader) Int64() int64 {
 	if b := r.take(8); b != nil {
 		return int64(binary.BigEndian.Uint64(b))
@@ -73,6 +77,7 @@ func (r *Reader) Int64() int64 {
 	return 0
 }
 
+// UUID reads a topic id; zero when the bytes have run out.
 func (r *Reader) UUID() (id [16]byte) {
 	copy(id[:], r.take(16))
 	return id
