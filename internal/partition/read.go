@@ -251,7 +251,13 @@ func checkBatches(l *Log, s *logSegment, pos int64, data []byte) (whole int, nex
 			return whole, next, nil
 		}
 		if err == nil {
-			err = checkBatch(l, s, at, rest, h, next, end)
+			if err = checkBatch(l, s, at, rest, h, next, end); err == nil && h.BaseOffset > next {
+				// Behind a gap, or where no batch before it was read: the one behind it has to vouch for its offset.
+				var told bool
+				if told, err = checkOffset(s, at, h, rest[h.SizeBytes():], next); !told && whole > 0 {
+					return whole, next, nil // the next call begins here and sees what follows
+				}
+			}
 		} else if !isCorrupt(err) {
 			err = &segment.CorruptError{Path: s.r.LogName(), Pos: at, Err: err}
 		}
@@ -282,6 +288,25 @@ func checkBatch(l *Log, s *logSegment, at int64, b []byte, h segment.BatchHeader
 			Err: fmt.Errorf("%w: leader epoch", segment.ErrCorruptBatch)}
 	}
 	return nil
+}
+
+// checkOffset holds the base offset of a sound batch at byte at against the index entry of its place or, without one,
+// against the batch that begins in following: a base offset that grew, by however little, claims offsets of that one.
+// told is false when following holds no header.
+func checkOffset(s *logSegment, at int64, h segment.BatchHeader, following []byte, next segment.Offset) (told bool, err error) {
+	limit := h.NextOffset()
+	if last, indexed := s.r.LastOffsetAt(at); indexed {
+		limit = last + 1
+	} else if f, err := segment.DecodeHeader(following); err != nil {
+		return false, nil
+	} else if f.BaseOffset >= next && f.BaseOffset < limit {
+		limit = f.BaseOffset
+	}
+	if h.NextOffset() == limit {
+		return true, nil
+	}
+	return true, &segment.CorruptError{Path: s.r.LogName(), Pos: at, End: at + h.SizeBytes(), Want: limit, Got: h.NextOffset(),
+		Err: fmt.Errorf("%w: offsets of another batch", segment.ErrCorruptBatch)}
 }
 
 // damage is a range of a log file that reads step over.

@@ -337,6 +337,9 @@ func (w *world) trim(p *partTruth, before segment.Offset) error {
 		return err
 	}
 	p.startMax = max(p.startMax, before)
+	if p.topic.cfg.RetentionBytes >= 0 { // retention goes along
+		p.startMax = max(p.startMax, p.written)
+	}
 	start, err := l.DeleteRecords(context.Background(), before)
 	if err != nil {
 		return err
