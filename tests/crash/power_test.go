@@ -43,7 +43,7 @@ func TestPowerCut(t *testing.T) {
 					fs.Mount()
 				}
 				b.Restart("storage.tier.ssd.keep=unlimited")
-				checkOneCopy(t, [2]string{ssd.Path(), hdd.Path()})
+				checkOneCopy(t, [2]string{ssd.Path(), hdd.Path()}, true)
 				w.ends()
 				if w.report(); t.Failed() {
 					t.Fatalf("in cycle %d of %d", i+1, n)

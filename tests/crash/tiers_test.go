@@ -79,13 +79,14 @@ func partitions(t *testing.T, roots [2]string) []string {
 	return names
 }
 
-// checkOneCopy looks at both tiers of a broker that moves nothing at the moment: each segment once, nothing left over. Files
-// that are just being written have a moment to get their names.
-func checkOneCopy(t *testing.T, roots [2]string) (segments int) {
+// checkOneCopy looks at both tiers of a broker that moves nothing at the moment: each segment once, nothing left over, and nothing
+// set aside (but by a power cut: a segment behind a torn one, which nobody was promised). Files that are just being written
+// have a moment to get their names.
+func checkOneCopy(t *testing.T, roots [2]string, powerCut bool) (segments int) {
 	t.Helper()
 	var faults []string
 	for attempt := range 100 {
-		if segments, faults = copies(t, roots); len(faults) == 0 {
+		if segments, faults = copies(t, roots, powerCut); len(faults) == 0 {
 			return segments
 		}
 		if slices.ContainsFunc(faults, func(s string) bool { return !strings.HasSuffix(s, ".tmp") }) && attempt > 0 {
@@ -97,11 +98,14 @@ func checkOneCopy(t *testing.T, roots [2]string) (segments int) {
 	return segments
 }
 
-func copies(t *testing.T, roots [2]string) (segments int, faults []string) {
+func copies(t *testing.T, roots [2]string, powerCut bool) (segments int, faults []string) {
 	t.Helper()
 	for _, dir := range partitions(t, roots) {
 		files, strange := listPartition(t, roots, dir)
 		for _, name := range strange {
+			if powerCut && filepath.Base(name) == "quarantine" {
+				continue
+			}
 			faults = append(faults, "stranger "+name)
 		}
 		for base := range files[0] {
