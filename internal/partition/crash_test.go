@@ -21,12 +21,6 @@ import (
 // exhaustive runs every cut point with more futures: minutes instead of seconds.
 var exhaustive = os.Getenv("LAGOON_EXHAUSTIVE") == "1"
 
-// story is a scripted life of a broker; each step ends with all its goroutines idle.
-type story struct {
-	name  string
-	steps []func(w *world) error
-}
-
 // crashStory has everything that writes: two hot directories and a cold tier, idempotent and plain producers, shared
 // commits, rolls, checkpoints, migrations, retention, DeleteRecords, topics made and deleted, a clean stop and a start.
 func crashStory() []func(w *world) error {

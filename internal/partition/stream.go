@@ -7,12 +7,10 @@ import (
 	"slices"
 	"sort"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"lagoon/admission"
 	"lagoon/cachectl"
-	"lagoon/internal/vfs"
 	"lagoon/segment"
 )
 
@@ -71,77 +69,6 @@ type coldChunk struct {
 	cached int64            // of what was read, bytes that were in the page cache and not on the device
 	method cachectl.Method
 	err    error
-}
-
-// coldHandle pins one segment and the descriptors that lagging reads of it use: advice is per open file description, and
-// O_DIRECT is per descriptor. Shared by the chunks of one stream; the last release closes. Opening waits for the device, so
-// only reads do that, and counting users does not wait for it.
-type coldHandle struct {
-	seg   *logSegment
-	users atomic.Int32
-
-	mu     sync.Mutex // held while a descriptor is opened
-	cold   vfs.File   // nil until the first read, as direct
-	direct vfs.File
-	noDir  bool
-}
-
-// newHandle takes over one Acquire of seg.
-func newHandle(seg *logSegment) *coldHandle {
-	h := &coldHandle{seg: seg}
-	h.users.Store(1)
-	return h
-}
-
-// retain is for those that hold h already, in one way or another.
-func (h *coldHandle) retain() { h.users.Add(1) }
-
-func (h *coldHandle) release() {
-	if h.users.Add(-1) > 0 {
-		return
-	}
-	for _, f := range []vfs.File{h.cold, h.direct} {
-		if f != nil {
-			_ = f.Close() // read-only descriptors: nothing to lose
-		}
-	}
-	h.seg.r.Release()
-}
-
-// directFile opens the O_DIRECT descriptor on first use.
-func (h *coldHandle) directFile() (vfs.File, error) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.noDir {
-		return nil, vfs.ErrDirectUnsupported
-	}
-	if h.direct == nil {
-		f, err := h.seg.r.DirectFile()
-		if err != nil {
-			h.noDir = errors.Is(err, vfs.ErrDirectUnsupported)
-			return nil, err
-		}
-		h.direct = f
-	}
-	return h.direct, nil
-}
-
-// source is what ReadBypass may use: direct reads of sealed segments only.
-func (h *coldHandle) source(limit int64) (cachectl.Source, error) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.cold == nil {
-		f, err := h.seg.r.ColdFile()
-		if err != nil {
-			return cachectl.Source{}, err
-		}
-		h.cold = f
-	}
-	s := cachectl.Source{Buffered: h.cold, Size: limit}
-	if h.seg.r.Meta().Sealed {
-		s.Direct = h.directFile
-	}
-	return s, nil
 }
 
 // streamRead is what one read got out of a stream.
@@ -664,17 +591,6 @@ func (s *stream) reset() {
 	s.watch = nil
 	s.resetLocked()
 	s.mu.Unlock()
-}
-
-// pause is reset for a reader that has not asked for a while; one whose chunk is still on its way waits for us, and is let be.
-func (s *stream) pause() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.chunks) > 0 && s.chunks[0].state < chunkReady {
-		return
-	}
-	s.watch = nil
-	s.resetLocked()
 }
 
 // close gives everything back. A closed stream stays closed.
