@@ -328,7 +328,7 @@ func TestNthFailure(t *testing.T) {
 		}
 		step := int64(1)
 		if !exhaustive {
-			step = max(1, all.seen/60)
+			step = max(1, all.seen/40)
 		}
 		cases, failed := 0, 0
 		for nth := int64(1); nth <= all.seen && failed < 5; nth += step {

@@ -109,7 +109,7 @@ type request struct {
 }
 
 func newWorld(d disks) (*world, error) {
-	pool, err := cachectl.NewPool(8<<20, 1<<20)
+	pool, err := cachectl.NewPool(2<<20, 256<<10)
 	if err != nil {
 		return nil, err
 	}
