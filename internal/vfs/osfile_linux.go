@@ -21,8 +21,9 @@ type osFile struct {
 	// syncMu makes SyncData one at a time and syncErr sticky: the kernel reports a lost write once per open file
 	// description (kernel-facts: the second fsync succeeds and the data are zeros), so of two concurrent calls only
 	// one would hear of it.
-	syncMu  sync.Mutex
-	syncErr error
+	syncMu   sync.Mutex
+	syncErr  error
+	syncCall func(fd uintptr) // sets syncErr; made once, because every acknowledged write needs it
 }
 
 // newOSFile takes over fd.
@@ -33,7 +34,11 @@ func newOSFile(fd int, name, full string, direct bool) (File, error) {
 		_ = f.Close()
 		return nil, pathError("open", full, err)
 	}
-	return &osFile{f: f, raw: raw, name: name, direct: direct}, nil
+	o := &osFile{f: f, raw: raw, name: name, direct: direct}
+	o.syncCall = func(fd uintptr) {
+		o.syncErr = ignoringEINTR(func() error { return unix.Fdatasync(int(fd)) })
+	}
+	return o, nil
 }
 
 func (o *osFile) Name() string { return o.name }
@@ -92,7 +97,10 @@ func (o *osFile) SyncData() error {
 	o.syncMu.Lock()
 	defer o.syncMu.Unlock()
 	if o.syncErr == nil {
-		o.syncErr = o.control("sync", unix.Fdatasync)
+		if o.raw.Control(o.syncCall) != nil {
+			o.syncErr = fs.ErrClosed // the only reason why Control does not call
+		}
+		o.syncErr = pathError("sync", o.f.Name(), o.syncErr)
 	}
 	return o.syncErr
 }
