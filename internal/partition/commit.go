@@ -22,7 +22,8 @@ type committer interface {
 type fileCommitter struct {
 	mu     sync.Mutex
 	ready  sync.Cond
-	queue  []*Log
+	queue  []*Log // from head on
+	head   int
 	closed bool
 	wg     sync.WaitGroup
 }
@@ -51,36 +52,57 @@ func (c *fileCommitter) schedule(l *Log) {
 	c.mu.Lock()
 	switch l.commit {
 	case commitIdle:
-		l.commit = commitQueued
-		c.queue = append(c.queue, l)
-		c.ready.Signal()
+		c.pushLocked(l)
 	case commitRunning:
 		l.commit = commitAgain
 	}
 	c.mu.Unlock()
 }
 
+// pushLocked puts l at the end of the queue, which holds each log once: its array soon has room for all and is used again
+// and again.
+func (c *fileCommitter) pushLocked(l *Log) {
+	l.commit = commitQueued
+	if c.head > len(c.queue)/2 && len(c.queue) == cap(c.queue) {
+		n := copy(c.queue, c.queue[c.head:])
+		clear(c.queue[n:])
+		c.queue, c.head = c.queue[:n], 0
+	}
+	c.queue = append(c.queue, l)
+	c.ready.Signal()
+}
+
+// popLocked takes the first log, nil when there is none.
+func (c *fileCommitter) popLocked() *Log {
+	if c.head == len(c.queue) {
+		return nil
+	}
+	l := c.queue[c.head]
+	c.queue[c.head] = nil
+	if c.head++; c.head == len(c.queue) {
+		c.queue, c.head = c.queue[:0], 0
+	}
+	return l
+}
+
 func (c *fileCommitter) work() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for {
-		for len(c.queue) == 0 {
+		l := c.popLocked()
+		if l == nil {
 			if c.closed {
 				return
 			}
 			c.ready.Wait()
+			continue
 		}
-		l := c.queue[0]
-		c.queue[0] = nil
-		c.queue = c.queue[1:]
 		l.commit = commitRunning
 		c.mu.Unlock()
 		l.sync()
 		c.mu.Lock()
 		if l.commit == commitAgain {
-			l.commit = commitQueued
-			c.queue = append(c.queue, l)
-			c.ready.Signal()
+			c.pushLocked(l)
 		} else {
 			l.commit = commitIdle
 		}
