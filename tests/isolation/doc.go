@@ -8,6 +8,10 @@
 // The clients are made of raw requests (client_test.go), because they share two cores with the broker. What is shown is seen from
 // outside: cachestat on the broker's files, the device's counters, /proc/PID/io; the broker's own metrics must say the same.
 //
+// A kernel that pages out by age without any pressure (lab.ProactiveReclaim) takes young pages from the hot window that no reader has
+// taken. There, a control file outside the broker's group, written beside it and read by nobody, shows how much that is, and
+// the bounds of the hot window are wider by as much and 1 %. Elsewhere they are strict.
+//
 // Both tests need root, loop devices and control groups; package lab builds them and takes them away. They exclude other labs
 // on the machine. Their bounds are shares and ratios within one run, not times.
 //

@@ -68,7 +68,8 @@ func testMixed(t *testing.T, laggingAge, lane string) {
 	if n := cold.ReadBytes() - before; n < served {
 		t.Errorf("the cold device read %d bytes where %d were served: they were not cold", n, served)
 	}
-	if n := scrape(b).sum("lagoon_cold_read_bytes_total", `lane="`+lane+`"`, `tier="hdd"`); int64(n) < served {
+	// A refill counts the pages that were missing, and the page that two chunks share only once.
+	if n := scrape(b).sum("lagoon_cold_read_bytes_total", `lane="`+lane+`"`, `tier="hdd"`); n < 0.98*float64(served) {
 		t.Errorf("the broker read %.0f bytes by lane %s where %d were served", n, lane, served)
 	}
 	t.Logf("of the cold partition %.1f MiB were served", float64(served)/mib)
