@@ -22,7 +22,9 @@ const (
 	maxQueuedBytes = 1 << 20
 	// minBytesPerSecond is what a frame must arrive with once RequestTimeout has passed.
 	minBytesPerSecond = 16 << 10
-	maxClientID       = 256
+	// stallWindow is how long a frame may stand still while others wait for the memory it holds.
+	stallWindow = 2 * time.Second
+	maxClientID = 256
 )
 
 // errDrained ends a connection's reader at shutdown.
@@ -77,7 +79,10 @@ type conn struct {
 	frameStart time.Time // zero between frames
 	lastFrame  time.Time
 	frameBytes int64
-	clientID   string
+	// What arrived of the frame lately, and how long that was waited for; see stalled.
+	windowBytes int64
+	windowTime  time.Duration
+	clientID    string
 
 	mu       sync.Mutex
 	room     sync.Cond // the queue got shorter, or closed
@@ -141,7 +146,7 @@ func (c *conn) explain(err error) {
 		reason = "malformed"
 	case errors.Is(err, errUnknownAPI), errors.Is(err, errVersion):
 		reason = "unsupported"
-	case errors.Is(err, errBudget):
+	case errors.Is(err, errBudget), errors.Is(err, errStalled):
 		reason = "memory"
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		reason = "slow"
@@ -189,30 +194,59 @@ func (c *conn) draining() bool {
 // errIdle ends a connection that nobody used for the idle timeout.
 var errIdle = errors.New("broker: idle")
 
-// Read is the frame reader's source: it sets the deadline that fits what is being read.
+// Read is the frame reader's source: it sets the deadline that fits what is being read, and gives a frame up that does not
+// go on arriving while others wait for memory.
 func (c *conn) Read(p []byte) (int, error) {
-	var deadline time.Time
+	for {
+		now := time.Now()
+		deadline, inFrame := c.readDeadline(now)
+		until := deadline
+		if look := now.Add(stallWindow); inFrame && look.Before(until) {
+			until = look
+		}
+		if err := c.nc.SetReadDeadline(until); err != nil {
+			return 0, err
+		}
+		if c.draining() { // drain's deadline may have been overwritten just now
+			return 0, errDrained
+		}
+		n, err := c.nc.Read(p)
+		c.frameBytes += int64(n)
+		if inFrame && c.stalled(int64(n), time.Since(now)) {
+			return n, errStalled
+		}
+		if n > 0 || !inFrame || !errors.Is(err, os.ErrDeadlineExceeded) || !time.Now().Before(deadline) {
+			return n, err
+		}
+	}
+}
+
+// readDeadline is by when something has to arrive, and whether it is the rest of a frame.
+func (c *conn) readDeadline(now time.Time) (deadline time.Time, inFrame bool) {
 	switch {
 	case c.frameStart.IsZero() && !c.frames.Started():
 		c.mu.Lock()
-		deadline = c.idleStart().Add(c.b.opt.IdleTimeout)
-		c.mu.Unlock()
+		defer c.mu.Unlock()
+		return c.idleStart().Add(c.b.opt.IdleTimeout), false
 	case c.frameStart.IsZero():
-		deadline = time.Now().Add(c.b.opt.RequestTimeout)
+		return now.Add(c.b.opt.RequestTimeout), false
 	case c.lease.overdrawn.Load():
-		deadline = c.frameStart.Add(c.b.opt.RequestTimeout)
-	default:
-		deadline = c.frameStart.Add(c.b.opt.RequestTimeout + time.Duration(c.frameBytes)*(time.Second/minBytesPerSecond))
+		return c.frameStart.Add(c.b.opt.RequestTimeout), true
 	}
-	if err := c.nc.SetReadDeadline(deadline); err != nil {
-		return 0, err
+	return c.frameStart.Add(c.b.opt.RequestTimeout + time.Duration(c.frameBytes)*(time.Second/minBytesPerSecond)), true
+}
+
+// stalled books n bytes that took some time to arrive, and tells whether too few did lately while others wait for memory. Only
+// the time spent waiting for the client counts.
+func (c *conn) stalled(n int64, took time.Duration) bool {
+	c.windowBytes += n
+	c.windowTime += took
+	if c.windowTime < stallWindow {
+		return false
 	}
-	if c.draining() { // drain's deadline may have been overwritten just now
-		return 0, errDrained
-	}
-	n, err := c.nc.Read(p)
-	c.frameBytes += int64(n)
-	return n, err
+	slow := took >= stallWindow || c.windowBytes*int64(time.Second) < minBytesPerSecond*int64(c.windowTime)
+	c.windowBytes, c.windowTime = 0, 0
+	return slow && c.b.budget.pressed()
 }
 
 // next waits for a frame.
@@ -223,6 +257,7 @@ func (c *conn) next() (wire.Frame, error) {
 		if err == nil {
 			c.lastFrame = time.Now()
 			c.frameStart, c.frameBytes = c.lastFrame, 0
+			c.windowBytes, c.windowTime = 0, 0
 			return c.frames.Body(size)
 		}
 		switch {
