@@ -64,7 +64,7 @@ type moment struct {
 // moments are the steps of a migration (see the table in package tiering) by the first trace that each leaves. A kill
 // that reacts to a trace comes some 100 µs later; what it really hit is counted by what it left.
 var moments = []moment{
-	{"prepare", true, unix.IN_CREATE, "partition.metadata.tmp"},
+	{"prepare", true, unix.IN_CREATE | unix.IN_ISDIR, ""}, // the partition's directory; what comes in it, its watch may miss
 	{"copy indexes", true, unix.IN_CREATE, ".index.migrating"},
 	{"copy begins", true, unix.IN_CREATE, ".log.migrating"},
 	{"copy", true, unix.IN_MODIFY, ".log.migrating"},
@@ -153,7 +153,7 @@ func (k *migrationKiller) round(m moment) {
 		k.fresh = append(k.fresh, startLoad(k.t, k.b, loadOptions{Topic: fmt.Sprintf("fresh%d", len(k.fresh)), Partitions: 1, Plain: 1,
 			BytesPerSecond: 3e6, Seed: k.r.Uint64()}))
 	}
-	ev, err := k.watch.waitFor(time.Minute, m.match(k.roots), func() { _ = unix.Kill(k.b.PID(), unix.SIGKILL) })
+	ev, err := k.watch.waitFor(30*time.Second, m.match(k.roots), func() { _ = unix.Kill(k.b.PID(), unix.SIGKILL) })
 	if err != nil {
 		k.t.Fatalf("%s: %v", m.name, err)
 	}
@@ -188,6 +188,9 @@ func (m moment) match(roots [2]string) func(fileEvent) bool {
 		root = roots[1]
 	}
 	return func(ev fileEvent) bool {
+		if m.mask&unix.IN_ISDIR != 0 {
+			return ev.Mask&m.mask == m.mask && ev.Dir == root
+		}
 		return ev.Mask&m.mask != 0 && strings.HasPrefix(ev.Dir, root+"/") && strings.HasSuffix(ev.Name, m.suffix)
 	}
 }
