@@ -310,7 +310,7 @@ func TestDamageAroundTheRecoveryPoint(t *testing.T) {
 		for range 8 {
 			noErr(t, errors.Join(w.send(c, 2, 100), w.ack(c)))
 		}
-		time.Sleep(6 * time.Second) // the checkpoint: below it everything is durable for sure
+		<-time.After(6 * time.Second) // the checkpoint: below it everything is durable for sure
 		point := p.written
 		for range 4 {
 			noErr(t, errors.Join(w.send(c, 2, 100), w.ack(c)))

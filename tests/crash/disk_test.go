@@ -88,7 +88,7 @@ func (w *writer) recovers() {
 		if !errors.Is(err, kerr.KafkaStorageError) || time.Now().After(deadline) {
 			w.t.Fatalf("sending does not work again: %v", err)
 		}
-		time.Sleep(50 * time.Millisecond)
+		pause(50 * time.Millisecond)
 	}
 }
 
@@ -190,7 +190,7 @@ func TestSyncFailureCold(t *testing.T) {
 	var m struct {
 		Failed int64 `json:"failed_total"`
 	}
-	for deadline := time.Now().Add(30 * time.Second); m.Failed == 0; time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); m.Failed == 0; pause(100 * time.Millisecond) {
 		if b.Get("/api/v1/migrations", &m); time.Now().After(deadline) {
 			t.Fatal("no migration failed: the storage did not run full")
 		}
@@ -199,7 +199,7 @@ func TestSyncFailureCold(t *testing.T) {
 		}
 	}
 	_, before, _ := w.rec.Totals()
-	time.Sleep(time.Second)
+	pause(time.Second)
 	if _, after, _ := w.rec.Totals(); after == before {
 		t.Error("nothing was acked in the second after a migration had failed: the hot tier should go on")
 	}

@@ -29,7 +29,7 @@ func TestMigrateUnderLoad(t *testing.T) {
 		if l.report(); t.Failed() || time.Now().After(deadline) {
 			t.Fatalf("%d of %d segments moved", movedSegments(b), want)
 		}
-		time.Sleep(100 * time.Millisecond)
+		pause(100 * time.Millisecond)
 	}
 	l.verify()
 	for _, kind := range []string{"tail", "lagging", "random"} {

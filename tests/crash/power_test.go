@@ -25,7 +25,7 @@ func TestPowerCut(t *testing.T) {
 			n := (cycles(t, 10) + 1) / 2
 			moved := int64(0)
 			for i := range n {
-				time.Sleep(time.Duration(200+r.IntN(1300)) * time.Millisecond)
+				pause(time.Duration(200+r.IntN(1300)) * time.Millisecond)
 				moved += movedSegments(b)
 				both := []*lab.FileSystem{ssd, hdd}
 				if r.IntN(2) == 0 {
@@ -35,7 +35,7 @@ func TestPowerCut(t *testing.T) {
 					if err := fs.Cut(uint32(lab.CutLogFlush + r.IntN(2))); err != nil {
 						t.Fatal(err)
 					}
-					time.Sleep(time.Duration(r.IntN(20)) * time.Millisecond)
+					pause(time.Duration(r.IntN(20)) * time.Millisecond)
 				}
 				b.Kill()
 				for _, fs := range both {

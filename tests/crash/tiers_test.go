@@ -92,7 +92,7 @@ func checkOneCopy(t *testing.T, roots [2]string, powerCut bool) (segments int) {
 		if slices.ContainsFunc(faults, func(s string) bool { return !strings.HasSuffix(s, ".tmp") }) && attempt > 0 {
 			break
 		}
-		time.Sleep(20 * time.Millisecond)
+		pause(20 * time.Millisecond)
 	}
 	t.Errorf("tiers after a restart:\n%s", strings.Join(faults, "\n"))
 	return segments

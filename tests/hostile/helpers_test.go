@@ -157,7 +157,7 @@ func (c *citizen) more(n int) []time.Duration {
 		case time.Now().After(deadline):
 			c.t.Fatalf("the well-behaved client made %d round trips in 40 s", len(got))
 		}
-		time.Sleep(10 * time.Millisecond)
+		pause(10 * time.Millisecond)
 	}
 }
 

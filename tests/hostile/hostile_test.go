@@ -293,7 +293,7 @@ func TestDrain(t *testing.T) {
 			}
 		}
 	}
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(20 * time.Second); ; pause(50 * time.Millisecond) {
 		mu.Lock()
 		n := len(acked)
 		mu.Unlock()
