@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -120,8 +121,12 @@ func homes(t *testing.T, w *world, topic *topicTruth) (first, second *partTruth)
 // TestStorageErrorFencesOneDirectory: a failed sync, or write, of one directory is final for that one: no later ack, no read,
 // no second sync of the file; the other directory goes on, and after a restart nothing acked is missing.
 func TestStorageErrorFencesOneDirectory(t *testing.T) {
-	for _, kind := range []vfs.Kind{vfs.OpSync, vfs.OpWrite, vfs.OpSyncDir} {
-		t.Run(kind.String(), func(t *testing.T) {
+	for _, c := range []struct {
+		kind vfs.Kind
+		size int // of a value: large ones make the segment roll
+	}{{vfs.OpSync, 20}, {vfs.OpSync, 700}, {vfs.OpWrite, 20}, {vfs.OpWrite, 700}, {vfs.OpSyncDir, 700}} {
+		kind, size := c.kind, c.size
+		t.Run(fmt.Sprint(kind, size), func(t *testing.T) {
 			bubble(t, func(t *testing.T, w *world) {
 				var board switchboard
 				var ops opLog
@@ -143,7 +148,7 @@ func TestStorageErrorFencesOneDirectory(t *testing.T) {
 					if i == 20 {
 						t.Fatal("the fault was never met")
 					}
-					err = errors.Join(w.send(a, 2, 700), w.ack(a))
+					err = errors.Join(w.send(a, 2, size), w.ack(a))
 				}
 				if !errors.Is(err, partition.ErrFenced) || !errors.Is(err, syscall.EIO) {
 					t.Errorf("the append that met the fault: %v", err)
@@ -189,6 +194,53 @@ func TestStorageErrorFencesOneDirectory(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestNothingIsShownBeforeItIsSynced looks at the high watermark from inside each sync: what the sync is for is not visible.
+func TestNothingIsShownBeforeItIsSynced(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		noErr(t, w.open())
+		topic, err := w.create("orders", 1, 1, config())
+		noErr(t, err)
+		p := topic.parts[0]
+		l, err := w.log(p)
+		noErr(t, err)
+		noErr(t, w.close())
+		syncs, early := 0, 0
+		var mu sync.Mutex
+		w.inject = func(int) vfs.Injector {
+			return vfs.InjectorFunc(func(op vfs.Op) error {
+				mu.Lock()
+				defer mu.Unlock()
+				if op.Kind == vfs.OpSync && strings.HasSuffix(op.Name, ".log") && l != nil {
+					syncs++
+					if o := l.Offsets(); o.HighWatermark == o.End {
+						early++
+					}
+				}
+				return nil
+			})
+		}
+		mu.Lock()
+		l = nil
+		mu.Unlock()
+		noErr(t, w.open())
+		mu.Lock()
+		l, err = w.log(p)
+		mu.Unlock()
+		noErr(t, err)
+		c := p.client("a", 1)
+		for range 10 {
+			noErr(t, errors.Join(w.send(c, 2, 30), w.ack(c)))
+			synctest.Wait()
+		}
+		mu.Lock()
+		l = nil
+		mu.Unlock()
+		if syncs != 10 || early > 0 {
+			t.Errorf("%d syncs for 10 acks, %d of them after their records were shown", syncs, early)
+		}
+	})
 }
 
 // TestFullDiskHealsItself: with so many blocks left (and none) appends, rolls, seals, snapshots, checkpoints and migrations
@@ -305,6 +357,69 @@ func TestMissingTierIsRefused(t *testing.T) {
 	}
 }
 
+// TestUncleanIsNotCalledClean: the marker of a clean stop is left out when a partition was never opened, because it could
+// not be or because the stop came first, or could not be closed: the next start must look at its tail.
+func TestUncleanIsNotCalledClean(t *testing.T) {
+	stops := map[string]func(t *testing.T, w *world, board *switchboard, disk int, log string){
+		"offline partition": func(t *testing.T, w *world, board *switchboard, disk int, log string) {
+			board.set(disk, &vfs.Fault{Kinds: vfs.OpOpen, Name: log, Err: syscall.EIO})
+			noErr(t, w.open())
+			board.set(disk, nil)
+			noErr(t, w.close())
+		},
+		"stopped before loading": func(t *testing.T, w *world, _ *switchboard, _ int, _ string) {
+			topics := w.topics
+			w.topics = nil
+			noErr(t, w.openOnly())
+			w.topics = topics
+			noErr(t, w.close())
+		},
+		"failed close": func(t *testing.T, w *world, board *switchboard, disk int, log string) {
+			noErr(t, w.open())
+			board.set(disk, &vfs.Fault{Kinds: vfs.OpTruncate, Name: log, Err: syscall.EIO})
+			if err := w.close(); err == nil {
+				t.Error("close hides an error")
+			}
+		},
+	}
+	for name, stop := range stops {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, w *world) {
+				var board switchboard
+				w.inject = board.of
+				noErr(t, w.open())
+				topic, err := w.create("orders", 1, 1, config())
+				noErr(t, err)
+				p := topic.parts[0]
+				c := p.client("a", 1)
+				noErr(t, errors.Join(w.send(c, 2, 300), w.ack(c)))
+				w.abandon() // killed: what is not synced may be torn
+				log := p.name() + "/" + segment.LogName(0)
+				disk := w.diskOf(t, log)
+				w.disks = w.disks.kill()
+				patchTail(t, w.disks[disk], log)
+				stop(t, w, &board, disk, log)
+				if _, clean, err := segment.ReadCleanShutdown(w.disks[disk]); clean || err != nil {
+					t.Errorf("the stop is called clean (%v)", err)
+				}
+				w.inject = nil
+				w.live()
+			})
+		})
+	}
+}
+
+// patchTail appends what a torn write leaves.
+func patchTail(t *testing.T, m *vfs.Mem, name string) {
+	t.Helper()
+	f, err := m.Open(name, vfs.ReadWrite)
+	noErr(t, err)
+	size, err := f.Size()
+	noErr(t, err)
+	_, err = f.WriteAt([]byte("half a batch"), size)
+	noErr(t, errors.Join(err, f.Close()))
+}
+
 // TestNthFailure fails each single call of the story, once or from there on, with EIO and with ENOSPC. Whatever the store
 // says meanwhile, nothing acked is missing after a restart on sound disks.
 func TestNthFailure(t *testing.T) {
@@ -337,8 +452,8 @@ func TestNthFailure(t *testing.T) {
 					w, fault := run(nth, sticky, cause)
 					w.problems = keepWrong(w.problems)
 					cases++
-					for _, keep := range []int{0, 100} {
-						f := w.fork(w.disks.crash(vfs.CrashOptions{Seed: uint64(nth), KeepPercent: keep}))
+					for _, keep := range []int{0, 100, vfs.KeepRandom} {
+						f := w.fork(w.disks.crash(vfs.CrashOptions{Seed: uint64(nth), KeepPercent: keep, Tear: true}))
 						f.live()
 						f.problems = append(f.problems, w.problems...)
 						if report(t, f, fmt.Sprintf("call %d of %d fails with %v, sticky %v, keep %d: %v", nth, all.seen, cause, sticky, keep, fault.hit)) {
@@ -348,7 +463,7 @@ func TestNthFailure(t *testing.T) {
 				}
 			}
 		}
-		t.Logf("%d calls, every %d: %d cases, two restarts each", all.seen, step, cases)
+		t.Logf("%d calls, every %d: %d cases, three restarts each", all.seen, step, cases)
 	})
 }
 

@@ -266,8 +266,6 @@ func (s *Store) Delete(ctx context.Context, topic string) error {
 func (l *Log) retire() {
 	l.mu.Lock()
 	l.closed = true
-	v := l.view.Load()
-	w, sealing := l.w, l.sealing
 	l.mu.Unlock()
 	gone := fmt.Errorf("%w: %s is deleted", ErrClosed, l.dir)
 	l.failed.Store(&gone)
@@ -280,6 +278,10 @@ func (l *Log) retire() {
 	l.filesMu.Lock()
 	l.removed = true
 	l.filesMu.Unlock()
+	l.mu.Lock() // now nothing changes them any more
+	v, w, sealing := l.view.Load(), l.w, l.sealing
+	l.sealing = nil
+	l.mu.Unlock()
 	for _, s := range v.segs {
 		if s.r != nil {
 			s.dir.used.Add(-s.r.Meta().SizeBytes)

@@ -153,6 +153,32 @@ func (w *world) fork(d disks) *world {
 
 // open starts the broker as the daemon does: claim the tiers, load what the catalogue names, finish deletions.
 func (w *world) open() error {
+	if err := w.openOnly(); err != nil {
+		return err
+	}
+	s := w.s
+	var specs []partition.TopicSpec
+	for _, t := range w.topics {
+		if !t.deleted {
+			specs = append(specs, partition.TopicSpec{Topic: t.name, ID: t.id, Partitions: int32(len(t.parts)), Config: t.cfg})
+		}
+	}
+	if err := s.Load(context.Background(), specs); err != nil {
+		return fmt.Errorf("load: %w", err)
+	}
+	for _, t := range w.topics {
+		if t.deleted && !t.gone {
+			if err := w.finishDelete(t); err != nil {
+				return fmt.Errorf("finish the deletion of %s: %w", t.name, err)
+			}
+		}
+	}
+	synctest.Wait()
+	return nil
+}
+
+// openOnly claims the tiers and loads nothing.
+func (w *world) openOnly() error {
 	opt := partition.Options{Cache: w.cache, Pool: w.pool, ClusterID: "c", KnownTiers: w.known,
 		RememberTier:      func(name, uuid string) error { w.known[name] = uuid; return nil },
 		RetentionInterval: 1000 * time.Hour, PlanInterval: 1000 * time.Hour, Readers: admission.Config{MinBytes: 1 << 10, MinAge: time.Nanosecond}}
@@ -177,23 +203,6 @@ func (w *world) open() error {
 		return fmt.Errorf("open: %w", err)
 	}
 	w.s = s
-	var specs []partition.TopicSpec
-	for _, t := range w.topics {
-		if !t.deleted {
-			specs = append(specs, partition.TopicSpec{Topic: t.name, ID: t.id, Partitions: int32(len(t.parts)), Config: t.cfg})
-		}
-	}
-	if err := s.Load(context.Background(), specs); err != nil {
-		return fmt.Errorf("load: %w", err)
-	}
-	for _, t := range w.topics {
-		if t.deleted && !t.gone {
-			if err := w.finishDelete(t); err != nil {
-				return fmt.Errorf("finish the deletion of %s: %w", t.name, err)
-			}
-		}
-	}
-	synctest.Wait()
 	return nil
 }
 
@@ -320,7 +329,9 @@ func (w *world) ack(c *client) error {
 	if next == 0 {
 		return errNotAppended
 	}
-	if err := l.Durable(context.Background(), next); err != nil {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if err := l.Durable(ctx, next); err != nil {
 		return err
 	}
 	if c.part.topic.cfg.FlushInterval == 0 {
@@ -581,7 +592,10 @@ func (w *world) verifyOrder(p *partTruth, all []foundBatch) {
 func tagOf(p *partTruth, b []byte) (name string, n int) {
 	prefix := p.name() + "/"
 	at := bytes.Index(b, []byte(prefix))
-	parts := strings.SplitN(string(b[at+len(prefix):min(len(b), at+len(prefix)+60)]), "/", 3)
+	if at < 0 {
+		return "", 0 // compare has told of it
+	}
+	parts := strings.SplitN(string(b[at+len(prefix):min(len(b), at+len(prefix)+60)])+"//", "/", 3)
 	_, _ = fmt.Sscan(parts[1], &n)
 	return parts[0], n
 }
