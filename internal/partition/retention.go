@@ -30,9 +30,12 @@ func (s *Store) Retain(now time.Time) {
 	if len(drops) == 0 {
 		return
 	}
-	s.checkpoint()
+	err := s.writeCheckpoints()
+	if err != nil {
+		s.opt.Logger.Warn("log starts not written: segments are deleted one by one", "err", err)
+	}
 	for _, d := range drops {
-		d.discard()
+		d.discard(err == nil)
 	}
 }
 
@@ -128,15 +131,19 @@ func (l *Log) dropPrefix(segs []*logSegment, start segment.Offset) (drop, error)
 	return drop{l, segs, start}, nil
 }
 
-// discard deletes the files once no reader uses them.
-func (d drop) discard() {
+// discard deletes the files once no reader uses them. recorded: the new log start is durable, and it does not matter which
+// of them a power cut brings back. Else (a full disk gets space in no other way) each is durably gone before the next, so
+// that what comes back continues the log; where that fails the rest is left to the next start.
+func (d drop) discard(recorded bool) {
 	if d.log == nil {
 		return
 	}
 	for _, s := range d.segs {
 		d.log.store.metrics.deletedBytes.Add(float64(s.r.Meta().SizeBytes))
 		d.log.log.Info("segment deleted by retention", "segment", s.base, "tier", s.dir.spec.Tier)
-		d.log.discard(s)
+		if gone := d.log.discard(s, !recorded); !gone && !recorded {
+			return
+		}
 	}
 	if err := d.log.epochs.TruncateFromStart(d.start); err != nil {
 		d.log.log.Warn("leader epochs below the log start not dropped", "err", err)
@@ -144,19 +151,29 @@ func (d drop) discard() {
 }
 
 // discard deletes a segment that is in no view any more, in two steps: renamed as soon as the last reader has let go,
-// unlinked file.delete.delay.ms later (or at the next start).
-func (l *Log) discard(s *logSegment) {
+// unlinked file.delete.delay.ms later (or at the next start). gone: the renaming is done, and durable if that was asked for.
+func (l *Log) discard(s *logSegment, durably bool) (gone bool) {
 	size := s.r.Meta().SizeBytes
 	fsys, dir := s.dir.spec.FS, l.dir
+	done := make(chan error, 1)
 	s.r.Retire(func() {
 		s.dir.used.Add(-size)
 		names := segment.Files(s.base)
 		l.onFiles(func() {
+			var errs []error
 			for _, n := range names {
 				if err := fsys.Rename(dir+"/"+n, dir+"/"+n+segment.DeletedSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
-					l.log.Warn("segment file not renamed for deletion", "file", n, "err", err)
+					errs = append(errs, err)
 				}
 			}
+			if durably {
+				errs = append(errs, fsys.SyncDir(dir))
+			}
+			err := errors.Join(errs...)
+			if err != nil {
+				l.log.Warn("segment files not renamed for deletion", "segment", s.base, "err", err)
+			}
+			done <- err
 		})
 		l.store.later(l.config().FileDeleteDelay, func() {
 			l.onFiles(func() {
@@ -168,6 +185,12 @@ func (l *Log) discard(s *logSegment) {
 			})
 		})
 	})
+	select {
+	case err := <-done:
+		return err == nil
+	default:
+		return false // a reader still has it
+	}
 }
 
 // onFiles runs fn, which touches segment files by name, unless the partition is deleted: its directory goes as a whole, and
@@ -222,7 +245,7 @@ func (l *Log) DeleteRecords(_ context.Context, before segment.Offset) (segment.O
 	l.mu.Unlock()
 	dropped, retainErr := l.retain(l.store.now())
 	err := l.store.writeMarks(l.home)
-	dropped.discard()
+	dropped.discard(err == nil)
 	if err != nil {
 		return 0, l.home.writeFailed("write log start", err)
 	}
