@@ -8,6 +8,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"net"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -253,7 +254,8 @@ func TestDrain(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
-	defer func() { cancel(); wg.Wait() }()
+	t.Cleanup(wg.Wait) // runs when the clients are closed, which ends their calls whatever became of the broker
+	defer cancel()
 	var mu sync.Mutex
 	acked := map[string]bool{}
 	for i := range 4 {
@@ -261,13 +263,11 @@ func TestDrain(t *testing.T) {
 		wg.Go(func() {
 			for n := 0; ctx.Err() == nil; n++ {
 				value := fmt.Sprintf("%d/%d", i, n)
-				cl.Produce(ctx, &kgo.Record{Value: append([]byte(value), make([]byte, 2000)...)}, func(_ *kgo.Record, err error) {
-					if err == nil {
-						mu.Lock()
-						acked[value] = true
-						mu.Unlock()
-					}
-				})
+				if err := cl.ProduceSync(ctx, &kgo.Record{Value: append([]byte(value), make([]byte, 2000)...)}).FirstErr(); err == nil {
+					mu.Lock()
+					acked[value] = true
+					mu.Unlock()
+				}
 			}
 		})
 	}
@@ -314,9 +314,12 @@ func TestDrain(t *testing.T) {
 	if took > 10*time.Second {
 		t.Errorf("the broker took %v to end", took)
 	}
+	if !strings.Contains(b.Logs(), "msg=stopped") {
+		t.Error("the broker did not say that it stopped in order")
+	}
 	cancel()
-	wg.Wait()
-	b.Restart() // fails when it still runs, or when it ended with an error
+	b.Restart()
+	wg.Wait()   // an idempotent client gives up nothing that may have been sent: its calls end when it has heard
 	mu.Lock()
 	defer mu.Unlock()
 	found := map[string]bool{}
