@@ -319,7 +319,7 @@ func TestDrain(t *testing.T) {
 	}
 	cancel()
 	b.Restart()
-	wg.Wait()   // an idempotent client gives up nothing that may have been sent: its calls end when it has heard
+	wg.Wait() // an idempotent client gives up nothing that may have been sent: its calls end when it has heard
 	mu.Lock()
 	defer mu.Unlock()
 	found := map[string]bool{}
