@@ -19,20 +19,21 @@ func (a *app) cacheCommand() *cobra.Command {
 }
 
 func (a *app) cacheShowCommand() *cobra.Command {
-	buckets := 64
+	cells := 64
 	c := &cobra.Command{
 		Use:   "show [TOPIC[/PARTITION]]",
 		Short: "Residency of each partition, or of each segment of one partition, with the readers' places",
 		Long: `Residency of each partition, or of each segment of one partition, with the readers' places.
 
-The bar goes from the start of the log to its end; a full block is all in the page cache.
+The bar goes from the start of the log to its end; a full block is all in the page cache. Below it, with -o wide:
+! pages that the kernel has evicted lately, w pages being written to the device, d pages not on the device yet.
 ▲rt is a real-time reader, ▼lag one that is behind, with the age of what it reads next.`,
 		Args: args("[TOPIC[/PARTITION]]"),
 		RunE: func(c *cobra.Command, args []string) error {
-			if buckets < 1 || buckets > 512 {
-				return usagef("--buckets must be from 1 to 512")
+			if cells < 1 || cells > 512 {
+				return usagef("--cells must be from 1 to 512")
 			}
-			q := url.Values{"cells": {strconv.Itoa(buckets)}}
+			q := url.Values{"cells": {strconv.Itoa(cells)}}
 			if len(args) == 1 {
 				topic, partition, found := strings.Cut(args[0], "/")
 				q.Set("topic", topic)
@@ -47,7 +48,7 @@ The bar goes from the start of the log to its end; a full block is all in the pa
 			return a.show(body, "rows", func(wide bool) error { return a.printCache(body, wide) })
 		},
 	}
-	c.Flags().IntVar(&buckets, "buckets", buckets, "width of the bar")
+	c.Flags().IntVar(&cells, "cells", cells, "width of the bar")
 	return c
 }
 
@@ -86,9 +87,35 @@ func addPartition(t *table, r admin.CacheRow, wide bool) {
 	}
 	cells := []string{fmt.Sprintf("%s/%d", r.Topic, r.Partition), dash(strings.Join(tiers, ",")), size(r.Bytes), percent(r.ResidentBytes, r.Bytes), bar(r.Cells)}
 	if wide {
-		cells = append(cells, fmt.Sprintf("offsets %d-%d", r.StartOffset, r.EndOffset), "dirty "+size(r.DirtyBytes), fmt.Sprintf("refaults %d", r.RefaultPages))
+		age := "not all looked at yet"
+		if !r.SampledAt.IsZero() {
+			age = "sampled " + r.SampledAt.Format("15:04:05")
+		}
+		cells = append(cells, fmt.Sprintf("offsets %d-%d", r.StartOffset, r.EndOffset), "dirty "+size(r.DirtyBytes), "writeback "+size(r.WritebackBytes),
+			fmt.Sprintf("refaults %d", r.RefaultPages), age)
 	}
 	t.add("", append(cells, markers(r.Markers))...)
+	if line := flagLine(r.Flags); wide && line != "" {
+		t.add("", "", "", "", "", " "+line)
+	}
+}
+
+// flagLine marks the cells that hold something to know; "" when none does.
+func flagLine(flags []byte) string {
+	out := make([]byte, len(flags))
+	for i, f := range flags {
+		switch {
+		case f&admin.CellRefault != 0:
+			out[i] = '!'
+		case f&admin.CellWriteback != 0:
+			out[i] = 'w'
+		case f&admin.CellDirty != 0:
+			out[i] = 'd'
+		default:
+			out[i] = ' '
+		}
+	}
+	return strings.TrimRight(string(out), " ")
 }
 
 func addSegments(t *table, r admin.CacheRow, wide bool) {

@@ -56,7 +56,7 @@ func (b *backend) Status(context.Context) (admin.Status, error) {
 		State: b.stateNow(), StartedAt: b.started, UptimeSeconds: time.Since(b.started).Seconds(),
 		NodeID: b.cfg.Server.NodeID, ClusterID: snap.ClusterID, Advertised: b.advertised,
 		Topics: len(snap.Topics), ConfigFile: b.cfg.File, ConfigDigest: b.cfg.Digest(),
-		Kernel: admin.Kernel{Release: kernelRelease(), Residency: b.sampler.method(), ReadModes: b.readModes()},
+		Kernel: admin.Kernel{Release: kernelRelease(), Residency: b.sampler.lastMethod(), ReadModes: b.readModes()},
 	}
 	if p := b.bound.Load(); p != nil {
 		st.Listeners = *p
@@ -144,7 +144,7 @@ func (b *backend) Checks(context.Context) []admin.Check {
 	out = append(out, offline)
 	out = append(out, admin.Check{Name: "listener", OK: b.server.Load() != nil, Severity: "error"})
 	out = append(out, admin.Check{Name: "drain", OK: b.stateNow() != "draining", Severity: "error"})
-	m := b.sampler.method()
+	m := b.sampler.lastMethod()
 	out = append(out, admin.Check{Name: "cachestat", OK: m != "mincore" && m != "none", Severity: "warn", Text: "residency by " + m})
 	return out
 }
@@ -152,7 +152,6 @@ func (b *backend) Checks(context.Context) []admin.Check {
 // Topics lists topics with their partitions, by name.
 func (b *backend) Topics(context.Context) ([]admin.Topic, error) {
 	snap := b.meta.Snapshot()
-	sample := b.sampler.last()
 	readers := map[[2]any]int{}
 	for _, r := range b.store.Readers() {
 		readers[[2]any{r.Key.Topic, r.Key.Partition}]++
@@ -170,10 +169,13 @@ func (b *backend) Topics(context.Context) ([]admin.Topic, error) {
 				at.Partitions = append(at.Partitions, admin.Partition{Partition: i, Error: "being created or deleted"})
 				continue
 			}
-			p := b.partition(l, sample)
+			p := b.partition(l)
 			p.Readers = readers[[2]any{name, i}]
 			at.Bytes += p.Bytes
 			at.ResidentBytes += p.ResidentBytes
+			at.DirtyBytes += p.DirtyBytes
+			at.WritebackBytes += p.WritebackBytes
+			at.RefaultPages += p.RefaultPages
 			at.Partitions = append(at.Partitions, p)
 		}
 		out = append(out, at)
@@ -181,7 +183,7 @@ func (b *backend) Topics(context.Context) ([]admin.Topic, error) {
 	return out, nil
 }
 
-func (b *backend) partition(l *partition.Log, sample *residencySample) admin.Partition {
+func (b *backend) partition(l *partition.Log) admin.Partition {
 	o := l.Offsets()
 	p := admin.Partition{Partition: l.Partition(), StartOffset: int64(o.LogStart), EndOffset: int64(o.End), HighWatermark: int64(o.HighWatermark),
 		LeaderEpoch: o.LeaderEpoch, TierBytes: map[string]int64{}}
@@ -193,7 +195,11 @@ func (b *backend) partition(l *partition.Log, sample *residencySample) admin.Par
 		p.Segments++
 		p.Bytes += sv.SizeBytes
 		p.TierBytes[sv.Tier] += sv.SizeBytes
-		p.ResidentBytes += sample.of(sv.File).resident
+		sample, _ := b.sampler.of(segmentKey{sv.Tier, sv.File})
+		p.ResidentBytes += sample.grid.resident
+		p.DirtyBytes += sample.grid.dirty
+		p.WritebackBytes += sample.grid.writeback
+		p.RefaultPages += sample.grid.refault
 	}
 	p.HotWindowBytes = min(p.Bytes, int64(b.cfg.Readers.HotWindow))
 	in := l.Totals()
@@ -260,14 +266,13 @@ func (b *backend) log(topic string, number int32) (*partition.Log, error) {
 // Tiers describes each log directory.
 func (b *backend) Tiers(context.Context) ([]admin.Tier, error) {
 	snap := b.meta.Snapshot()
-	sample := b.sampler.last()
 	var out []admin.Tier
 	for _, d := range b.store.Dirs() {
 		t := admin.Tier{Name: d.Name, Path: d.Path, UUID: snap.Tiers[d.Name], Class: b.tiers[d.Tier].class, State: "ok",
 			CapacityBytes: d.TotalBytes, FreeBytes: d.UsableBytes, UsedBytes: d.UsedBytes, MaxUsedBytes: d.MaxUsedBytes,
 			HighWatermark: d.High, LowWatermark: d.Low, KeepSeconds: d.Keep.Seconds(), Segments: d.Segments,
 			ReadMode: string(b.methodOf(d.Tier)), LimitBytes: d.Device.BytesPerSecond, ReadBytesTotal: d.Device.ReadBytes,
-			WriteBytesTotal: d.Device.MigrationBytes, QueuedReads: d.Device.Queued, ResidentBytes: sample.tiers[d.Tier]}
+			WriteBytesTotal: d.Device.MigrationBytes, QueuedReads: d.Device.Queued, ResidentBytes: b.sampler.residentOn(d.Tier)}
 		switch {
 		case d.Err != nil:
 			t.State, t.Error = "fenced", d.Err.Error()

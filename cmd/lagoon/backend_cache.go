@@ -5,95 +5,20 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"sync/atomic"
 	"time"
 
+	"lagoon/cachectl"
 	"lagoon/internal/admin"
 	"lagoon/internal/partition"
 	"lagoon/segment"
 )
 
-const pageSize = 4096
-
-// maxCells bounds the kernel calls of one request: 100,000 cells of a mebibyte take 40 ms with large folios, and a
-// second or two with small ones (measured).
-const maxCells = 100_000
+// maxCells bounds one answer: a cell is two bytes of it, and some more on the way.
+const maxCells = 1 << 20
 
 func itoa(n int64) string { return strconv.FormatInt(n, 10) }
 
-// pageBytes turns pages into bytes; the last page of a file is only partly its own.
-func pageBytes(pages, most int64) int64 { return min(pages*pageSize, most) }
-
-// resident is one file's share of the page cache.
-type resident struct{ resident, dirty int64 }
-
-// residencySample is one look at all segments.
-type residencySample struct {
-	at     time.Time
-	method string
-	files  map[string]resident // by tier-relative file name
-	tiers  map[string]int64
-}
-
-func (s *residencySample) of(file string) resident { return s.files[file] }
-
-// sampler looks at the residency of all segments now and then, within one percent of a core.
-type sampler struct {
-	store   *partition.Store
-	every   time.Duration
-	current atomic.Pointer[residencySample]
-}
-
-func newSampler(store *partition.Store, every time.Duration) *sampler {
-	s := &sampler{store: store, every: every}
-	s.current.Store(&residencySample{method: "none", files: map[string]resident{}, tiers: map[string]int64{}})
-	return s
-}
-
-func (s *sampler) last() *residencySample { return s.current.Load() }
-func (s *sampler) method() string         { return s.last().method }
-
-// run samples until ctx ends. A sweep that took t is followed by a pause of at least 99 t.
-func (s *sampler) run(ctx context.Context) {
-	for {
-		began := time.Now()
-		s.sweep(ctx)
-		pause := time.NewTimer(max(s.every, 99*time.Since(began)))
-		select {
-		case <-pause.C:
-		case <-ctx.Done():
-			pause.Stop()
-			return
-		}
-	}
-}
-
-func (s *sampler) sweep(ctx context.Context) {
-	next := &residencySample{at: time.Now(), method: "none", files: map[string]resident{}, tiers: map[string]int64{}}
-	for _, l := range s.store.Logs() {
-		if ctx.Err() != nil {
-			return
-		}
-		if l.Err() != nil {
-			continue
-		}
-		for _, sv := range l.Segments() {
-			if sv.SizeBytes == 0 {
-				continue
-			}
-			r, err := l.Residency(sv, 0, sv.SizeBytes)
-			if err != nil {
-				continue
-			}
-			next.method = r.Method
-			next.files[sv.File] = resident{pageBytes(r.Resident, sv.SizeBytes), pageBytes(r.Dirty, sv.SizeBytes)}
-			next.tiers[sv.Tier] += pageBytes(r.Resident, sv.SizeBytes)
-		}
-	}
-	s.current.Store(next)
-}
-
-// Cache asks the kernel now for the partitions of the query: one row per partition, cells from log start to log end.
+// Cache gives one row per partition of the query, with cells from log start to end, looked at again as far as the sampler's budget goes.
 func (b *backend) Cache(ctx context.Context, q admin.CacheQuery) (admin.Cache, error) {
 	logs, err := b.chosen(q.Topic, q.Partition)
 	if err != nil {
@@ -104,17 +29,51 @@ func (b *backend) Cache(ctx context.Context, q admin.CacheQuery) (admin.Cache, e
 		cells = 512
 	}
 	cells = max(16, min(cells, maxCells/max(1, len(logs))))
-	out := admin.Cache{SampledAt: time.Now(), Method: b.sampler.method(), Rows: []admin.CacheRow{}}
 	readers := b.store.Readers()
+	b.sampler.refresh(ctx, segmentsOf(logs, readers))
+	out := admin.Cache{SampledAt: time.Now(), Rows: []admin.CacheRow{}}
 	for _, l := range logs {
 		if ctx.Err() != nil {
 			return out, ctx.Err()
 		}
 		if l.Err() == nil {
-			out.Rows = append(out.Rows, b.row(l, cells, q.Topic != "", readers, &out.Method))
+			row := b.row(l, cells, q.Topic != "", readers)
+			if row.SampledAt.Before(out.SampledAt) {
+				out.SampledAt = row.SampledAt
+			}
+			out.Rows = append(out.Rows, row)
 		}
 	}
+	out.Method = b.sampler.lastMethod()
 	return out, nil
+}
+
+// segmentsOf lists what there is to look at. Busy are the active segment and those in which a reader is.
+func segmentsOf(logs []*partition.Log, readers []partition.ReaderView) []sampled {
+	at := map[rowKey][]int64{}
+	for _, r := range readers {
+		k := rowKey{r.Key.Topic, r.Key.Partition}
+		at[k] = append(at[k], r.Position.Offset)
+	}
+	var out []sampled
+	for _, l := range logs {
+		if l.Err() != nil {
+			continue
+		}
+		row := rowKey{l.Topic(), l.Partition()}
+		for _, sv := range l.Segments() {
+			if sv.SizeBytes == 0 {
+				continue
+			}
+			c := sampled{key: segmentKey{sv.Tier, sv.File}, row: row, size: sv.SizeBytes, busy: sv.Active || !sv.Sealed,
+				stat: func(pos, n int64) (cachectl.Residency, error) { return l.Residency(sv, pos, n) }}
+			for _, off := range at[row] {
+				c.busy = c.busy || off >= int64(sv.Base) && off < int64(sv.Next)
+			}
+			out = append(out, c)
+		}
+	}
+	return out
 }
 
 // chosen is the partition, the topic's partitions, or all.
@@ -133,63 +92,41 @@ func (b *backend) chosen(topic string, number int32) ([]*partition.Log, error) {
 }
 
 // row is one partition as a line of cells.
-func (b *backend) row(l *partition.Log, cells int, segments bool, readers []partition.ReaderView, method *string) admin.CacheRow {
+func (b *backend) row(l *partition.Log, cells int, segments bool, readers []partition.ReaderView) admin.CacheRow {
 	o := l.Offsets()
-	row := admin.CacheRow{Topic: l.Topic(), Partition: l.Partition(), StartOffset: int64(o.LogStart), EndOffset: int64(o.End)}
+	row := admin.CacheRow{Topic: l.Topic(), Partition: l.Partition(), StartOffset: int64(o.LogStart), EndOffset: int64(o.End), SampledAt: time.Now()}
 	svs := l.Segments()
 	for _, sv := range svs {
 		row.Bytes += sv.SizeBytes
 	}
-	row.CellBytes = max(pageSize, (row.Bytes+int64(cells)-1)/int64(cells))
-	row.CellBytes = (row.CellBytes + pageSize - 1) / pageSize * pageSize
-	n := int((row.Bytes + row.CellBytes - 1) / row.CellBytes)
-	residentOf := make([]int64, n)
+	line := newCellRow(row.Bytes, cells)
+	row.CellBytes = line.cell
 	for _, sv := range svs {
-		first := int(sv.Before / row.CellBytes)
-		var cs admin.CacheSegment
-		for pos := int64(0); pos < sv.SizeBytes; {
-			cell := int((sv.Before + pos) / row.CellBytes)
-			step := min(sv.SizeBytes-pos, (int64(cell)+1)*row.CellBytes-sv.Before-pos)
-			if r, err := l.Residency(sv, pos, step); err == nil {
-				bytes := pageBytes(r.Resident, step)
-				*method = r.Method
-				row.ResidentBytes += bytes
-				row.DirtyBytes += pageBytes(r.Dirty, step)
-				row.RefaultPages += r.RecentlyEvicted
-				residentOf[min(cell, n-1)] += bytes
-				cs.ResidentBytes += bytes
-				cs.Cells = append(cs.Cells, share(bytes, step))
-			}
-			pos += step
+		sample, _ := b.sampler.of(segmentKey{sv.Tier, sv.File}) // zero: not looked at yet
+		if sv.SizeBytes > 0 && sample.at.Before(row.SampledAt) {
+			row.SampledAt = sample.at
 		}
-		next := min(n, int((sv.Before+sv.SizeBytes+row.CellBytes-1)/row.CellBytes))
+		g := sample.grid
+		row.ResidentBytes += g.resident
+		row.DirtyBytes += g.dirty
+		row.WritebackBytes += g.writeback
+		row.RefaultPages += g.refault
+		line.add(sv.Before, sample.size, g)
+		first, next := int(sv.Before/line.cell), min(len(line.flags), int((sv.Before+sv.SizeBytes+line.cell-1)/line.cell))
 		if k := len(row.Tiers); k > 0 && row.Tiers[k-1].Tier == sv.Tier {
 			row.Tiers[k-1].Next = next
 		} else if next > first {
 			row.Tiers = append(row.Tiers, admin.TierSpan{First: first, Next: next, Tier: sv.Tier})
 		}
 		if segments {
-			cs.File, cs.Tier, cs.Bytes = sv.File, sv.Tier, sv.SizeBytes
-			row.Segments = append(row.Segments, cs)
+			own := newCellRow(sv.SizeBytes, max(1, next-first))
+			own.add(0, sample.size, g)
+			row.Segments = append(row.Segments, admin.CacheSegment{File: sv.File, Tier: sv.Tier, Bytes: sv.SizeBytes, ResidentBytes: g.resident, Cells: own.cells()})
 		}
 	}
-	row.Cells = make([]byte, n)
-	for i, bytes := range residentOf {
-		row.Cells[i] = share(bytes, min(row.CellBytes, row.Bytes-int64(i)*row.CellBytes))
-	}
+	row.Cells, row.Flags = line.cells(), line.flags
 	b.mark(l, &row, svs, readers)
 	return row
-}
-
-// share is resident/total as 0..255, where anything above nothing shows and anything below all does.
-func share(bytes, total int64) byte {
-	switch {
-	case bytes <= 0 || total <= 0:
-		return 0
-	case bytes >= total:
-		return 255
-	}
-	return byte(1 + bytes*253/total)
 }
 
 // mark puts the readers where they are.
@@ -199,10 +136,7 @@ func (b *backend) mark(l *partition.Log, row *admin.CacheRow, svs []partition.Se
 			continue
 		}
 		at := max(0, row.Bytes-r.LagBytes)
-		class := "realtime"
-		if r.Behind {
-			class = "lagging"
-		}
+		class := r.Class.State.String()
 		row.Markers = append(row.Markers, admin.CacheMarker{Reader: readerID(r), Name: readerName(r), Cell: int(min(int64(len(row.Cells)-1), at/row.CellBytes)),
 			Class: class, LagSeconds: r.LagAge.Seconds()})
 		for i, sv := range svs {
@@ -329,6 +263,7 @@ func (b *backend) act(q admin.CacheAction, do func(*partition.Log, byteRange, *a
 			}
 			after := before
 			if !q.DryRun {
+				b.sampler.forget(rowKey{l.Topic(), l.Partition()})
 				if after, err = l.Residency(sp.sv, sp.pos, sp.len); err != nil {
 					return res, err
 				}

@@ -209,7 +209,10 @@ func (d *daemon) serveAdmin(context.Context) error {
 	for _, e := range d.endpoints() {
 		b.advertised = append(b.advertised, net.JoinHostPort(e.Host, strconv.Itoa(int(e.Port))))
 	}
-	b.sampler = newSampler(d.store, d.cfg.Cache.SampleInterval.Std())
+	b.sampler = newSampler(func() []sampled { return segmentsOf(d.store.Logs(), d.store.Readers()) }, d.cfg.Cache.SampleInterval.Std(), time.Now)
+	if err := b.sampler.register(d.reg); err != nil {
+		return err
+	}
 	ctx, end := context.WithCancel(context.Background())
 	sampled := make(chan struct{})
 	go func() { defer close(sampled); b.sampler.run(ctx) }()

@@ -112,13 +112,17 @@ type Progress struct {
 
 // Topic answers GET /api/v1/topics/{t}; in lists the partitions are there too.
 type Topic struct {
-	Name          string            `json:"name"`
-	ID            string            `json:"id"` // base64url, as Kafka prints it
-	CreatedAt     time.Time         `json:"created_at"`
-	Bytes         int64             `json:"bytes"`
-	ResidentBytes int64             `json:"resident_bytes"` // of the last cache sample
-	Configs       map[string]string `json:"configs"`        // set on the topic, not defaults
-	Partitions    []Partition       `json:"partitions"`
+	Name      string    `json:"name"`
+	ID        string    `json:"id"` // base64url, as Kafka prints it
+	CreatedAt time.Time `json:"created_at"`
+	Bytes     int64     `json:"bytes"`
+	// Of the last cache sample, as are the three that follow.
+	ResidentBytes  int64             `json:"resident_bytes"`
+	DirtyBytes     int64             `json:"dirty_bytes"`
+	WritebackBytes int64             `json:"writeback_bytes"`
+	RefaultPages   int64             `json:"refault_pages"` // resident until lately
+	Configs        map[string]string `json:"configs"`       // set on the topic, not defaults
+	Partitions     []Partition       `json:"partitions"`
 }
 
 // Partition is one row of a topic. Offsets are record offsets below 2^53.
@@ -132,6 +136,9 @@ type Partition struct {
 	Bytes          int64            `json:"bytes"`
 	TierBytes      map[string]int64 `json:"tier_bytes"` // bytes by tier
 	ResidentBytes  int64            `json:"resident_bytes"`
+	DirtyBytes     int64            `json:"dirty_bytes"`
+	WritebackBytes int64            `json:"writeback_bytes"`
+	RefaultPages   int64            `json:"refault_pages"`
 	HotWindowBytes int64            `json:"hot_window_bytes"`
 	Readers        int              `json:"readers"`
 	Error          string           `json:"error,omitempty"` // why it serves nothing, e.g. fenced
@@ -164,25 +171,35 @@ type CacheQuery struct {
 
 // Cache answers GET /api/v1/cache.
 type Cache struct {
-	SampledAt time.Time  `json:"sampled_at"`
-	Method    string     `json:"method"` // cachestat, mincore, none
+	SampledAt time.Time  `json:"sampled_at"` // of the oldest row
+	Method    string     `json:"method"`     // cachestat, mincore, none
 	Rows      []CacheRow `json:"rows"`
 }
 
+// What a byte of CacheRow.Flags says about its cell.
+const (
+	CellDirty     = 1 // holds pages that are not on the device yet
+	CellWriteback = 2 // holds pages that are being written
+	CellRefault   = 4 // held pages until lately that the kernel has evicted
+)
+
 // CacheRow is the residency of one partition from log start to end, cut into cells of CellBytes.
 type CacheRow struct {
-	Topic         string        `json:"topic"`
-	Partition     int32         `json:"partition"`
-	StartOffset   int64         `json:"start_offset"`
-	EndOffset     int64         `json:"end_offset"`
-	Bytes         int64         `json:"bytes"`
-	CellBytes     int64         `json:"cell_bytes"`
-	ResidentBytes int64         `json:"resident_bytes"`
-	DirtyBytes    int64         `json:"dirty_bytes"`
-	RefaultPages  int64         `json:"refault_pages"` // recently evicted (cachestat)
-	Cells         []byte        `json:"cells"`         // base64 in JSON: one byte per cell, 0..255 = share resident
-	Tiers         []TierSpan    `json:"tiers"`
-	Markers       []CacheMarker `json:"markers"`
+	Topic          string        `json:"topic"`
+	Partition      int32         `json:"partition"`
+	StartOffset    int64         `json:"start_offset"`
+	EndOffset      int64         `json:"end_offset"`
+	Bytes          int64         `json:"bytes"`
+	CellBytes      int64         `json:"cell_bytes"`
+	ResidentBytes  int64         `json:"resident_bytes"`
+	DirtyBytes     int64         `json:"dirty_bytes"`
+	WritebackBytes int64         `json:"writeback_bytes"`
+	RefaultPages   int64         `json:"refault_pages"`       // recently evicted (cachestat)
+	SampledAt      time.Time     `json:"sampled_at,omitzero"` // of the oldest part; absent: not all was looked at yet
+	Cells          []byte        `json:"cells"`               // base64 in JSON: one byte per cell, 0..255 = share resident
+	Flags          []byte        `json:"flags"`               // base64 in JSON: one byte per cell, the sum of Cell… bits
+	Tiers          []TierSpan    `json:"tiers"`
+	Markers        []CacheMarker `json:"markers"`
 	// Segments is filled when one partition was asked for, for tables.
 	Segments []CacheSegment `json:"segments,omitempty"`
 }

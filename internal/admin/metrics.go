@@ -176,6 +176,9 @@ func (m *scrape) topics() {
 			m.gauge("lagoon_topic_bytes", "Bytes of log.", float64(n), "topic", t.Name, "tier", tier)
 		}
 		m.gauge("lagoon_cache_resident_bytes", "Bytes of log in the page cache, of the last sample.", float64(t.ResidentBytes), "topic", t.Name)
+		m.gauge("lagoon_cache_dirty_bytes", "Bytes of log in the page cache that are not on the device yet, of the last sample.", float64(t.DirtyBytes), "topic", t.Name)
+		m.gauge("lagoon_cache_writeback_bytes", "Bytes of log that are being written to the device, of the last sample.", float64(t.WritebackBytes), "topic", t.Name)
+		m.gauge("lagoon_cache_recently_evicted_pages", "Pages of log that the kernel has evicted lately, of the last sample.", float64(t.RefaultPages), "topic", t.Name)
 	}
 }
 
