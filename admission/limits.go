@@ -70,6 +70,27 @@ func (l *Limits) Configure(sub Subject, c Cap) error {
 	return nil
 }
 
+// Config is what SetConfig was given.
+func (l *Limits) Config() LimitsConfig { return l.cfg }
+
+// SubjectCap is the lasting cap of one subject.
+type SubjectCap struct {
+	Subject
+	Cap
+}
+
+// Configured lists the lasting caps, ordered by kind and name. The slice is the caller's.
+func (l *Limits) Configured() []SubjectCap {
+	list := make([]SubjectCap, 0, len(l.configured))
+	for sub, c := range l.configured {
+		list = append(list, SubjectCap{sub, c})
+	}
+	slices.SortFunc(list, func(a, b SubjectCap) int {
+		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Name, b.Name))
+	})
+	return list
+}
+
 // SetOverride adds or replaces an override, in force at once. Errors: ErrOverride, ErrTooManyOverrides.
 func (l *Limits) SetOverride(o Override, now time.Time) error {
 	l.gen++

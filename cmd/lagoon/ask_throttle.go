@@ -45,9 +45,17 @@ func (a *app) printThrottle(body []byte) error {
 	for _, f := range th.Flows {
 		flows.add("", f.Name, fmt.Sprint(f.Weight), speed(f.RateBytes), size(f.GrantedBytes), span(f.WaitSeconds), fmt.Sprint(f.Queued), dash(f.LimitedBy))
 	}
+	caps := a.table("CONFIGURED", "NAME", "LIMIT", "WEIGHT")
+	for _, c := range th.Caps {
+		weight := "-"
+		if c.Weight != 0 {
+			weight = fmt.Sprint(c.Weight)
+		}
+		caps.add("", string(c.Kind), c.Name, limit(c.BytesPerSecond), weight)
+	}
 	overrides := a.table("EXCEPTION", "NAME", "LIMIT", "WEIGHT", "EXPIRES", "REASON")
 	for _, o := range th.Overrides {
-		expires, weight := "never", "1"
+		expires, weight := "never", "-"
 		if !o.Expires.IsZero() {
 			expires = o.Expires.Format(time.RFC3339)
 		}
@@ -56,7 +64,7 @@ func (a *app) printThrottle(body []byte) error {
 		}
 		overrides.add("", string(o.Kind), o.Name, limit(o.BytesPerSecond), weight, expires, dash(o.Reason))
 	}
-	for _, t := range []*table{devices, flows, overrides} {
+	for _, t := range []*table{devices, flows, caps, overrides} {
 		if len(t.rows) == 1 {
 			continue
 		}

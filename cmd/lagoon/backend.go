@@ -293,7 +293,7 @@ func (b *backend) Tiers(context.Context) ([]admin.Tier, error) {
 // Migrations lists running, waiting and recently ended migrations.
 func (b *backend) Migrations(context.Context) (admin.Migrations, error) {
 	st, moved := b.store.Migrator().Snapshot(), b.store.MoveTotals()
-	out := admin.Migrations{State: "idle", PausedReason: st.PauseReason, LimitBytes: rateOf(b.cfg.Tiering.MoveMax), BacklogBytes: st.BacklogBytes,
+	out := admin.Migrations{State: "idle", PausedReason: st.PauseReason, LimitBytes: b.store.Limits().Config.MigrationBytesPerSecond, BacklogBytes: st.BacklogBytes,
 		Waiting: st.Waiting, MovedBytes: moved.Bytes, Moved: moved.Segments, Failed: moved.Failures}
 	for _, m := range st.Migrations {
 		am := admin.Migration{ID: itoa(int64(m.ID)), Topic: m.Move.Topic, Partition: m.Move.Partition, BaseOffset: int64(m.Move.Base), From: m.Move.From,

@@ -29,8 +29,7 @@ func rateOf(r conf.Rate) int64 { return max(int64(r), 0) }
 // Readers lists every reader with its class, lane, rate, and what holds it back.
 func (b *backend) Readers(context.Context) ([]admin.Reader, error) {
 	overrides := map[admission.Subject]bool{}
-	_, list := b.store.Limits()
-	for _, o := range list {
+	for _, o := range b.store.Limits().Overrides {
 		overrides[o.Subject()] = true
 	}
 	views := b.store.Readers()
@@ -74,9 +73,9 @@ func ioMode(r partition.ReaderView) string {
 
 // Throttle shows budgets, who shares them, and the overrides.
 func (b *backend) Throttle(context.Context) (admin.Throttle, error) {
-	_, overrides := b.store.Limits()
-	t := admin.Throttle{Mode: b.cfg.Throttle.Mode, TotalBytes: rateOf(b.cfg.Throttle.CatchupTotal), PerReaderBytes: rateOf(b.cfg.Throttle.PerReader.Max),
-		Devices: []admin.Device{}, Flows: []admin.Flow{}, Overrides: []admin.Override{}}
+	limits := b.store.Limits()
+	t := admin.Throttle{Mode: b.cfg.Throttle.Mode, TotalBytes: limits.Config.GlobalBytesPerSecond, PerReaderBytes: limits.Config.FlowBytesPerSecond,
+		Devices: []admin.Device{}, Flows: []admin.Flow{}, Caps: []admin.Cap{}, Overrides: []admin.Override{}}
 	flows := map[string]*admin.Flow{}
 	var order []string
 	for _, d := range b.store.Dirs() {
@@ -105,7 +104,11 @@ func (b *backend) Throttle(context.Context) (admin.Throttle, error) {
 	for _, name := range order {
 		t.Flows = append(t.Flows, *flows[name])
 	}
-	for _, o := range overrides {
+	for _, c := range limits.Configured {
+		t.Caps = append(t.Caps, admin.Cap{Kind: admin.OverrideKind(c.Kind.String()), Name: c.Name, BytesPerSecond: c.BytesPerSecond,
+			Weight: float64(c.Weight) / admission.DefaultWeight})
+	}
+	for _, o := range limits.Overrides {
 		ao := admin.Override{Kind: admin.OverrideKind(o.Kind.String()), Name: o.Name, BytesPerSecond: o.BytesPerSecond, Expires: o.Expires, Reason: o.Reason}
 		if o.Weight != 0 {
 			ao.Weight = float64(o.Weight) / admission.DefaultWeight

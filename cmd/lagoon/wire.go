@@ -33,14 +33,34 @@ func readersConfig(c *conf.Config) admission.Config {
 	return admission.Config{MinBytes: int64(c.Readers.LaggingWhen.MinBytes), MinAge: c.Readers.LaggingWhen.MinAge.Std()}
 }
 
-func limitsConfig(c *conf.Config) admission.LimitsConfig {
+// limitsConfig are the caps that span devices: those of the file, unless a dynamic broker config has a word on them, which holds in
+// every mode.
+func limitsConfig(c *conf.Config, snap *metadata.Snapshot) admission.LimitsConfig {
 	limits := admission.LimitsConfig{MigrationBytesPerSecond: unlimitedAsZero(c.Tiering.MoveMax)}
 	if c.Throttle.Mode == "fixed" {
 		limits.GlobalBytesPerSecond = unlimitedAsZero(c.Throttle.CatchupTotal)
 		limits.FlowBytesPerSecond = unlimitedAsZero(c.Throttle.PerReader.Max)
 	}
+	node := strconv.Itoa(int(c.Server.NodeID))
+	for key, rate := range map[string]*int64{
+		metadata.FetchMaxBytesPerSecond: &limits.GlobalBytesPerSecond,
+		metadata.CopyMaxBytesPerSecond:  &limits.MigrationBytesPerSecond,
+	} {
+		text, ok := snap.BrokerValue(key, node)
+		n, err := strconv.ParseInt(text, 10, 64)
+		switch {
+		case !ok || err != nil:
+		case n > maxRate: // Kafka's default of "all there is"
+			*rate = 0
+		default:
+			*rate = n
+		}
+	}
 	return limits
 }
+
+// maxRate is the largest rate that admission counts; beyond it a rate is no limit.
+const maxRate = 1 << 50
 
 // deviceConfig knows two kinds of device. A rotating disk gets one stream at a time in large turns, because a seek costs as much as
 // reading a megabyte; a solid-state one gets bounded parallelism (design.md §8).
@@ -107,12 +127,28 @@ func deviceClass(configured string, device uint64) string {
 // admissionOverrides are the catalogue's throttle rules that still hold.
 func admissionOverrides(snap *metadata.Snapshot, now time.Time) []admission.Override {
 	var out []admission.Override
-	for _, o := range snap.EffectiveOverrides() {
+	for _, o := range snap.Overrides {
 		if ao, err := admissionOverride(o); err == nil && (ao.Expires.IsZero() || ao.Expires.After(now)) {
 			out = append(out, ao)
 		}
 	}
 	return out
+}
+
+// groupCaps are the caps and weights that groups' configs set.
+func groupCaps(snap *metadata.Snapshot) []admission.SubjectCap {
+	var out []admission.SubjectCap
+	for group := range snap.GroupConfigs {
+		if c := groupCap(snap, group); c != (admission.Cap{}) {
+			out = append(out, admission.SubjectCap{Subject: admission.Subject{Kind: admission.Group, Name: group}, Cap: c})
+		}
+	}
+	return out
+}
+
+func groupCap(snap *metadata.Snapshot, group string) admission.Cap {
+	rate, weight := snap.GroupCap(group)
+	return admission.Cap{BytesPerSecond: rate, Weight: weightUnits(weight)}
 }
 
 func admissionOverride(o metadata.Override) (admission.Override, error) {
@@ -132,24 +168,38 @@ func weightUnits(weight float64) int {
 	return int(math.Round(weight * admission.DefaultWeight))
 }
 
-// catalogueChanged brings throttle rules in force, whoever set them: the admin API, or kafka-configs on a group. It runs under the
-// catalogue's write lock.
+// catalogueChanged brings throttle rules in force, whoever set them: the admin API, or kafka-configs on a group or broker. It runs
+// under the catalogue's write lock.
 func (d *daemon) catalogueChanged(before, after *metadata.Snapshot) {
 	if d.store == nil {
 		return // they are given to partition.Open
 	}
-	type key struct{ kind, name string }
-	old := map[key]metadata.Override{}
-	if before != nil {
-		for _, o := range before.EffectiveOverrides() {
-			old[key{o.Kind, o.Name}] = o
+	d.overridesChanged(before.Overrides, after.Overrides)
+	groups := map[string]bool{}
+	for _, snap := range []*metadata.Snapshot{before, after} {
+		for g := range snap.GroupConfigs {
+			groups[g] = true
 		}
 	}
-	for _, o := range after.EffectiveOverrides() {
-		k := key{o.Kind, o.Name}
-		was, had := old[k]
-		delete(old, k)
-		if had && was == o {
+	for g := range groups {
+		c := groupCap(after, g)
+		if c == groupCap(before, g) {
+			continue
+		}
+		if err := d.store.Configure(admission.Subject{Kind: admission.Group, Name: g}, c); err != nil {
+			d.log.Warn("group's catch-up configuration not in force", "group", g, "err", err)
+		}
+	}
+	if limits := limitsConfig(d.cfg, after); limits != limitsConfig(d.cfg, before) {
+		if err := d.store.SetLimits(limits); err != nil {
+			d.log.Warn("broker's cap not in force", "err", err)
+		}
+	}
+}
+
+func (d *daemon) overridesChanged(before, after map[metadata.OverrideKey]metadata.Override) {
+	for k, o := range after {
+		if was, had := before[k]; had && was == o {
 			continue
 		}
 		ao, err := admissionOverride(o)
@@ -160,9 +210,12 @@ func (d *daemon) catalogueChanged(before, after *metadata.Snapshot) {
 			d.log.Warn("throttle rule not in force", "kind", o.Kind, "name", o.Name, "err", err)
 		}
 	}
-	for k := range old {
-		if kind, err := admission.ParseKind(k.kind); err == nil {
-			d.store.DeleteOverride(kind, k.name)
+	for k := range before {
+		if _, still := after[k]; still {
+			continue
+		}
+		if kind, err := admission.ParseKind(k.Kind); err == nil {
+			d.store.DeleteOverride(kind, k.Name)
 		}
 	}
 }
@@ -237,8 +290,18 @@ func (d *daemon) serverConfigs() []broker.ServerConfig {
 		row("socket.request.max.bytes", "server.limits.request_bytes", number(int64(l.RequestBytes)), typeInt, "Largest request."),
 		row("queued.max.request.bytes", "server.limits.inflight_bytes", number(int64(l.InflightBytes)), typeLong, "Requests in memory, all connections together."),
 		row("connections.max.idle.ms", "server.limits.idle_timeout", number(l.IdleTimeout.Ms()), typeLong, "Connections without a request are closed after this time."),
+		row(metadata.FetchMaxBytesPerSecond, "throttle.catchup_total", kafkaRate(d.cfg.Throttle.CatchupTotal), typeLong, "Cap on all cold reads together."),
+		row(metadata.CopyMaxBytesPerSecond, "tiering.move_max", kafkaRate(d.cfg.Tiering.MoveMax), typeLong, "Cap on all migrations together."),
 		row("log.dirs", "storage.tier", strings.Join(dirs, ","), typeList, "Tiers, hot to cold."),
 	}
+}
+
+// kafkaRate is a rate as KIP-956 writes it: no limit is the largest number.
+func kafkaRate(r conf.Rate) string {
+	if r == conf.Unlimited {
+		return strconv.FormatInt(math.MaxInt64, 10)
+	}
+	return strconv.FormatInt(int64(r), 10)
 }
 
 func newLogger(w interface{ Write([]byte) (int, error) }, c conf.Log) *slog.Logger {

@@ -309,11 +309,12 @@ type MoveHint struct {
 
 // Throttle answers GET /api/v1/throttle.
 type Throttle struct {
-	Mode           string     `json:"mode"` // off, fixed
-	TotalBytes     int64      `json:"catchup_total_bytes_per_second"`
+	Mode           string     `json:"mode"`                           // off, fixed
+	TotalBytes     int64      `json:"catchup_total_bytes_per_second"` // in force: a dynamic broker config beats the file
 	PerReaderBytes int64      `json:"per_reader_max_bytes_per_second"`
 	Devices        []Device   `json:"devices"`
 	Flows          []Flow     `json:"flows"`
+	Caps           []Cap      `json:"caps"` // lasting: configs of groups and topics
 	Overrides      []Override `json:"overrides"`
 }
 
@@ -337,6 +338,14 @@ type Flow struct {
 	WaitSeconds  float64 `json:"wait_seconds_total"`
 	Queued       int     `json:"queued"`
 	LimitedBy    string  `json:"limited_by"`
+}
+
+// Cap is what the configs of a group or topic set, as with kafka-configs. An override goes first.
+type Cap struct {
+	Kind           OverrideKind `json:"kind"`
+	Name           string       `json:"name"`
+	BytesPerSecond int64        `json:"bytes_per_second"` // 0: no cap
+	Weight         float64      `json:"weight,omitempty"` // 0: the default weight of 1
 }
 
 // OverrideKind says what an override is about.

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"lagoon/internal/metadata"
 )
 
 func alterRequest(kind kmsg.ConfigResourceType, name string, configs ...string) *kmsg.AlterConfigsRequest {
@@ -210,13 +212,42 @@ func TestIncrementalAlterBroker(t *testing.T) {
 
 func TestIncrementalAlterGroup(t *testing.T) {
 	a := newAdminBroker(t, nil)
-	if got := incrementalAnswer(a, incremental(groupResource, "wh", "lagoon.catchup.max.bytes.per.second=1000", "lagoon.catchup.weight=2")); got != "0 <null>" {
+	if got := incrementalAnswer(a, incremental(groupResource, "wh", "lagoon.catchup.max.bytes.per.second=100000", "lagoon.catchup.weight=2")); got != "0 <null>" {
 		t.Error(got)
 	}
-	if o := a.meta.Snapshot().EffectiveOverrides(); len(o) != 1 || o[0].Name != "wh" || o[0].BytesPerSecond != 1000 || o[0].Weight != 2 {
-		t.Errorf("%+v", o)
+	if rate, weight := a.meta.Snapshot().GroupCap("wh"); rate != 100_000 || weight != 2 {
+		t.Errorf("cap %d, weight %v", rate, weight)
+	}
+	for change, want := range map[string]string{
+		"lagoon.catchup.max.bytes.per.second=1000": "40 Invalid value 1000 for configuration lagoon.catchup.max.bytes.per.second: Value must be 0 or at least 16384",
+		"lagoon.catchup.weight=0":                  "40 Invalid value 0 for configuration lagoon.catchup.weight: Value must be at least 0.01",
+	} {
+		if got := incrementalAnswer(a, incremental(groupResource, "wh", change)); got != want {
+			t.Errorf("%s: %s", change, got)
+		}
 	}
 	if got := incrementalAnswer(a, incremental(groupResource, "wh", "!lagoon.catchup.max.bytes.per.second", "!lagoon.catchup.weight")); got != "0 <null>" || len(a.meta.Snapshot().GroupConfigs) != 0 {
 		t.Errorf("%s, left %v", got, a.meta.Snapshot().GroupConfigs)
+	}
+}
+
+// The caps of all cold reads and of migrations are dynamic broker configs, by Kafka's names.
+func TestIncrementalAlterCaps(t *testing.T) {
+	a := newAdminBroker(t, nil)
+	key := metadata.FetchMaxBytesPerSecond
+	for change, want := range map[string]string{
+		key + "=1000": "40 Invalid value 1000 for configuration " + key + ": Value must be at least 16384",
+		key + "=-1":   "40 Invalid value -1 for configuration " + key + ": Value must be at least 16384",
+		key + "=20M":  "40 Invalid value 20M for configuration " + key + ": Not a number of type LONG",
+	} {
+		if got := incrementalAnswer(a, incremental(brokerResource, "", change)); got != want {
+			t.Errorf("%s: %s", change, got)
+		}
+	}
+	if got := incrementalAnswer(a, incremental(brokerResource, "1", key+"=20000000")); got != "0 <null>" {
+		t.Error(got)
+	}
+	if v, ok := a.meta.Snapshot().BrokerValue(key, "1"); v != "20000000" || !ok {
+		t.Errorf("%s %v", v, ok)
 	}
 }

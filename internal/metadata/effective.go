@@ -55,7 +55,7 @@ func Effective(topic, defaults map[string]string) (TopicConfig, error) {
 		FileDeleteDelayMs:     r.int64("file.delete.delay.ms"),
 		TierPolicy:            r.text("lagoon.tier.policy"),
 		ReaderClass:           r.text("lagoon.reader.class"),
-		CatchupMaxBytesPerSec: r.int64("lagoon.catchup.max.bytes.per.second"),
+		CatchupMaxBytesPerSec: r.int64(CatchupMaxBytesPerSecond),
 		minCompactionLagMs:    r.int64("min.compaction.lag.ms"),
 		maxCompactionLagMs:    r.int64("max.compaction.lag.ms"),
 	}
@@ -172,27 +172,32 @@ func (s *Snapshot) TopicDefaults(static map[string]string, node string) map[stri
 	return out
 }
 
-// EffectiveOverrides is every throttle rule in force: those set at the admin API and those that group configs make. For a
-// group that has both, the former counts.
-func (s *Snapshot) EffectiveOverrides() []Override {
-	all := maps.Clone(s.Overrides)
-	for group, configs := range s.GroupConfigs {
-		key := OverrideKey{"group", group}
-		o := Override{Kind: key.Kind, Name: group, Reason: "group config"}
-		o.BytesPerSecond, _ = strconv.ParseInt(strings.TrimSpace(configs["lagoon.catchup.max.bytes.per.second"]), 10, 64)
-		o.Weight, _ = strconv.ParseFloat(strings.TrimSpace(configs["lagoon.catchup.weight"]), 64)
-		if _, ok := all[key]; !ok && (o.BytesPerSecond > 0 || o.Weight > 0) {
-			all[key] = o
-		}
+// BrokerValue is the dynamic broker config that holds for a node, and whether one is set.
+func (s *Snapshot) BrokerValue(key, node string) (string, bool) {
+	if v := s.dynamicValues(key, node); len(v) > 0 {
+		return strings.TrimSpace(v[0].Value), true
 	}
-	return slices.SortedFunc(maps.Values(all), compareOverrides)
+	return "", false
 }
 
-func compareOverrides(a, b Override) int {
-	if a.Kind != b.Kind {
-		return strings.Compare(a.Kind, b.Kind)
-	}
-	return strings.Compare(a.Name, b.Name)
+// Names of the group and topic configs that bound catch-up reads.
+const (
+	CatchupMaxBytesPerSecond = "lagoon.catchup.max.bytes.per.second"
+	CatchupWeight            = "lagoon.catchup.weight"
+)
+
+// Names of the dynamic broker configs that bound all cold reads and all migrations (KIP-956).
+const (
+	FetchMaxBytesPerSecond = "remote.log.manager.fetch.max.bytes.per.second"
+	CopyMaxBytesPerSecond  = "remote.log.manager.copy.max.bytes.per.second"
+)
+
+// GroupCap is the cap and the weight (around 1) that a group's configs set; 0 where they set none.
+func (s *Snapshot) GroupCap(group string) (bytesPerSecond int64, weight float64) {
+	configs := s.GroupConfigs[group]
+	bytesPerSecond, _ = strconv.ParseInt(strings.TrimSpace(configs[CatchupMaxBytesPerSecond]), 10, 64)
+	weight, _ = strconv.ParseFloat(strings.TrimSpace(configs[CatchupWeight]), 64)
+	return max(bytesPerSecond, 0), max(weight, 0)
 }
 
 func sortedNames(configs map[string]string) []string { return slices.Sorted(maps.Keys(configs)) }

@@ -13,11 +13,15 @@ import (
 type rule struct {
 	min, max float64  // bounds of numbers when bounded
 	bounded  bool     // min and max count
+	orZero   bool     // 0 is allowed below min: not set
 	words    []string // allowed texts, or list elements
 	list     func(element string) error
 }
 
-func atLeast(n float64) rule         { return rule{bounded: true, min: n, max: math.Inf(1)} }
+func atLeast(n float64) rule { return rule{bounded: true, min: n, max: math.Inf(1)} }
+func zeroOrAtLeast(n float64) rule {
+	return rule{bounded: true, orZero: true, min: n, max: math.Inf(1)}
+}
 func between(low, high float64) rule { return rule{bounded: true, min: low, max: high} }
 func oneOf(words ...string) rule     { return rule{words: words} }
 
@@ -55,6 +59,9 @@ func (k *ConfigKey) checkType(value string) error {
 
 func (r rule) number(n float64) error {
 	switch {
+	case r.orZero && n == 0:
+	case r.orZero && n < r.min:
+		return fmt.Errorf("Value must be 0 or at least %s", strconv.FormatFloat(r.min, 'f', -1, 64))
 	case r.bounded && n < r.min:
 		return fmt.Errorf("Value must be at least %s", strconv.FormatFloat(r.min, 'f', -1, 64))
 	case r.bounded && n > r.max:

@@ -3,6 +3,7 @@ package metadata_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -143,14 +144,27 @@ func TestValuesByPrecedence(t *testing.T) {
 	}
 }
 
-func TestEffectiveOverrides(t *testing.T) {
-	snap := &metadata.Snapshot{
-		GroupConfigs: map[string]map[string]string{"a": {"lagoon.catchup.max.bytes.per.second": "10", "lagoon.catchup.weight": "2.5"}, "b": {"lagoon.catchup.weight": "3"}},
-		Overrides:    map[metadata.OverrideKey]metadata.Override{{Kind: "group", Name: "b"}: {Kind: "group", Name: "b", BytesPerSecond: 7}},
+func TestGroupCap(t *testing.T) {
+	snap := &metadata.Snapshot{GroupConfigs: map[string]map[string]string{
+		"a": {metadata.CatchupMaxBytesPerSecond: " 20000", metadata.CatchupWeight: "2.5"}, "b": {metadata.CatchupWeight: "3"}, "c": {metadata.CatchupWeight: "much"},
+	}}
+	for group, want := range map[string]string{"a": "20000 2.5", "b": "0 3", "c": "0 0", "d": "0 0"} {
+		if rate, weight := snap.GroupCap(group); fmt.Sprint(rate, weight) != want {
+			t.Errorf("%s: %d %v, want %s", group, rate, weight, want)
+		}
 	}
-	got := snap.EffectiveOverrides()
-	if len(got) != 2 || got[0].Name != "a" || got[0].BytesPerSecond != 10 || got[0].Weight != 2.5 || got[1].BytesPerSecond != 7 || got[1].Weight != 0 {
-		t.Errorf("%+v", got)
+}
+
+func TestBrokerValue(t *testing.T) {
+	key := metadata.CopyMaxBytesPerSecond
+	snap := &metadata.Snapshot{BrokerConfigs: map[string]map[string]string{"": {key: "1"}, "7": {key: "2"}}}
+	for node, want := range map[string]string{"7": "2 true", "8": "1 true"} {
+		if v, ok := snap.BrokerValue(key, node); fmt.Sprint(v, " ", ok) != want {
+			t.Errorf("node %s: %s %v, want %s", node, v, ok, want)
+		}
+	}
+	if v, ok := snap.BrokerValue("log.retention.ms", "7"); ok {
+		t.Errorf("a key that is not set: %s", v)
 	}
 }
 

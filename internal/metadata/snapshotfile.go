@@ -1,12 +1,14 @@
 package metadata
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
 	"maps"
 	"slices"
+	"strings"
 )
 
 // A snapshot file holds the whole catalogue of one moment, big-endian:
@@ -128,4 +130,8 @@ func decodeSnapshot(b []byte, generation uint64) (*Snapshot, error) {
 		return nil, corrupt(pos, "%d bytes after the last record", len(body)-pos)
 	}
 	return s, nil
+}
+
+func compareOverrides(a, b Override) int {
+	return cmp.Or(strings.Compare(a.Kind, b.Kind), strings.Compare(a.Name, b.Name))
 }

@@ -185,15 +185,22 @@ func (s *Store) AlterBrokerConfigs(node string, set map[string]string, del []str
 	})
 }
 
+// MaxGroups bounds the groups with configs of their own; more than this is a script gone wild.
+const MaxGroups = 10_000
+
 // AlterGroupConfigs sets and then deletes dynamic configs of a consumer group, which need not exist yet.
 func (s *Store) AlterGroupConfigs(group string, set map[string]string, del []string) error {
 	if group == "" || len(group) > maxNameBytes {
 		return fmt.Errorf("%w: group id of %d bytes, want 1 to %d", ErrInvalidName, len(group), maxNameBytes)
 	}
 	return s.change("alter group configs", func(old *Snapshot) (record, error) {
-		configs, err := altered(old.GroupConfigs[group], set, del)
-		if err != nil || maps.Equal(configs, old.GroupConfigs[group]) {
+		current, known := old.GroupConfigs[group]
+		configs, err := altered(current, set, del)
+		if err != nil || maps.Equal(configs, current) {
 			return nil, err
+		}
+		if !known && len(old.GroupConfigs) >= MaxGroups {
+			return nil, fmt.Errorf("%w: %d groups have configs, which is the most: delete those of groups that are gone", ErrInvalidConfig, len(old.GroupConfigs))
 		}
 		return groupConfigs{group, configs}, nil
 	})

@@ -87,7 +87,7 @@ var TopicConfigs = sortedKeys([]*ConfigKey{
 	{Name: "unclean.leader.election.enable", Type: TypeBoolean, Default: "false", Server: "unclean.leader.election.enable", Effect: Ignored,
 		Doc: "Lets a replica that is behind become leader." + oneNode},
 
-	{Name: "lagoon.catchup.max.bytes.per.second", Type: TypeLong, Default: "0", rule: atLeast(0),
+	{Name: CatchupMaxBytesPerSecond, Type: TypeLong, Default: "0", rule: zeroOrAtLeast(MinCatchupBytesPerSecond),
 		Doc: "Cap on bytes per second that all lagging readers of this topic together read past the page cache. 0 is no cap of its own. Real-time readers are never slowed by it."},
 	{Name: "lagoon.flush", Type: TypeString, Default: "sync", rule: oneOf("sync", "interval"),
 		Doc: "sync: acks=all is answered when the records are on stable storage, and readers see only such records. interval: acks=all is answered after the write, " +
@@ -103,15 +103,27 @@ var TopicConfigs = sortedKeys([]*ConfigKey{
 
 // GroupConfigs holds the keys that a consumer group may set.
 var GroupConfigs = sortedKeys([]*ConfigKey{
-	{Name: "lagoon.catchup.max.bytes.per.second", Type: TypeLong, Default: "0", rule: atLeast(0),
-		Doc: "Cap on bytes per second that this group's lagging readers together read past the page cache. 0 is no cap of its own. An override set at the admin API goes first."},
-	{Name: "lagoon.catchup.weight", Type: TypeDouble, Default: "1", rule: between(0.01, 100),
-		Doc: "Share of a busy device that this group's lagging readers get, relative to the other groups' 1. An override set at the admin API goes first."},
+	{Name: CatchupMaxBytesPerSecond, Type: TypeLong, Default: "0", rule: zeroOrAtLeast(MinCatchupBytesPerSecond),
+		Doc: "Cap on bytes per second that this group's lagging readers together read past the page cache. 0 is no cap of its own. " +
+			"An override set at the admin API goes first. Until a consumer's group is known, its client id stands for it: `lagoon throttle set NAME RATE --kind client`."},
+	{Name: CatchupWeight, Type: TypeDouble, Default: "1", rule: between(0.01, 100),
+		Doc: "Share of a busy device that this group's lagging readers get, relative to the other groups' 1. An override set at the admin API goes first. " +
+			"A topic has no weight: what shares a device is groups."},
 })
 
+// MinCatchupBytesPerSecond is the smallest cap on catch-up reads: as good as a pause, and yet a chunk passes within minutes.
+const MinCatchupBytesPerSecond = 16 << 10
+
 // BrokerConfigs holds the dynamic broker keys: Kafka's broker-wide names of topic settings, which every topic that does
-// not set the key itself follows at once. Everything else about a broker is set in its configuration file.
-var BrokerConfigs = sortedKeys(brokerSynonyms())
+// not set the key itself follows at once, and the broker-wide caps on cold reads and migrations. Everything else about a
+// broker is set in its configuration file.
+var BrokerConfigs = sortedKeys(append(brokerSynonyms(),
+	&ConfigKey{Name: FetchMaxBytesPerSecond, Type: TypeLong, Default: maxLong, rule: atLeast(MinCatchupBytesPerSecond),
+		Doc: "Cap on bytes per second that all lagging readers together read past the page cache, over all tiers. It holds whatever throttle.mode is. " +
+			"Real-time readers are never slowed by it."},
+	&ConfigKey{Name: CopyMaxBytesPerSecond, Type: TypeLong, Default: maxLong, rule: atLeast(MinCatchupBytesPerSecond),
+		Doc: "Cap on bytes per second that all migrations to colder tiers together copy."},
+))
 
 // brokerSynonyms makes the broker keys of the topic keys that do something. Ignored ones are not worth a second place to
 // set them.

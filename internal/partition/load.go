@@ -60,6 +60,11 @@ func Open(opt Options) (_ *Store, err error) {
 	if s.limits, err = admission.NewLimits(opt.Limits, opt.Now()); err != nil {
 		return nil, err
 	}
+	for _, c := range opt.Caps {
+		if err := s.limits.Configure(c.Subject, c.Cap); err != nil {
+			opt.Logger.Warn("configured cap dropped", "kind", c.Kind.String(), "name", c.Name, "err", err)
+		}
+	}
 	for _, o := range opt.Overrides {
 		if err := s.limits.SetOverride(o, opt.Now()); err != nil {
 			opt.Logger.Warn("throttle override dropped", "kind", o.Kind.String(), "name", o.Name, "err", err)

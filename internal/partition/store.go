@@ -34,6 +34,7 @@ type Options struct {
 	// Readers says when a reader lags; Limits are the fixed budgets over all devices.
 	Readers   admission.Config
 	Limits    admission.LimitsConfig
+	Caps      []admission.SubjectCap // lasting caps and weights of groups; those of topics come with their Config
 	Overrides []admission.Override
 	// ReadAheadChunks is the depth of a lagging reader's read-ahead, 0 means 3: one being sent, one ready, one on its way.
 	ReadAheadChunks int

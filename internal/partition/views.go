@@ -185,11 +185,30 @@ func (s *Store) Readers() []ReaderView {
 	return out
 }
 
-// Limits lists caps in use and overrides in force.
-func (s *Store) Limits() ([]admission.LimitView, []admission.Override) {
+// LimitsView is every cap and weight that spans devices.
+type LimitsView struct {
+	Config     admission.LimitsConfig
+	InUse      []admission.LimitView
+	Configured []admission.SubjectCap
+	Overrides  []admission.Override
+}
+
+// Limits lists what bounds cold reads and migrations over all devices.
+func (s *Store) Limits() LimitsView {
+	now := s.now()
 	s.limitsMu.Lock()
 	defer s.limitsMu.Unlock()
-	return s.limits.Snapshot(s.now()), s.limits.Overrides(s.now())
+	return LimitsView{s.limits.Config(), s.limits.Snapshot(now), s.limits.Configured(), s.limits.Overrides(now)}
+}
+
+// SetLimits changes the caps of all cold reads, of each flow without a cap of its own, and of migrations, at once.
+// Errors: admission.ErrConfig, nothing changed.
+func (s *Store) SetLimits(cfg admission.LimitsConfig) error {
+	s.limitsMu.Lock()
+	err := s.limits.SetConfig(cfg, s.now())
+	s.limitsMu.Unlock()
+	s.pumpAll()
+	return err
 }
 
 // SetOverride puts an operator's word in force at once. Errors: admission.ErrOverride, admission.ErrTooManyOverrides.
