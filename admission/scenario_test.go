@@ -48,6 +48,7 @@ type world struct {
 	limits   *admission.Limits
 	dev      *device                       // the last one named
 	distance map[admission.ReaderKey]int64 // where consume left a reader
+	sims     []*simMachine                 // in the order in which they were named
 }
 
 func newWorld(t *testing.T) *world {
@@ -59,27 +60,33 @@ func newWorld(t *testing.T) *world {
 
 func (w *world) commands() map[string]func(args) {
 	return map[string]func(args){
-		"config":    w.config,    // a new registry: min_bytes= min_age= settle= max_readers=
-		"fetch":     w.fetch,     // one Observe: READER offset= end= behind= age=
-		"consume":   w.consume,   // fetch each second: READER behind= age= read=RATE append=RATE for=DURATION; prints changes
-		"advance":   w.advance,   // DURATION; ticks each second, prints changes
-		"served":    w.served,    // READER lane= bytes=
-		"waited":    w.waited,    // READER for= by=
-		"readers":   w.snapshot,  // the registry for people
-		"decide":    w.decide,    // state= resident ratio= mode= forced= budget_spent sealed
-		"limits":    w.setLimits, // global= flow= migration=
-		"configure": w.configure, // SUBJECT rate= weight=
-		"override":  w.override,  // SUBJECT rate= weight= ttl= | rm
-		"overrides": w.overrides, // list
-		"device":    w.device,    // NAME rate= speed= quantum= slots= share=
-		"load":      w.load,      // SUBJECT size= outstanding= topic= client= think= actual= kind=migration
-		"run":       w.run,       // DURATION; prints what each load got
-		"enqueue":   w.enqueue,   // ID SUBJECT bytes= topic= client= kind=
-		"next":      w.next,
-		"done":      w.done,      // ID bytes=
-		"cancel":    w.cancel,    // ID
-		"limitedby": w.limitedBy, // SUBJECT
-		"show":      w.show,      // the device for people
+		"config":     w.config,    // a new registry: min_bytes= min_age= settle= max_readers=
+		"fetch":      w.fetch,     // one Observe: READER offset= end= behind= age=
+		"consume":    w.consume,   // fetch each second: READER behind= age= read=RATE append=RATE for=DURATION; prints changes
+		"advance":    w.advance,   // DURATION; ticks each second, prints changes
+		"served":     w.served,    // READER lane= bytes=
+		"waited":     w.waited,    // READER for= by=
+		"readers":    w.snapshot,  // the registry for people
+		"decide":     w.decide,    // state= resident ratio= mode= forced= budget_spent sealed
+		"limits":     w.setLimits, // global= flow= migration=
+		"configure":  w.configure, // SUBJECT rate= weight=
+		"override":   w.override,  // SUBJECT rate= weight= ttl= | rm
+		"overrides":  w.overrides, // list
+		"device":     w.device,    // NAME rate= speed= quantum= slots= share=
+		"load":       w.load,      // SUBJECT size= outstanding= topic= client= think= actual= kind=migration
+		"run":        w.run,       // DURATION; prints what each load got
+		"enqueue":    w.enqueue,   // ID SUBJECT bytes= topic= client= kind=
+		"next":       w.next,
+		"done":       w.done,       // ID bytes=
+		"cancel":     w.cancel,     // ID
+		"limitedby":  w.limitedBy,  // SUBJECT
+		"show":       w.show,       // the device for people
+		"controller": w.controller, // NAME floor= ceiling= protect= slots= rotating
+		"machine":    w.machine,    // what NAME is like, until changed: see simMachine
+		"go":         w.goOn,       // DURATION every=; prints a line per NAME and step, and each new reason
+		"hiccup":     w.makeHiccup, // NAME DURATION times=
+		"sleep":      w.sleep,      // DURATION
+		"controlled": w.controlled, // NAME for people
 	}
 }
 
