@@ -13,7 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"lagoon/tests/internal/lab"
+	"lagoon/internal/lab"
 	"lagoon/tests/internal/lagoontest"
 	"lagoon/tests/internal/rawkafka"
 )

@@ -16,7 +16,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"golang.org/x/sys/unix"
 
-	"lagoon/tests/internal/lab"
+	"lagoon/internal/lab"
+	"lagoon/internal/lab/labtest"
 	"lagoon/tests/internal/lagoontest"
 	"lagoon/tests/internal/rawkafka"
 )
@@ -151,7 +152,7 @@ func checkFenced(t *testing.T, b *lagoontest.Broker, w *writer, path string) {
 // TestSyncFailureHot: the storage below the hot tier's file system runs full, which only a sync tells.
 func TestSyncFailureHot(t *testing.T) {
 	lagoontest.Require(t, "loop", "mkfs.ext4")
-	l := lab.New(t)
+	l := labtest.New(t)
 	ssd := l.FileSystem(lab.FSOptions{Name: "ssd", Type: "ext4", Bytes: 1 << 30, Thin: 64 << 20})
 	b := lagoontest.Start(t, lagoontest.Options{Set: busy, Tiers: []lagoontest.Tier{{Name: "ssd", Path: ssd.Path()}, {Name: "hdd"}}})
 	t.Cleanup(b.Kill)
@@ -182,7 +183,7 @@ func TestSyncFailureHot(t *testing.T) {
 func TestSyncFailureCold(t *testing.T) {
 	lagoontest.Require(t, "loop", "mkfs.ext4")
 	r := seeded(t)
-	l := lab.New(t)
+	l := labtest.New(t)
 	hdd := l.FileSystem(lab.FSOptions{Name: "hdd", Type: "ext4", Bytes: 1 << 30, Thin: 48 << 20})
 	b := lagoontest.Start(t, lagoontest.Options{Set: busy, Tiers: []lagoontest.Tier{{Name: "ssd", Keep: "1s"}, {Name: "hdd", Path: hdd.Path()}}})
 	t.Cleanup(b.Kill)
@@ -213,7 +214,7 @@ func TestSyncFailureCold(t *testing.T) {
 func TestDiskFull(t *testing.T) {
 	lagoontest.Require(t, "loop", "mkfs.ext4")
 	r := seeded(t)
-	l := lab.New(t)
+	l := labtest.New(t)
 	ssd := l.FileSystem(lab.FSOptions{Name: "ssd", Type: "ext4", Bytes: 96 << 20})
 	b := lagoontest.Start(t, lagoontest.Options{Set: append([]string{"storage.file_delete_delay=0s", "tiering.interval=100ms"}, busy[:3]...),
 		Tiers: []lagoontest.Tier{{Name: "ssd", Path: ssd.Path()}}})
@@ -286,7 +287,7 @@ func hog(name string) error {
 // TestReadOnly: the hot tier's file system goes read-only under the broker.
 func TestReadOnly(t *testing.T) {
 	lagoontest.Require(t, "loop", "mkfs.ext4")
-	l := lab.New(t)
+	l := labtest.New(t)
 	ssd := l.FileSystem(lab.FSOptions{Name: "ssd", Type: "ext4", Bytes: 256 << 20, Options: "errors=remount-ro"})
 	b := lagoontest.Start(t, lagoontest.Options{Set: busy, Tiers: []lagoontest.Tier{{Name: "ssd", Path: ssd.Path()}, {Name: "hdd"}}})
 	t.Cleanup(b.Kill)

@@ -7,10 +7,10 @@ import (
 	"testing"
 	"time"
 
-	"lagoon/tests/internal/lab"
+	"lagoon/internal/lab/labtest"
 )
 
-func TestMain(m *testing.M) { lab.Main(m) }
+func TestMain(m *testing.M) { labtest.Main(m) }
 
 // cycles is LAGOON_CYCLES or what the default run can afford.
 func cycles(t *testing.T, fallback int) int {

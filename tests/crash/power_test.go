@@ -4,7 +4,8 @@ import (
 	"testing"
 	"time"
 
-	"lagoon/tests/internal/lab"
+	"lagoon/internal/lab"
+	"lagoon/internal/lab/labtest"
 	"lagoon/tests/internal/lagoontest"
 )
 
@@ -15,7 +16,7 @@ func TestPowerCut(t *testing.T) {
 		t.Run(kind, func(t *testing.T) {
 			lagoontest.Require(t, "loop", "mkfs."+kind)
 			r := seeded(t)
-			l := lab.New(t)
+			l := labtest.New(t)
 			ssd := l.FileSystem(lab.FSOptions{Name: "ssd", Type: kind, Bytes: 4 << 30})
 			hdd := l.FileSystem(lab.FSOptions{Name: "hdd", Type: kind, Bytes: 4 << 30})
 			b := lagoontest.Start(t, lagoontest.Options{Set: busy, Tiers: []lagoontest.Tier{
@@ -27,7 +28,7 @@ func TestPowerCut(t *testing.T) {
 			for i := range n {
 				pause(time.Duration(200+r.IntN(1300)) * time.Millisecond)
 				moved += movedSegments(b)
-				both := []*lab.FileSystem{ssd, hdd}
+				both := []*labtest.FileSystem{ssd, hdd}
 				if r.IntN(2) == 0 {
 					both[0], both[1] = both[1], both[0]
 				}

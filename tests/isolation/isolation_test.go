@@ -12,7 +12,8 @@ import (
 	"testing"
 	"time"
 
-	"lagoon/tests/internal/lab"
+	"lagoon/internal/lab"
+	"lagoon/internal/lab/labtest"
 	"lagoon/tests/internal/lagoontest"
 )
 
@@ -36,8 +37,8 @@ const (
 
 // world is the broker's disk with a backlog on it, and what the phases share.
 type world struct {
-	lab   *lab.Lab
-	disk  *lab.Disk
+	lab   *labtest.Lab
+	disk  *labtest.Disk
 	tier  string
 	old   []logFile // sealed segments of the backlog
 	all   []logFile // and the active ones
@@ -90,7 +91,7 @@ func backlogBytes(t *testing.T) int64 {
 // newWorld has the broker itself write the backlog, and takes it out of the page cache.
 func newWorld(t *testing.T) *world {
 	size := backlogBytes(t)
-	w := &world{lab: lab.New(t)}
+	w := &world{lab: labtest.New(t)}
 	w.lab.Sysctl("vm.dirty_background_bytes", strconv.Itoa(memory/10))
 	w.lab.Sysctl("vm.dirty_bytes", strconv.Itoa(memory/5))
 	// Beside the backlog: active segments, and what two phases of live and slow write.

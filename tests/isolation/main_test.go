@@ -3,7 +3,7 @@ package isolation
 import (
 	"testing"
 
-	"lagoon/tests/internal/lab"
+	"lagoon/internal/lab/labtest"
 )
 
-func TestMain(m *testing.M) { lab.Main(m) }
+func TestMain(m *testing.M) { labtest.Main(m) }

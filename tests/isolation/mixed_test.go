@@ -10,7 +10,8 @@ import (
 	"testing"
 	"time"
 
-	"lagoon/tests/internal/lab"
+	"lagoon/internal/lab"
+	"lagoon/internal/lab/labtest"
 	"lagoon/tests/internal/lagoontest"
 )
 
@@ -30,7 +31,7 @@ func TestMixedFetch(t *testing.T) {
 }
 
 func testMixed(t *testing.T, laggingAge, lane string) {
-	l := lab.New(t)
+	l := labtest.New(t)
 	hot := l.Disk(lab.DiskOptions{Name: "hot", Bytes: 2 << 30})
 	cold := l.Disk(lab.DiskOptions{Name: "cold", Bytes: 1 << 30})
 	g := l.Cgroup(0)

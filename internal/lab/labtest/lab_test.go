@@ -1,4 +1,4 @@
-package lab_test
+package labtest_test
 
 import (
 	"os"
@@ -9,15 +9,16 @@ import (
 	"syscall"
 	"testing"
 
-	"lagoon/tests/internal/lab"
+	"lagoon/internal/lab"
+	"lagoon/internal/lab/labtest"
 )
 
-func TestMain(m *testing.M) { lab.Main(m) }
+func TestMain(m *testing.M) { labtest.Main(m) }
 
 const doomedEnv = "LAGOON_LAB_DOOMED" // where the doomed lab writes what it made
 
 // build makes one of everything, and lists what there is to take away: paths that must not exist afterwards.
-func build(t *testing.T, l *lab.Lab) []string {
+func build(t *testing.T, l *labtest.Lab) []string {
 	d := l.Disk(lab.DiskOptions{Name: "d", Bytes: 64 << 20})
 	g := l.Cgroup(64 << 20)
 	d.Throttle(lab.Throttle{ReadBytes: 1 << 20}, g)
@@ -39,6 +40,11 @@ func build(t *testing.T, l *lab.Lab) []string {
 	if r := l.ReadDirect(g, []string{file}); r.Bytes != 1<<20 || d.ReadBytes()-before < 1<<20 {
 		t.Errorf("direct read of %d bytes, device read %d", r.Bytes, d.ReadBytes()-before)
 	}
+	slow := l.Disk(lab.DiskOptions{Name: "s", Bytes: 64 << 20, Spindle: true})
+	turning := filepath.Join(slow.Path(), "f")
+	if err := os.WriteFile(turning, make([]byte, 1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	sleeper := exec.Command("sleep", "60") // must be killed with its group
 	if path, err := exec.LookPath("sleep"); err == nil {
 		sleeper.Path = path
@@ -48,7 +54,7 @@ func build(t *testing.T, l *lab.Lab) []string {
 		t.Fatal(err)
 	}
 	go func() { _ = sleeper.Wait() }()
-	return []string{file, l.Dir(), g.Procs(), "/proc/" + strconv.Itoa(sleeper.Process.Pid) + "/exe"}
+	return []string{file, turning, l.Dir(), g.Procs(), "/proc/" + strconv.Itoa(sleeper.Process.Pid) + "/exe"}
 }
 
 func gone(paths []string) (left []string) {
@@ -63,7 +69,7 @@ func gone(paths []string) (left []string) {
 // TestNothingStays takes about 2 s.
 func TestNothingStays(t *testing.T) {
 	var made []string
-	t.Run("lab", func(t *testing.T) { made = build(t, lab.New(t)) })
+	t.Run("lab", func(t *testing.T) { made = build(t, labtest.New(t)) })
 	if left := gone(made); len(left) > 0 {
 		t.Errorf("left: %v", left)
 	}
@@ -73,12 +79,12 @@ func TestNothingStays(t *testing.T) {
 func TestNothingStaysAfterKill(t *testing.T) {
 	possible := false
 	if report := os.Getenv(doomedEnv); report != "" {
-		if err := os.WriteFile(report, []byte(strings.Join(build(t, lab.New(t)), "\n")), 0o600); err != nil {
+		if err := os.WriteFile(report, []byte(strings.Join(build(t, labtest.New(t)), "\n")), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 	}
-	t.Run("possible", func(t *testing.T) { lab.New(t); possible = true })
+	t.Run("possible", func(t *testing.T) { labtest.New(t); possible = true })
 	if !possible && os.Getenv("LAGOON_REQUIRE_ALL") == "1" {
 		t.Fatal("no lab can be made here")
 	}
@@ -93,7 +99,7 @@ func TestNothingStaysAfterKill(t *testing.T) {
 	if err == nil || reportErr != nil {
 		t.Fatalf("the doomed lab: %v, %v\n%s", err, reportErr, out)
 	}
-	lab.New(t) // waits for the reaper, which holds the lock
+	labtest.New(t) // waits for the reaper, which holds the lock
 	if left := gone(strings.Split(string(made), "\n")); len(left) > 0 {
 		t.Errorf("left: %v", left)
 	}

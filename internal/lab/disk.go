@@ -1,6 +1,8 @@
 package lab
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -16,6 +18,8 @@ type DiskOptions struct {
 	Name        string // part of the mount point's name
 	Bytes       int64
 	ReadAheadKB int // of the device; 0 means 128, Linux's default
+	// Spindle puts the image behind the simulated head of package spindle.
+	Spindle bool
 }
 
 // Disk is ext4 on a loop device over a file that is opened with O_DIRECT, so the machine's page cache does not help it.
@@ -28,31 +32,65 @@ type Disk struct {
 }
 
 // Disk makes and mounts a disk.
-func (l *Lab) Disk(o DiskOptions) *Disk {
-	l.t.Helper()
+func (l *Lab) Disk(o DiskOptions) (*Disk, error) {
 	if o.ReadAheadKB == 0 {
 		o.ReadAheadKB = 128
 	}
 	image, mount := filepath.Join(l.dir, o.Name+".img"), filepath.Join(l.dir, o.Name)
-	l.must(makeImage(image, o.Bytes))
-	l.must(os.Mkdir(mount, 0o700))
-	l.note(undo{Kind: "detach", Path: image})
-	out, err := exec.Command("losetup", "--find", "--show", "--direct-io=on", image).Output()
-	if err != nil {
-		l.t.Fatalf("losetup: %v", err)
+	if err := errors.Join(makeImage(image, o.Bytes), os.Mkdir(mount, 0o700)); err != nil {
+		return nil, err
 	}
-	d := &Disk{lab: l, path: mount, dev: strings.TrimSpace(string(out))}
+	if o.Spindle {
+		served, err := l.startSpindle(o.Name, image)
+		if err != nil {
+			return nil, err
+		}
+		image = served
+	}
+	d := &Disk{lab: l, path: mount}
+	var err error
+	if d.dev, err = l.attach(image, "--direct-io=on"); err != nil {
+		return nil, err
+	}
 	var st unix.Stat_t
-	l.must(unix.Stat(d.dev, &st))
+	if err := unix.Stat(d.dev, &st); err != nil {
+		return nil, err
+	}
 	d.major, d.minor = unix.Major(st.Rdev), unix.Minor(st.Rdev)
 	// A loop device may be used again by somebody else; its read-ahead would stay.
 	ahead := d.sys("queue/read_ahead_kb")
-	l.note(undo{Kind: "write", Path: ahead, Value: readText(l.t, ahead)})
-	l.write(ahead, strconv.Itoa(o.ReadAheadKB))
-	l.must(run("mkfs.ext4", "-q", "-F", "-m", "0", "-E", "nodiscard", d.dev))
-	l.note(undo{Kind: "unmount", Path: mount})
-	l.must(unix.Mount(d.dev, mount, "ext4", unix.MS_NOATIME, "noinit_itable"))
-	return d
+	old, err := readText(ahead)
+	if err != nil {
+		return nil, err
+	}
+	if err := l.change(undo{Kind: "write", Path: ahead, Value: old}, ahead, strconv.Itoa(o.ReadAheadKB)); err != nil {
+		return nil, err
+	}
+	if err := run("mkfs.ext4", "-q", "-F", "-m", "0", "-E", "nodiscard", d.dev); err != nil {
+		return nil, err
+	}
+	if err := l.note(undo{Kind: "unmount", Path: mount}); err != nil {
+		return nil, err
+	}
+	if err := unix.Mount(d.dev, mount, "ext4", unix.MS_NOATIME, "noinit_itable"); err != nil {
+		return nil, fmt.Errorf("mount %s: %w", d.dev, err)
+	}
+	return d, l.note(undo{Kind: "discard", Path: mount})
+}
+
+// attach makes a loop device over an image.
+func (l *Lab) attach(image string, options ...string) (dev string, err error) {
+	if err := l.note(undo{Kind: "detach", Path: image}); err != nil {
+		return "", err
+	}
+	c := exec.Command("losetup", append(append([]string{"--find", "--show"}, options...), image)...)
+	var said bytes.Buffer
+	c.Stderr = &said
+	out, err := c.Output()
+	if err != nil {
+		return "", fmt.Errorf("losetup %s: %w: %s", image, err, bytes.TrimSpace(said.Bytes()))
+	}
+	return strings.TrimSpace(string(out)), nil
 }
 
 func makeImage(name string, size int64) error {
@@ -65,13 +103,6 @@ func makeImage(name string, size int64) error {
 		return fmt.Errorf("reserve %d bytes: %w", size, err)
 	}
 	return f.Close()
-}
-
-func (l *Lab) must(err error) {
-	l.t.Helper()
-	if err != nil {
-		l.t.Fatal(err)
-	}
 }
 
 // Path is where the disk is mounted.
@@ -110,20 +141,18 @@ type Throttle struct{ ReadBytes, WriteBytes, ReadOps, WriteOps int64 }
 
 // Throttle makes the disk slow for the processes in g (cgroup v2), or for everybody (v1, where buffered writes are charged
 // to the root group). The zero Throttle lifts it.
-func (d *Disk) Throttle(t Throttle, g *Cgroup) {
-	d.lab.t.Helper()
+func (d *Disk) Throttle(t Throttle, g *Cgroup) error {
 	id := fmt.Sprintf("%d:%d", d.major, d.minor)
 	if root, ok := v1Root("blkio"); ok {
 		for name, limit := range map[string]int64{
 			"read_bps": t.ReadBytes, "write_bps": t.WriteBytes, "read_iops": t.ReadOps, "write_iops": t.WriteOps,
 		} {
 			file := filepath.Join(root, "blkio.throttle."+name+"_device")
-			if limit > 0 {
-				d.lab.note(undo{Kind: "write", Path: file, Value: id + " 0"})
+			if err := d.lab.change(undo{Kind: "write", Path: file, Value: id + " 0"}, file, fmt.Sprintf("%s %d", id, limit)); err != nil {
+				return err
 			}
-			d.lab.write(file, fmt.Sprintf("%s %d", id, limit))
 		}
-		return
+		return nil
 	}
 	value := func(n int64) string {
 		if n == 0 {
@@ -131,15 +160,19 @@ func (d *Disk) Throttle(t Throttle, g *Cgroup) {
 		}
 		return strconv.FormatInt(n, 10)
 	}
-	d.lab.write(filepath.Join(g.path, "io.max"), fmt.Sprintf("%s rbps=%s wbps=%s riops=%s wiops=%s",
+	return write(filepath.Join(g.path, "io.max"), fmt.Sprintf("%s rbps=%s wbps=%s riops=%s wiops=%s",
 		id, value(t.ReadBytes), value(t.WriteBytes), value(t.ReadOps), value(t.WriteOps)))
 }
 
+// Device is the block device, such as /dev/loop3.
+func (d *Disk) Device() string { return d.dev }
+
 // Sync makes everything on the disk clean.
-func (d *Disk) Sync() {
-	d.lab.t.Helper()
+func (d *Disk) Sync() error {
 	f, err := os.Open(d.path)
-	d.lab.must(err)
+	if err != nil {
+		return err
+	}
 	defer f.Close()
-	d.lab.must(unix.Syncfs(int(f.Fd())))
+	return unix.Syncfs(int(f.Fd()))
 }

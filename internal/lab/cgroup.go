@@ -46,26 +46,30 @@ func findMemory() (hierarchy, error) {
 }
 
 // Cgroup makes a group whose memory, page cache included, is limited to memoryBytes; 0 is no limit.
-func (l *Lab) Cgroup(memoryBytes int64) *Cgroup {
-	l.t.Helper()
+func (l *Lab) Cgroup(memoryBytes int64) (*Cgroup, error) {
 	h, err := findMemory()
-	l.must(err)
+	if err != nil {
+		return nil, err
+	}
 	l.groups++
 	g := &Cgroup{path: filepath.Join(h.root, fmt.Sprintf("lagoon-%s-%d", l.id, l.groups)), v2: h.v2}
 	if h.v2 {
 		// The root group may have both processes and controlled children. It stays enabled: others may use it by now.
-		l.write(filepath.Join(h.root, "cgroup.subtree_control"), "+memory +io")
-	}
-	l.note(undo{Kind: "cgroup", Path: g.path})
-	l.must(os.Mkdir(g.path, 0o700))
-	if memoryBytes > 0 {
-		file := "memory.limit_in_bytes"
-		if h.v2 {
-			file = "memory.max"
+		if err := write(filepath.Join(h.root, "cgroup.subtree_control"), "+memory +io"); err != nil {
+			return nil, err
 		}
-		l.write(filepath.Join(g.path, file), strconv.FormatInt(memoryBytes, 10))
 	}
-	return g
+	if err := l.note(undo{Kind: "cgroup", Path: g.path}); err != nil {
+		return nil, err
+	}
+	if err := os.Mkdir(g.path, 0o700); err != nil || memoryBytes == 0 {
+		return g, err
+	}
+	file := "memory.limit_in_bytes"
+	if h.v2 {
+		file = "memory.max"
+	}
+	return g, write(filepath.Join(g.path, file), strconv.FormatInt(memoryBytes, 10))
 }
 
 // Procs is the file that a process id is written to.
