@@ -51,18 +51,9 @@ func (a *app) printExplanation(body []byte, wide bool) error {
 		}
 		t.add("", cells...)
 	}
-	lane := e.Lane
-	if lane == "" {
-		lane = "nothing to read"
+	if e.Lane != "" {
+		t.add(bold, "outcome", e.Lane+", "+e.IOMode)
 	}
-	text := lane
-	if e.IOMode != "" {
-		text += ", " + e.IOMode
-	}
-	if e.Expect != "" {
-		text += ": " + e.Expect
-	}
-	t.add(bold, "outcome", text)
 	return t.print()
 }
 

@@ -2,9 +2,7 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"lagoon/admission"
@@ -12,7 +10,6 @@ import (
 	"lagoon/internal/admin"
 	"lagoon/internal/metadata"
 	"lagoon/internal/partition"
-	"lagoon/segment"
 )
 
 func readerID(r partition.ReaderView) string { return "r-" + itoa(int64(r.ID)) }
@@ -148,73 +145,4 @@ func (b *backend) DeleteOverride(_ context.Context, kind admin.OverrideKind, nam
 	}
 	slices.Sort(e.Known)
 	return e
-}
-
-// ExplainFetch walks the decision for one read.
-func (b *backend) ExplainFetch(_ context.Context, q admin.ExplainQuery) (admin.Explanation, error) {
-	l, err := b.log(q.Topic, q.Partition)
-	if err != nil {
-		return admin.Explanation{}, err
-	}
-	if q.MaxBytes <= 0 {
-		q.MaxBytes = 1 << 20
-	}
-	out := admin.Explanation{Now: time.Now(), Query: q}
-	e, err := l.Explain(admission.ReaderKey{Group: q.Group, Client: q.Client, Topic: q.Topic, Partition: q.Partition}, segment.Offset(q.Offset), q.MaxBytes)
-	step := func(name, text string, facts map[string]any) {
-		out.Steps = append(out.Steps, admin.ExplainStep{Step: name, Text: text, Facts: facts})
-	}
-	step("offset", fmt.Sprintf("log start %d, high watermark %d, log end %d", e.Offsets.LogStart, e.Offsets.HighWatermark, e.Offsets.End), nil)
-	if err != nil {
-		out.Reason = err.Error()
-		step("result", "the read fails: "+err.Error(), nil)
-		return out, nil
-	}
-	if e.Pos < 0 {
-		out.Reason = "at_end"
-		step("result", "nothing to read yet: the fetch waits for the next record, which will be resident", nil)
-		return out, nil
-	}
-	b.explainSteps(step, e)
-	out.Lane, out.Reason, out.IOMode, out.Bytes = e.Decision.Lane.String(), string(e.Decision.Reason), "sendfile", e.Bytes
-	out.WaitSec = e.Limit.Wait.Seconds()
-	switch e.Decision.Lane {
-	case admission.Hot:
-		out.Expect = "no device read; zero copy from the page cache"
-	case admission.Fill:
-		out.IOMode = "buffered"
-		out.Expect = "one buffered read on " + e.Device + "; the range becomes resident"
-	default:
-		out.IOMode = string(e.Method)
-		out.Expect = fmt.Sprintf("one read on %s of up to %s, shared by the fetches that follow; no page stays", e.Device, admission.Bytes(b.pool.ChunkBytes()))
-	}
-	return out, nil
-}
-
-func (b *backend) explainSteps(step func(string, string, map[string]any), e partition.Explanation) {
-	kind := "sealed"
-	if !e.Segment.Sealed {
-		kind = "active"
-	}
-	step("segment", fmt.Sprintf("%s (%s), byte %d of %s", e.Segment.File, kind, e.Pos, admission.Bytes(e.Segment.SizeBytes)),
-		map[string]any{"base_offset": e.Segment.Base, "position": e.Pos, "bytes": e.Bytes})
-	step("tier", fmt.Sprintf("%s, device %s", e.Segment.Tier, e.Device), nil)
-	step("residency", fmt.Sprintf("%d of %d pages in the page cache (%s)", e.Resident.Resident, e.Resident.Pages, e.Resident.Method),
-		map[string]any{"pages": e.Resident.Pages, "resident": e.Resident.Resident, "dirty": e.Resident.Dirty})
-	who := "a new reader"
-	if e.Known {
-		who = "reader r-" + itoa(int64(e.Reader.ID))
-	}
-	step("class", fmt.Sprintf("%s is %s: %s", who, e.Reader.Class.State, e.Reader.Class.Text),
-		map[string]any{"rule": string(e.Reader.Class.Reason), "behind_bytes": e.Behind, "lag_seconds": e.Reader.LagAge.Seconds(),
-			"threshold_bytes": int64(b.cfg.Readers.LaggingWhen.MinBytes), "threshold_seconds": time.Duration(b.cfg.Readers.LaggingWhen.MinAge).Seconds()})
-	step("lane", e.Why, map[string]any{"reason": string(e.Decision.Reason)})
-	if e.Decision.Lane != admission.Hot {
-		step("method", fmt.Sprintf("bypass reads of this segment use %s", e.Method), nil)
-		limit := "nothing holds it back"
-		if e.Limit.By != admission.LimitNone {
-			limit = strings.TrimSpace(e.Limit.Describe())
-		}
-		step("budget", limit, map[string]any{"wait_seconds": e.Limit.Wait.Seconds()})
-	}
 }

@@ -8,6 +8,7 @@
 //	serve.go     serve, dev, check-config
 //	daemon.go    puts the packages together, and takes them apart in order
 //	backend.go   answers the admin API from the partition store
+//	backend_explain.go tells the decision for one read, link by link
 //	sampler.go   looks at the page cache within a percent of a core; grid.go cuts what it saw into cells
 //
 // Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 the check says no.

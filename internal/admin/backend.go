@@ -424,7 +424,7 @@ type Explanation struct {
 	WaitSec float64       `json:"wait_seconds"`
 }
 
-// ExplainStep is one link: position → segment → tier → class → residency → lane → I/O → throttle. Text is for people; Facts hold
+// ExplainStep is one link: position → segment → tier → residency → class → lane → method → budget → cost. Text is for people; Facts hold
 // what it was derived from (numbers, thresholds), with units in the key.
 type ExplainStep struct {
 	Step  string         `json:"step"`

@@ -225,10 +225,11 @@ func (f *Fake) ExplainFetch(_ context.Context, q admin.ExplainQuery) (admin.Expl
 			{Step: "class", Text: "lagging: 9.1 GiB behind > min_bytes 256 MiB"},
 			{Step: "residency", Text: "0 of 256 pages resident (cachestat)"},
 			{Step: "lane", Text: "bypass: not resident, lagging reader"},
-			{Step: "io", Text: "dontcache, chunks of 1 MiB"},
-			{Step: "throttle", Text: "tier:hdd 120 MiB/s, 0.08 s to wait"},
+			{Step: "method", Text: "dontcache, the first rung of the ladder that works here"},
+			{Step: "budget", Text: "held back by tier:hdd, 120 MiB/s, next in 80ms"},
+			{Step: "cost", Text: "one device read of 1 MiB"},
 		},
-		Lane: "bypass", Reason: "lagging_not_resident", IOMode: "dontcache", Bytes: q.MaxBytes, Expect: "one device read of 1 MiB, about 9 ms", WaitSec: 0.08,
+		Lane: "bypass", Reason: "lagging_not_resident", IOMode: "dontcache", Bytes: q.MaxBytes, Expect: "one device read of 1 MiB", WaitSec: 0.08,
 	}, f.begin("ExplainFetch")
 }
 
