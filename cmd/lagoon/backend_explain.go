@@ -51,8 +51,7 @@ func (b *backend) ExplainFetch(_ context.Context, q admin.ExplainQuery) (admin.E
 			x.ladder = la
 		}
 	}
-	_, overrides := b.store.Limits()
-	for _, o := range overrides {
+	for _, o := range b.store.Limits().Overrides {
 		x.override = x.override || o.Subject() == x.flow
 	}
 	out := x.chain()
