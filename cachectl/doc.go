@@ -31,6 +31,11 @@
 // buffered scan; the owner's read-ahead into its own buffers earns it back. It is also why Source.Buffered must not be a
 // real-time reader's descriptor: advice belongs to the open file description.
 //
+// # Devices
+//
+// ProbeDevice measures whether the device below a file system has a head: a slow random read that parallel reads do not
+// hide. The rotational flag of the kernel is wrong on virtual disks.
+//
 // # Promises
 //
 //   - A bypass read never evicts pages that were resident before it. For direct and dontcache the kernel sees to that. With
@@ -49,7 +54,7 @@
 //
 // # Concurrency and ownership
 //
-// All methods are safe for concurrent use. The package starts no goroutine; a read blocks its caller on the device, so the
+// All methods are safe for concurrent use. The package starts no goroutine that outlives a call; a read blocks its caller on the device, so the
 // caller bounds how many run per device. Files, descriptors and buffers stay their owners'. The only locks are the pool's
 // and that of the table of ladders; neither is held across a system call that waits for a device.
 //
@@ -58,8 +63,8 @@
 //
 // # Crash guarantees
 //
-// None are needed: nothing here is state. A crash during Probe leaves lagoon-probe.tmp, which the next Probe or the sweep
-// of *.tmp at start removes.
+// None are needed: nothing here is state. A crash during Probe leaves lagoon-probe.tmp (or ProbeDevice lagoon-device-probe.tmp), which
+// the next Probe or the sweep of *.tmp at start removes.
 //
 // Sources: cachestat(2), mincore(2), preadv2(2), open(2), statx(2), posix_fadvise(2), sync_file_range(2).
 package cachectl

@@ -29,7 +29,7 @@ func (a *app) printTiers(body []byte, wide bool) error {
 	}
 	header := []string{"TIER", "CLASS", "STATE", "LOG", "DISK", "USED", "MOVES AT", "KEEP", "SEGMENTS", "COLD READS", "LIMIT", "QUEUED"}
 	if wide {
-		header = append(header, "COLD BYTES", "RESIDENT", "PATH", "NEXT TO MOVE")
+		header = append(header, "DEVICE", "COLD BYTES", "RESIDENT", "PATH", "NEXT TO MOVE")
 	}
 	t := a.table(header...)
 	for _, tier := range answer.Tiers {
@@ -47,7 +47,11 @@ func (a *app) printTiers(body []byte, wide bool) error {
 				m := tier.NextToMove[0]
 				next = fmt.Sprintf("%s/%d@%d to %s: %s (%d in all)", m.Topic, m.Partition, m.Base, m.To, m.Reason, len(tier.NextToMove))
 			}
-			cells = append(cells, size(tier.ReadBytesTotal), size(tier.ResidentBytes), tier.Path, next)
+			device := dash(tier.ClassFrom)
+			if tier.SequentialBytes > 0 {
+				device = fmt.Sprintf("seek %.2gms, %s/s", 1e3*tier.SeekSeconds, size(tier.SequentialBytes))
+			}
+			cells = append(cells, device, size(tier.ReadBytesTotal), size(tier.ResidentBytes), tier.Path, next)
 		}
 		t.add(classColor(tier.State), cells...)
 		if tier.Error != "" {

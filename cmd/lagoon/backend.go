@@ -268,7 +268,8 @@ func (b *backend) Tiers(context.Context) ([]admin.Tier, error) {
 	snap := b.meta.Snapshot()
 	var out []admin.Tier
 	for _, d := range b.store.Dirs() {
-		t := admin.Tier{Name: d.Name, Path: d.Path, UUID: snap.Tiers[d.Name], Class: b.tiers[d.Tier].class, State: "ok",
+		t := admin.Tier{Name: d.Name, Path: d.Path, UUID: snap.Tiers[d.Name], Class: b.tiers[d.Tier].class, ClassFrom: b.tiers[d.Tier].classFrom, State: "ok",
+			SeekSeconds: b.tiers[d.Tier].measured.Seek.Seconds(), SequentialBytes: int64(b.tiers[d.Tier].measured.SequentialBytesPerSecond),
 			CapacityBytes: d.TotalBytes, FreeBytes: d.UsableBytes, UsedBytes: d.UsedBytes, MaxUsedBytes: d.MaxUsedBytes,
 			HighWatermark: d.High, LowWatermark: d.Low, KeepSeconds: d.Keep.Seconds(), Segments: d.Segments,
 			ReadMode: string(b.methodOf(d.Tier)), LimitBytes: d.Device.BytesPerSecond, ReadBytesTotal: d.Device.ReadBytes,

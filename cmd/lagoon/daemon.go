@@ -72,7 +72,10 @@ type tier struct {
 	conf.Tier
 	fs     vfs.FS
 	device uint64 // st_dev
-	class  string // ssd or hdd
+	class  string // ssd or hdd; set by probeDevices
+	// classFrom: configured, measured or rotational flag. measured is empty but with the second.
+	classFrom string
+	measured  cachectl.Device
 }
 
 // run starts the daemon, serves until ctx ends or a listener dies, and takes everything apart again within drainTime.
@@ -248,10 +251,8 @@ func (d *daemon) openTiers(context.Context) error {
 			errs = append(errs, fmt.Errorf("tier %s: %w", t.Name, err))
 			continue
 		}
-		device := deviceOf(t.Path)
-		class := deviceClass(t.Class, device)
-		d.tiers = append(d.tiers, tier{t, root, device, class})
-		d.log.Info("tier opened", "tier", t.Name, "path", t.Path, "class", class)
+		d.tiers = append(d.tiers, tier{Tier: t, fs: root, device: deviceOf(t.Path)})
+		d.log.Info("tier opened", "tier", t.Name, "path", t.Path)
 	}
 	return errors.Join(errs...)
 }
@@ -293,6 +294,7 @@ func closing(c io.Closer) func(context.Context) error {
 
 // openCache prepares the page cache; partition.Open probes how cold reads of each tier can leave it alone.
 func (d *daemon) openCache(context.Context) (err error) {
+	d.probeDevices()
 	d.cache = cachectl.New(cachectl.LinuxKernel(), cachectl.Options{
 		ReadMode: cachectl.ReadMode(d.cfg.Readers.ReadMode), Logger: d.log, Registerer: d.reg,
 	})

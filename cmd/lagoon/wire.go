@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"lagoon/admission"
+	"lagoon/cachectl"
 	"lagoon/conf"
 	"lagoon/internal/broker"
 	"lagoon/internal/metadata"
@@ -66,7 +67,7 @@ const maxRate = 1 << 50
 // reading a megabyte; a solid-state one gets bounded parallelism (design.md §8).
 func deviceConfig(c *conf.Config, t tier) admission.DeviceConfig {
 	dc := admission.DeviceConfig{Name: t.Name, MaxInFlight: 8, QuantumBytes: 4 << 20}
-	if t.class == "hdd" {
+	if t.class == string(cachectl.DeviceHDD) {
 		dc.MaxInFlight, dc.QuantumBytes = 1, 16<<20
 	}
 	if rate, ok := c.Throttle.Tier[t.Name]; ok && c.Throttle.Mode == "fixed" {
@@ -103,25 +104,49 @@ func deviceOf(path string) uint64 {
 	return 0
 }
 
-// deviceClass is the configured class, or what the kernel says: /sys/dev/block/MAJOR:MINOR/queue/rotational, for a partition that of
-// its disk. What the kernel does not know (overlay, network, memory) counts as ssd: bounded parallelism harms least.
-func deviceClass(configured string, device uint64) string {
-	if configured != "auto" {
-		return configured
+// probeDevices finds the class of each tier's device: the configured one, else the measured one, else what the kernel says. Tiers on
+// one device share a measurement.
+func (d *daemon) probeDevices() {
+	measured := map[uint64]cachectl.Device{}
+	for i := range d.tiers {
+		t := &d.tiers[i]
+		if t.Class != "auto" {
+			t.class, t.classFrom = t.Class, "configured"
+			continue
+		}
+		m, known := measured[t.device]
+		if !known {
+			var err error
+			if m, err = cachectl.ProbeDevice(t.fs); err != nil {
+				t.class, t.classFrom = kernelClass(t.device), "rotational flag"
+				d.log.Warn("device not measured: its class is what the kernel says; set storage.tier.class if that is wrong",
+					"tier", t.Name, "path", t.Path, "class", t.class, "err", err)
+				continue
+			}
+			measured[t.device] = m
+		}
+		t.class, t.classFrom, t.measured = string(m.Class), "measured", m
+		d.log.Info("device measured", "tier", t.Name, "path", t.Path, "class", t.class, "seek", m.Seek, "parallel_gain", m.ParallelGain,
+			"sequential_bytes_per_second", int64(m.SequentialBytesPerSecond), "file", m.File, "reads", m.Reads, "elapsed", m.Took)
 	}
+}
+
+// kernelClass is what the kernel says: /sys/dev/block/MAJOR:MINOR/queue/rotational, for a partition that of its disk. It is often
+// wrong on virtual disks. What the kernel does not know (overlay, network, memory) counts as ssd: bounded parallelism harms least.
+func kernelClass(device uint64) string {
 	dev, err := filepath.EvalSymlinks(fmt.Sprintf("/sys/dev/block/%d:%d", unix.Major(device), unix.Minor(device)))
 	if err != nil {
-		return "ssd"
+		return string(cachectl.DeviceSSD)
 	}
 	for _, dir := range []string{dev, filepath.Dir(dev)} {
 		if text, err := os.ReadFile(filepath.Join(dir, "queue/rotational")); err == nil {
 			if strings.TrimSpace(string(text)) == "1" {
-				return "hdd"
+				return string(cachectl.DeviceHDD)
 			}
-			return "ssd"
+			return string(cachectl.DeviceSSD)
 		}
 	}
-	return "ssd"
+	return string(cachectl.DeviceSSD)
 }
 
 // admissionOverrides are the catalogue's throttle rules that still hold.

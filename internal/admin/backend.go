@@ -277,8 +277,11 @@ type Tier struct {
 	Name            string     `json:"name"`
 	Path            string     `json:"path"`
 	UUID            string     `json:"uuid"`
-	Class           string     `json:"class"` // ssd, hdd
-	State           string     `json:"state"` // ok, fenced, missing, full
+	Class           string     `json:"class"`                       // ssd, hdd
+	ClassFrom       string     `json:"class_from"`                  // configured, measured, rotational flag
+	SeekSeconds     float64    `json:"seek_seconds"`                // measured: median of random 4 KiB reads; 0: not measured
+	SequentialBytes int64      `json:"sequential_bytes_per_second"` // measured; 0: not measured
+	State           string     `json:"state"`                       // ok, fenced, missing, full
 	Error           string     `json:"error,omitempty"`
 	CapacityBytes   int64      `json:"capacity_bytes"`
 	FreeBytes       int64      `json:"free_bytes"`

@@ -157,10 +157,10 @@ func (f *Fake) Readers(context.Context) ([]admin.Reader, error) {
 // Tiers implements admin.Backend.
 func (f *Fake) Tiers(context.Context) ([]admin.Tier, error) {
 	return []admin.Tier{
-		{Name: "ssd", Path: "/srv/lagoon/ssd", UUID: "u1", Class: "ssd", State: "ok", CapacityBytes: 100 << 30, FreeBytes: 40 << 30, UsedBytes: 50 << 30,
+		{Name: "ssd", Path: "/srv/lagoon/ssd", UUID: "u1", Class: "ssd", ClassFrom: "measured", SeekSeconds: 90e-6, SequentialBytes: 1900 << 20, State: "ok", CapacityBytes: 100 << 30, FreeBytes: 40 << 30, UsedBytes: 50 << 30,
 			MaxUsedBytes: 95 << 30, HighWatermark: 0.85, LowWatermark: 0.75, KeepSeconds: 21600, Segments: 90, ResidentBytes: 3 << 30, ReadMode: "direct",
 			NextToMove: []admin.MoveHint{{Topic: "orders", Partition: 3, Base: 40000, Bytes: 512 << 20, To: "hdd", Reason: "older than keep 6h"}}},
-		{Name: "hdd", Path: "/srv/lagoon/hdd", UUID: "u2", Class: "hdd", State: "ok", CapacityBytes: 2000 << 30, FreeBytes: 1500 << 30, UsedBytes: 400 << 30,
+		{Name: "hdd", Path: "/srv/lagoon/hdd", UUID: "u2", Class: "hdd", ClassFrom: "configured", State: "ok", CapacityBytes: 2000 << 30, FreeBytes: 1500 << 30, UsedBytes: 400 << 30,
 			MaxUsedBytes: 1900 << 30, HighWatermark: 0.9, LowWatermark: 0.8, Segments: 800, ReadMode: "dontcache", LimitBytes: 120 << 20, ReadBytesTotal: 7 << 30,
 			QueuedReads: 2},
 	}, f.begin("Tiers")
