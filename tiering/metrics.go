@@ -24,7 +24,7 @@ type metrics struct {
 func newMetrics(reg prometheus.Registerer, m *Migrator) (*metrics, error) {
 	x := &metrics{
 		bytes: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "lagoon_migration_bytes_total",
-			Help: "Bytes copied to colder tiers; each is read back once as well."}, []string{"from", "to"}),
+			Help: "Bytes copied to colder tiers, by the rule that asked for it; each is read back once as well."}, []string{"from", "to", "cause"}),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "lagoon_migration_duration_seconds",
 			Help:    "Time of migrations that succeeded, waits included.",
 			Buckets: prometheus.ExponentialBuckets(0.1, 3, 10)}, []string{"from", "to"}),
@@ -44,7 +44,7 @@ func newMetrics(reg prometheus.Registerer, m *Migrator) (*metrics, error) {
 }
 
 func (x *metrics) copied(m Move, n int64) {
-	x.bytes.WithLabelValues(m.From, m.To).Add(float64(n))
+	x.bytes.WithLabelValues(m.From, m.To, string(m.Cause)).Add(float64(n))
 }
 
 func (x *metrics) moved(m Move, elapsed time.Duration) {
@@ -63,6 +63,7 @@ type queueCollector struct{ m *Migrator }
 var (
 	descMigrations = prometheus.NewDesc("lagoon_migrations", "Migrations that run or wait.", []string{"from", "to", "state"}, nil)
 	descBacklog    = prometheus.NewDesc("lagoon_migration_backlog_bytes", "Bytes of segments that run or wait to be migrated.", nil, nil)
+	descPutOff     = prometheus.NewDesc("lagoon_migration_put_off_bytes", "Bytes of segments that are due to move and stay while a reader is about to read them.", nil, nil)
 	descOldest     = prometheus.NewDesc("lagoon_migration_oldest_eligible_seconds", "How long the oldest waiting move has been waiting.", nil, nil)
 )
 
@@ -70,6 +71,7 @@ var (
 func (q queueCollector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- descMigrations
 	ch <- descBacklog
+	ch <- descPutOff
 	ch <- descOldest
 }
 
@@ -90,11 +92,12 @@ func (q queueCollector) Collect(ch chan<- prometheus.Metric) {
 		rows[row{t.move.From, t.move.To, q.m.waitingLocked(t, now)}]++
 		oldest = max(oldest, now.Sub(t.queued))
 	}
-	backlog := q.m.backlogLocked()
+	backlog, putOff := q.m.backlogLocked(), q.m.putOffLocked()
 	q.m.mu.Unlock()
 	for r, n := range rows {
 		ch <- prometheus.MustNewConstMetric(descMigrations, prometheus.GaugeValue, float64(n), r.from, r.to, string(r.state))
 	}
 	ch <- prometheus.MustNewConstMetric(descBacklog, prometheus.GaugeValue, float64(backlog))
+	ch <- prometheus.MustNewConstMetric(descPutOff, prometheus.GaugeValue, float64(putOff))
 	ch <- prometheus.MustNewConstMetric(descOldest, prometheus.GaugeValue, oldest.Seconds())
 }

@@ -101,6 +101,7 @@ type Migrator struct {
 
 	mu          sync.Mutex
 	queue       []*task // not started; ordered ones first
+	putOff      []Move  // due, but a reader is about to read them
 	running     map[key]*task
 	records     map[key]*record
 	devices     map[string]*faults
@@ -234,8 +235,9 @@ func (m *Migrator) marks() (moving map[key]string, held map[key]bool) {
 }
 
 // Offer replaces the planned moves that have not started by plan. Segments that are running, ordered by hand or held
-// are left out; a move that was waiting already keeps its id and its backoff.
-func (m *Migrator) Offer(plan []Move) {
+// are left out; a move that was waiting already keeps its id and its backoff. putOff is for people: what Plan put off.
+// Both slices are the Migrator's from now on.
+func (m *Migrator) Offer(plan, putOff []Move) {
 	now := time.Now()
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -261,7 +263,7 @@ func (m *Migrator) Offer(plan []Move) {
 		}
 		queue = append(queue, t)
 	}
-	m.queue = queue
+	m.queue, m.putOff = queue, putOff
 	for k, r := range m.records { // forget what nobody asks for any more
 		if !seen[k] && m.running[k] == nil && !r.failed && r.corrupt == 0 && !now.Before(r.held) && !isOrdered(waiting[k]) {
 			delete(m.records, k)

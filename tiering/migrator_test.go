@@ -159,7 +159,7 @@ func TestMigratorMoves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, nil)
 		move := b.move(testBase, tiering.CauseAge)
-		b.m.Offer([]tiering.Move{move})
+		b.m.Offer([]tiering.Move{move}, nil)
 		b.metric("lagoon_migrations", 1, "ssd", "queued", "hdd")
 		b.metric("lagoon_migration_backlog_bytes", float64(move.SizeBytes))
 		time.Sleep(3 * time.Second) // virtual
@@ -199,7 +199,7 @@ func TestMigratorBacksOff(t *testing.T) {
 			}))
 		})
 		move := b.move(testBase, tiering.CauseWatermark)
-		b.m.Offer([]tiering.Move{move})
+		b.m.Offer([]tiering.Move{move}, nil)
 		stop := b.start(t.Context())
 		begun := time.Now()
 		for attempt, wait := range []time.Duration{1, 2, 4, 8, 8} {
@@ -211,7 +211,7 @@ func TestMigratorBacksOff(t *testing.T) {
 			if got := time.Until(v.NextTry); got != wait*time.Second {
 				t.Fatalf("attempt %d: next try in %v, want %ds", attempt+1, got, wait)
 			}
-			b.m.Offer([]tiering.Move{move}) // a new plan asks for it again: the wait stays
+			b.m.Offer([]tiering.Move{move}, nil) // a new plan asks for it again: the wait stays
 			synctest.Wait()
 			time.Sleep(wait * time.Second)
 		}
@@ -243,7 +243,7 @@ func TestMigratorRestsDevice(t *testing.T) {
 			for suffix, data := range b.f.files { // a second segment, never mind its content
 				must(t, vfs.WriteFileAtomic(b.f.ssd, strings.Replace(segmentFile(suffix), "4100", "4200", 1), data))
 			}
-			b.m.Offer([]tiering.Move{b.move(testBase, tiering.CauseAge), b.move(4200, tiering.CauseAge)})
+			b.m.Offer([]tiering.Move{b.move(testBase, tiering.CauseAge), b.move(4200, tiering.CauseAge)}, nil)
 			stop := b.start(t.Context())
 			synctest.Wait()
 			if tried := strings.Contains(b.told(), "begin 4200"); tried == target {
@@ -264,10 +264,10 @@ func TestMigratorHoldsCorruptSegment(t *testing.T) {
 		_, err = damaged.WriteAt([]byte{b.f.files[".log"][100] ^ 4}, 100)
 		must(t, errors.Join(err, damaged.SyncData(), damaged.Close()))
 		move := b.move(testBase, tiering.CauseAge)
-		b.m.Offer([]tiering.Move{move})
+		b.m.Offer([]tiering.Move{move}, nil)
 		stop := b.start(t.Context())
 		time.Sleep(time.Minute)
-		b.m.Offer([]tiering.Move{move})
+		b.m.Offer([]tiering.Move{move}, nil)
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		b.expect("begin 4100 hdd; corrupt 4100; end 4100 failed; begin 4100 hdd; end 4100 failed")
@@ -304,7 +304,7 @@ func TestMigratorPausesAndShowsProgress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, nil)
 		b.gate = slowGate{}
-		b.m.Offer([]tiering.Move{b.move(testBase, tiering.CauseAge)})
+		b.m.Offer([]tiering.Move{b.move(testBase, tiering.CauseAge)}, nil)
 		stop := b.start(t.Context())
 		time.Sleep(6500 * time.Millisecond) // 3 files are copied, the first is being read back
 		b.m.Pause("backup is running")
@@ -336,7 +336,7 @@ func TestMigratorCancel(t *testing.T) {
 		b := newBench(t, nil)
 		b.gate = slowGate{}
 		first, second := b.move(testBase, tiering.CauseAge), b.move(testBase+1, tiering.CauseAge)
-		b.m.Offer([]tiering.Move{first, second})
+		b.m.Offer([]tiering.Move{first, second}, nil)
 		stop := b.start(t.Context())
 		time.Sleep(1500 * time.Millisecond)
 		running, waiting := b.mustView(tiering.StateRunning), b.mustView(tiering.StateQueued)
@@ -353,13 +353,13 @@ func TestMigratorCancel(t *testing.T) {
 			t.Errorf("view %+v", v)
 		}
 		b.f.clean(t, b.f.hdd, false, "hdd")
-		b.m.Offer([]tiering.Move{first, second}) // held
+		b.m.Offer([]tiering.Move{first, second}, nil) // held
 		synctest.Wait()
 		if s := b.m.Snapshot(); s.Waiting != 0 || s.BacklogBytes != 0 {
 			t.Errorf("held segments wait: %+v", s)
 		}
 		time.Sleep(time.Hour)
-		b.m.Offer([]tiering.Move{first}) // no longer
+		b.m.Offer([]tiering.Move{first}, nil) // no longer
 		time.Sleep(time.Minute)
 		b.mustView(tiering.StateDone)
 		stop()
@@ -371,10 +371,10 @@ func TestMigratorSubmit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, nil)
 		b.m.Pause("test")
-		b.m.Offer([]tiering.Move{b.move(1, tiering.CauseAge), b.move(testBase, tiering.CauseAge), b.move(2, tiering.CauseAge)})
+		b.m.Offer([]tiering.Move{b.move(1, tiering.CauseAge), b.move(testBase, tiering.CauseAge), b.move(2, tiering.CauseAge)}, nil)
 		id, err := b.m.Submit(b.move(testBase, ""))
 		must(t, err)
-		b.m.Offer([]tiering.Move{b.move(testBase, tiering.CauseAge), b.move(2, tiering.CauseAge)})
+		b.m.Offer([]tiering.Move{b.move(testBase, tiering.CauseAge), b.move(2, tiering.CauseAge)}, nil)
 		v := b.m.Snapshot().Migrations
 		if len(v) != 2 || v[0].ID != id || v[0].Move.Cause != tiering.CauseManual || v[1].Move.Base != 2 {
 			t.Fatalf("queue %+v", v)
@@ -405,7 +405,7 @@ func TestMigratorCancelWhere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, nil)
 		b.gate = slowGate{}
-		b.m.Offer([]tiering.Move{b.move(testBase, tiering.CauseAge), b.move(2, tiering.CauseAge)})
+		b.m.Offer([]tiering.Move{b.move(testBase, tiering.CauseAge), b.move(2, tiering.CauseAge)}, nil)
 		stop := b.start(t.Context())
 		time.Sleep(1500 * time.Millisecond)
 		b.gone.Store(true)
@@ -414,7 +414,7 @@ func TestMigratorCancelWhere(t *testing.T) {
 		if s := b.m.Snapshot(); s.BacklogBytes != 0 || s.Waiting != 0 {
 			t.Errorf("left: %+v", s)
 		}
-		b.m.Offer([]tiering.Move{b.move(testBase, tiering.CauseAge)}) // a plan made a moment before
+		b.m.Offer([]tiering.Move{b.move(testBase, tiering.CauseAge)}, nil) // a plan made a moment before
 		synctest.Wait()
 		if s := b.m.Snapshot(); s.BacklogBytes != 0 || s.Waiting != 0 {
 			t.Errorf("a segment that is gone waits: %+v", s)
@@ -432,7 +432,7 @@ func TestMigratorOnePerDevice(t *testing.T) {
 		toObject := b.move(9, tiering.CauseAge)
 		toObject.From, toObject.To = "hdd", "object"
 		must(t, tiering.RemoveSegment(b.f.hdd, ".", 9)) // hdd is usable and has no segment 9: that one is gone at once
-		b.m.Offer([]tiering.Move{b.move(testBase, tiering.CauseAge), b.move(1, tiering.CauseAge), toObject})
+		b.m.Offer([]tiering.Move{b.move(testBase, tiering.CauseAge), b.move(1, tiering.CauseAge), toObject}, nil)
 		stop := b.start(t.Context())
 		time.Sleep(500 * time.Millisecond)
 		running := 0

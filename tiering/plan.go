@@ -19,9 +19,14 @@ import (
 // of all moves into a tier fits beside what is there now, whatever order they run in and whichever of them fail. What
 // does not fit waits until the moves that make room have been done, and is proposed by a later Plan.
 //
-// Order: out of the coldest tier first (it makes room), then oldest data first, then topic, partition, base. Within one
-// partition and tier the order is that of the offsets, so that colder tiers hold a prefix of the log.
-func Plan(s Snapshot) []Move {
+// Demand: what a reader comes to within the snapshot's Horizon is put off, and what lies behind it in the tier as well;
+// putOff lists it with the reader in the reason. A tier that is too full does not wait: it gives first what nobody comes
+// to, then what is needed last. Nothing is ever moved to a hotter tier, whoever reads it.
+//
+// Order: out of the coldest tier first (it makes room), then what every reader has passed before what one comes to, then
+// oldest data first, then topic, partition, base. Within one partition and tier the order is that of the offsets, so that
+// colder tiers hold a prefix of the log; only a tier that is too full breaks it, to keep what readers are about to read.
+func Plan(s Snapshot) (moves, putOff []Move) {
 	p := newPlanner(s)
 	for tier := len(s.Tiers) - 2; tier >= 0; tier-- {
 		if s.Tiers[tier].Fenced {
@@ -30,12 +35,17 @@ func Plan(s Snapshot) []Move {
 		p.byPolicy(tier)
 		p.byWatermark(tier)
 	}
-	slices.SortFunc(p.chosen, before)
-	moves := make([]Move, 0, len(p.chosen))
+	slices.SortFunc(p.chosen, inTurn)
+	moves = make([]Move, 0, len(p.chosen))
 	for _, c := range p.chosen {
 		moves = append(moves, p.move(c))
 	}
-	return moves
+	for _, c := range p.putOff {
+		if !c.taken { // a full tier may have taken it after all
+			putOff = append(putOff, p.move(c))
+		}
+	}
+	return moves, putOff
 }
 
 // candidate is one segment that may be moved.
@@ -48,7 +58,8 @@ type candidate struct {
 	ageMs     int64 // of its newest record, >= 0, never below that of a later segment of the partition
 	line      *line
 	stages    []stage // the topic's policy in tiers colder than tier
-	over      int64   // > 0: bytes the partition has in tier 0 while its local.retention.bytes asks this one to leave
+	demand    demand
+	over      int64 // > 0: bytes the partition has in tier 0 while its local.retention.bytes asks this one to leave
 	to        int
 	cause     Cause
 	why       string
@@ -58,12 +69,12 @@ type candidate struct {
 // line is one partition's candidates in one tier. They leave in the order of their offsets: behind one that has to stay
 // all stay, behind one that waits for room all wait.
 type line struct {
-	stuckIn int // the pass in which one had no place
+	stuckIn int // the pass in which one had no place, or was put off
 	waiting bool
+	putOff  *candidate // the one that a reader comes to
 }
 
-// before is the order in which moves are proposed and, within one tier, the order in which segments leave it. Reader
-// demand, when it comes to count, counts here.
+// before is oldest first, and within one partition and tier the order of the offsets.
 func before(a, b *candidate) int {
 	return cmp.Or(cmp.Compare(b.tier, a.tier), cmp.Compare(b.ageMs, a.ageMs), cmp.Compare(a.topic.Name, b.topic.Name),
 		cmp.Compare(a.partition, b.partition), cmp.Compare(a.base, b.base))
@@ -72,8 +83,10 @@ func before(a, b *candidate) int {
 type planner struct {
 	s      Snapshot
 	index  map[string]int // tier name to index
-	byTier [][]*candidate // in the order in which they leave
+	byTier [][]*candidate // oldest first
+	spare  [][]*candidate // the same, least needed first
 	chosen []*candidate
+	putOff []*candidate
 	pass   int
 
 	// Two books per tier, in bytes. worst counts everything that comes in and nothing that goes out: caps are held
@@ -97,6 +110,9 @@ func newPlanner(s Snapshot) *planner {
 	}
 	for _, list := range p.byTier {
 		slices.SortFunc(list, before)
+		list = slices.Clone(list)
+		slices.SortFunc(list, leastNeeded)
+		p.spare = append(p.spare, list)
 	}
 	return p
 }
@@ -106,6 +122,7 @@ func (p *planner) addPartition(topic *TopicState, part PartitionState) {
 	segments := slices.Clone(part.Segments)
 	slices.SortFunc(segments, func(a, b SegmentState) int { return cmp.Compare(a.Base, b.Base) })
 	over := overLocalBytes(topic, segments)
+	readers := layOut(segments, part.Readers)
 	lines := make([]line, len(p.s.Tiers))
 	blocked := make([]bool, len(p.s.Tiers)) // an earlier segment has to stay for now: later ones stay behind it
 	youngest := int64(math.MaxInt64)
@@ -133,8 +150,12 @@ func (p *planner) addPartition(topic *TopicState, part PartitionState) {
 		if !known || len(stages) == 0 {
 			continue
 		}
-		p.byTier[seg.Tier] = append(p.byTier[seg.Tier], &candidate{topic: topic, partition: part.Partition, base: seg.Base,
-			size: seg.SizeBytes, tier: seg.Tier, ageMs: age, line: &lines[seg.Tier], stages: stages, over: over[i]})
+		c := &candidate{topic: topic, partition: part.Partition, base: seg.Base,
+			size: seg.SizeBytes, tier: seg.Tier, ageMs: age, line: &lines[seg.Tier], stages: stages, over: over[i]}
+		if len(part.Readers) > 0 {
+			c.demand = readers.of(i)
+		}
+		p.byTier[seg.Tier] = append(p.byTier[seg.Tier], c)
 	}
 }
 
@@ -201,11 +222,28 @@ func (p *planner) byPolicy(tier int) {
 			continue
 		}
 		due, cause, why := p.due(c)
-		if due < 0 {
+		if due < 0 || p.putsOff(c, due, cause, why) {
 			continue
 		}
 		p.place(c, due, cause, why)
 	}
+}
+
+// putsOff leaves a segment where it is while a reader is about to read it there, and those behind it.
+func (p *planner) putsOff(c *candidate, to int, cause Cause, why string) bool {
+	first := c.line.putOff
+	if first == nil && !c.demand.soon(p.s.Horizon) {
+		return false
+	}
+	c.to, c.cause = to, cause
+	if first == nil {
+		c.line.putOff, c.line.stuckIn = c, p.pass
+		c.why = fmt.Sprintf("%s; put off: %s", why, c.demand)
+	} else {
+		c.why = fmt.Sprintf("%s; put off behind segment %d: %s", why, first.base, first.demand)
+	}
+	p.putOff = append(p.putOff, c)
+	return true
 }
 
 // due tells to which tier a segment should go by now, following ages down: data older than two tiers keep it skips one.
@@ -272,7 +310,7 @@ func (p *planner) keepRule(topic *TopicState, tier int) (time.Duration, string) 
 	return -1, ""
 }
 
-// byWatermark chooses, oldest first, what must leave a tier that is above its high watermark.
+// byWatermark chooses, least needed first, what must leave a tier that is above its high watermark.
 func (p *planner) byWatermark(tier int) {
 	t := p.s.Tiers[tier]
 	if t.HighBytes <= 0 || p.after[tier] <= t.HighBytes {
@@ -282,10 +320,10 @@ func (p *planner) byWatermark(tier int) {
 	if low <= 0 || low > t.HighBytes {
 		low = t.HighBytes
 	}
-	why := fmt.Sprintf("%s holds %s, above its high watermark of %s; oldest data leave until it holds %s",
+	why := fmt.Sprintf("%s holds %s, above its high watermark of %s; data leave, least needed first, until it holds %s",
 		t.Name, p.fillText(tier), bytesText(t.HighBytes), bytesText(low))
 	p.pass++
-	for _, c := range p.byTier[tier] {
+	for _, c := range p.spare[tier] {
 		if p.after[tier] <= low {
 			return
 		}
@@ -322,6 +360,9 @@ func (p *planner) place(c *candidate, to int, cause Cause, why string) bool {
 			continue // would free nothing
 		case !c.line.waiting && p.fits(p.worst, i, c.size):
 			c.to, c.cause, c.why, c.taken = i, cause, why+aside, true
+			if text := c.demand.String(); text != "" {
+				c.why += "; " + text
+			}
 			p.chosen, p.entered[i] = append(p.chosen, c), true
 			p.book(c.tier, i, c.size)
 			return true
@@ -337,14 +378,14 @@ func (p *planner) place(c *candidate, to int, cause Cause, why string) bool {
 	return false
 }
 
-// makeRoom chooses, oldest first, segments of a tier that go colder until size fits in the end. It may choose some and
-// still fail; they are then the oldest of a full tier, and moving them is right by itself.
+// makeRoom chooses, least needed first, segments of a tier that go colder until size fits in the end. It may choose some
+// and still fail; they are then the least needed of a full tier, and moving them is right by itself.
 func (p *planner) makeRoom(tier int, size int64) bool {
 	t := p.s.Tiers[tier]
 	if size > t.CapBytes {
 		return false
 	}
-	for _, c := range p.byTier[tier] {
+	for _, c := range p.spare[tier] {
 		if p.fits(p.after, tier, size) {
 			return true
 		}

@@ -24,7 +24,9 @@ const nowMs = 1_800_000_000_000
 //	tiers            one per line: NAME used=SIZE [cap=SIZE] [high=SIZE] [low=SIZE] [keep=AGE] [device=NAME] [fenced]
 //	topic NAME [policy=P] [retention=AGE] [local=AGE] [local-bytes=SIZE]
 //	                 one segment per line: PARTITION BASE SIZE TIER AGE [mtime=AGE] [active|unsynced|held|moving=TIER]
-//	plan             prints the moves
+//	readers TOPIC [horizon=AGE]
+//	                 one reader per line: PARTITION NAME OFFSET RATE [absent]
+//	plan             prints the moves, and what is put off
 func TestPlanStories(t *testing.T) {
 	datadriven.Walk(t, "testdata/plan", func(t *testing.T, path string) {
 		s := tiering.Snapshot{NowMs: nowMs}
@@ -38,6 +40,9 @@ func TestPlanStories(t *testing.T) {
 				return ""
 			case "plan":
 				return planText(tiering.Plan(s))
+			case "readers":
+				addReaders(t, d, &s)
+				return ""
 			}
 			d.Fatalf(t, "no command %s", d.Cmd)
 			return ""
@@ -45,15 +50,38 @@ func TestPlanStories(t *testing.T) {
 	})
 }
 
-func planText(moves []tiering.Move) string {
+func planText(moves, putOff []tiering.Move) string {
 	var b strings.Builder
 	for _, m := range moves {
 		fmt.Fprintf(&b, "%s-%d %d  %s -> %s  %s: %s\n", m.Topic, m.Partition, m.Base, m.From, m.To, m.Cause, m.Reason)
+	}
+	for _, m := range putOff {
+		fmt.Fprintf(&b, "put off: %s-%d %d  %s -> %s  %s: %s\n", m.Topic, m.Partition, m.Base, m.From, m.To, m.Cause, m.Reason)
 	}
 	if b.Len() == 0 {
 		return "nothing\n"
 	}
 	return b.String()
+}
+
+// addReaders puts readers on a topic's partitions; horizon is 10 minutes if it is not given.
+func addReaders(t *testing.T, d *datadriven.TestData, s *tiering.Snapshot) {
+	s.Horizon = 10 * time.Minute
+	for _, arg := range d.CmdArgs[1:] {
+		s.Horizon = time.Duration(age(t, arg.Vals[0])) * time.Millisecond
+	}
+	topic := slices.IndexFunc(s.Topics, func(t tiering.TopicState) bool { return t.Name == d.CmdArgs[0].Key })
+	for line := range strings.Lines(d.Input) {
+		f := strings.Fields(line)
+		if topic < 0 || len(f) < 4 {
+			d.Fatalf(t, "reader %q: want PARTITION NAME OFFSET RATE, of a topic that is there", line)
+		}
+		_, absent := words(f[4:])["absent"]
+		r := tiering.ReaderState{Name: f[1], Offset: segment.Offset(number(t, f[2])), BytesPerSecond: size(t, f[3]), Active: !absent}
+		parts := s.Topics[topic].Partitions
+		i := slices.IndexFunc(parts, func(p tiering.PartitionState) bool { return p.Partition == int32(number(t, f[0])) })
+		parts[i].Readers = append(parts[i].Readers, r)
+	}
 }
 
 // words splits "a b=1 c" into {a: "", b: "1", c: ""}.
@@ -173,6 +201,7 @@ func age(t *testing.T, text string) int64 {
 // drawSnapshot makes any snapshot, sensible or not.
 func drawSnapshot(t *rapid.T) tiering.Snapshot {
 	s := tiering.Snapshot{NowMs: nowMs}
+	s.Horizon = time.Duration(rapid.Int64Range(0, 20).Draw(t, "horizon")) * time.Second
 	n := rapid.IntRange(1, 4).Draw(t, "tiers")
 	var tierNames []string
 	for i := range n {
@@ -198,6 +227,11 @@ func drawSnapshot(t *rapid.T) tiering.Snapshot {
 					ModTimeMs: rapid.SampledFrom([]int64{0, nowMs - 1000}).Draw(t, "mtime"),
 					Sealed:    rapid.IntRange(0, 5).Draw(t, "sealed") > 0, Synced: rapid.IntRange(0, 5).Draw(t, "synced") > 0,
 					Held: rapid.IntRange(0, 9).Draw(t, "held") == 0, MovingTo: max(0, rapid.IntRange(-9, n-1).Draw(t, "moving"))})
+			}
+			for range rapid.IntRange(0, 3).Draw(t, "readers") {
+				part.Readers = append(part.Readers, tiering.ReaderState{Name: rapid.SampledFrom([]string{"group:a", "group:b", "client:c"}).Draw(t, "reader"),
+					Offset:         segment.Offset(rapid.Int64Range(0, int64(base)+2).Draw(t, "offset")),
+					BytesPerSecond: rapid.Int64Range(0, 20).Draw(t, "rate"), Active: rapid.IntRange(0, 3).Draw(t, "active") > 0})
 			}
 			topic.Partitions = append(topic.Partitions, part)
 		}
@@ -228,10 +262,11 @@ func drawPolicy(t *rapid.T, tiers []string) tiering.Policy {
 func TestPlanProperties(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := drawSnapshot(t)
-		moves := tiering.Plan(s)
+		moves, putOff := tiering.Plan(s)
 		checkPlan(t, s, moves)
-		if again := tiering.Plan(shuffled(s, rapid.Uint64().Draw(t, "seed"))); !slices.Equal(moves, again) {
-			t.Fatalf("plan depends on the order of its input:\n%s\n%s", planText(moves), planText(again))
+		checkPutOff(t, s, moves, putOff)
+		if again, off := tiering.Plan(shuffled(s, rapid.Uint64().Draw(t, "seed"))); !slices.Equal(moves, again) || !slices.Equal(putOff, off) {
+			t.Fatalf("plan depends on the order of its input:\n%s\n%s", planText(moves, putOff), planText(again, off))
 		}
 		checkSettles(t, s)
 	})
@@ -291,7 +326,35 @@ func checkPlan(t *rapid.T, s tiering.Snapshot, moves []tiering.Move) {
 	}
 	for i, tier := range s.Tiers {
 		if into[i] && tier.CapBytes > 0 && tier.UsedBytes+incoming[i] > tier.CapBytes {
-			t.Fatalf("%s: %d used and %d coming pass the cap %d:\n%s", tier.Name, tier.UsedBytes, incoming[i], tier.CapBytes, planText(moves))
+			t.Fatalf("%s: %d used and %d coming pass the cap %d:\n%s", tier.Name, tier.UsedBytes, incoming[i], tier.CapBytes, planText(moves, nil))
+		}
+	}
+}
+
+// checkPutOff holds demand against what it must never do: without readers and without a horizon nothing is put off, nothing
+// is both moved and put off, and what a reader is in is moved only out of a tier that is too full.
+func checkPutOff(t *rapid.T, s tiering.Snapshot, moves, putOff []tiering.Move) {
+	moved := map[segment.Offset]bool{}
+	readers := map[string][]tiering.ReaderState{}
+	for _, topic := range s.Topics {
+		for _, part := range topic.Partitions {
+			readers[fmt.Sprint(topic.Name, part.Partition)] = part.Readers
+		}
+	}
+	for _, m := range moves {
+		moved[m.Base] = true
+		if m.Cause == tiering.CauseWatermark || m.Cause == tiering.CauseRoom || s.Horizon == 0 {
+			continue
+		}
+		for _, r := range readers[fmt.Sprint(m.Topic, m.Partition)] {
+			if r.Active && r.Offset == m.Base && m.SizeBytes > 0 {
+				t.Fatalf("moved from under %+v: %+v", r, m)
+			}
+		}
+	}
+	for _, m := range putOff {
+		if moved[m.Base] || s.Horizon == 0 || len(readers[fmt.Sprint(m.Topic, m.Partition)]) == 0 || m.Reason == "" {
+			t.Fatalf("put off: %+v", m)
 		}
 	}
 }
@@ -308,6 +371,9 @@ func shuffled(s tiering.Snapshot, seed uint64) tiering.Snapshot {
 			segs := slices.Clone(parts[j].Segments)
 			rng.Shuffle(len(segs), func(i, j int) { segs[i], segs[j] = segs[j], segs[i] })
 			parts[j].Segments = segs
+			readers := slices.Clone(parts[j].Readers)
+			rng.Shuffle(len(readers), func(i, j int) { readers[i], readers[j] = readers[j], readers[i] })
+			parts[j].Readers = readers
 		}
 		s.Topics[i].Partitions = parts
 	}
@@ -323,12 +389,12 @@ func checkSettles(t *rapid.T, s tiering.Snapshot) {
 	}
 	s.Tiers = slices.Clone(s.Tiers)
 	for round := 0; ; round++ {
-		moves := tiering.Plan(s)
+		moves, _ := tiering.Plan(s)
 		if len(moves) == 0 {
 			return
 		}
 		if round > 200 {
-			t.Fatalf("no end of moves:\n%s", planText(moves))
+			t.Fatalf("no end of moves:\n%s", planText(moves, nil))
 		}
 		for _, m := range moves {
 			carryOut(s, m, index)

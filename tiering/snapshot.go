@@ -11,6 +11,9 @@ type Snapshot struct {
 	NowMs  int64       // wall clock, Unix ms
 	Tiers  []TierState // hot to cold; index 0 takes the appends
 	Topics []TopicState
+	// Horizon is how far ahead readers count: a segment that one comes to within it is not moved unless its tier is too
+	// full. 0: readers do not put off anything.
+	Horizon time.Duration
 }
 
 // TierState is one tier's policy and fill. All limits are bytes; 0 = no limit.
@@ -43,6 +46,7 @@ type TopicState struct {
 type PartitionState struct {
 	Partition int32
 	Segments  []SegmentState // any order
+	Readers   []ReaderState  // any order; those at the end of the log may be left out
 }
 
 // SegmentState is one segment.

@@ -25,7 +25,11 @@ type Status struct {
 	PauseReason  string
 	Waiting      int   // moves that have not started, of which Migrations shows the first 200
 	BacklogBytes int64 // of waiting and running moves
-	Migrations   []View
+	// PutOff are moves that are due and wait for readers to pass, the first 200 of PutOffCount with PutOffBytes.
+	PutOff      []Move
+	PutOffCount int
+	PutOffBytes int64
+	Migrations  []View
 }
 
 // View is one migration.
@@ -52,6 +56,7 @@ func (m *Migrator) Snapshot() Status {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	s := Status{Paused: m.paused, PauseReason: m.pauseReason, Waiting: len(m.queue), BacklogBytes: m.backlogLocked()}
+	s.PutOff, s.PutOffCount, s.PutOffBytes = slices.Clone(m.putOff[:min(len(m.putOff), queuedLen)]), len(m.putOff), m.putOffLocked()
 	for _, t := range m.running {
 		s.Migrations = append(s.Migrations, m.viewLocked(t, StateRunning, now))
 	}
@@ -63,6 +68,14 @@ func (m *Migrator) Snapshot() Status {
 		s.Migrations = append(s.Migrations, v)
 	}
 	return s
+}
+
+func (m *Migrator) putOffLocked() int64 {
+	var bytes int64
+	for _, move := range m.putOff {
+		bytes = addBytes(bytes, move.SizeBytes)
+	}
+	return bytes
 }
 
 func (m *Migrator) backlogLocked() int64 {
