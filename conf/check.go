@@ -374,6 +374,7 @@ func (k *checker) rest() {
 	k.span("cache.sample_interval", k.c.Cache.SampleInterval, 100*time.Millisecond, time.Hour)
 	k.size("cache.warm_tail_on_start", k.c.Cache.WarmTailOnStart, 0, math.MaxInt64)
 	k.rate("tiering.move_max", k.c.Tiering.MoveMax, 1<<20)
+	k.span("tiering.demand_horizon", k.c.Tiering.DemandHorizon, 0, 24*time.Hour)
 	k.span("tiering.interval", k.c.Tiering.Interval, 100*time.Millisecond, 24*time.Hour)
 	for _, name := range k.c.Metrics.Compat {
 		k.word("metrics.compat", name, "exporter", "jmx")

@@ -102,8 +102,10 @@ type Cache struct {
 
 // Tiering paces moves between tiers.
 type Tiering struct {
-	MoveMax  Rate     `toml:"move_max" unlimited:"yes" kafka:"remote.log.manager.copy.max.bytes.per.second"`
-	Interval Duration `toml:"interval" kafka:"remote.log.manager.task.interval.ms log.retention.check.interval.ms"`
+	MoveMax Rate `toml:"move_max" unlimited:"yes" kafka:"remote.log.manager.copy.max.bytes.per.second"`
+	// DemandHorizon 0 lets readers put off nothing.
+	DemandHorizon Duration `toml:"demand_horizon"`
+	Interval      Duration `toml:"interval" kafka:"remote.log.manager.task.interval.ms log.retention.check.interval.ms"`
 }
 
 // Admin is the HTTP API for operators.

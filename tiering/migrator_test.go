@@ -179,7 +179,7 @@ func TestMigratorMoves(t *testing.T) {
 		for _, data := range b.f.files {
 			copied += len(data)
 		}
-		b.metric("lagoon_migration_bytes_total", float64(copied), "ssd", "hdd")
+		b.metric("lagoon_migration_bytes_total", float64(copied), "age", "ssd", "hdd")
 		stop()
 	})
 }

@@ -83,8 +83,8 @@ func (a *app) printMigrations(body []byte, wide bool) error {
 	if m.PausedReason != "" {
 		state += " (" + clean(m.PausedReason) + ")"
 	}
-	fmt.Fprintf(a.stdout, "%s; %d waiting, %s to move, moved %d segments (%s), failed %d, limit %s\n",
-		state, m.Waiting, size(m.BacklogBytes), m.Moved, size(m.MovedBytes), m.Failed, limit(m.LimitBytes))
+	fmt.Fprintf(a.stdout, "%s; %d waiting, %s to move, %d put off for readers (%s), moved %d segments (%s), failed %d, limit %s\n",
+		state, m.Waiting, size(m.BacklogBytes), m.PutOff, size(m.PutOffBytes), m.Moved, size(m.MovedBytes), m.Failed, limit(m.LimitBytes))
 	if len(m.Migrations) == 0 {
 		return nil
 	}
@@ -99,7 +99,7 @@ func (a *app) printMigrations(body []byte, wide bool) error {
 			reason = g.Error
 		}
 		cells := []string{
-			g.ID, fmt.Sprintf("%s/%d@%d", g.Topic, g.Partition, g.BaseOffset), g.From, g.To, g.State, percent(g.DoneBytes, g.Bytes), size(g.Bytes), span(g.ETASeconds), reason,
+			dash(g.ID), fmt.Sprintf("%s/%d@%d", g.Topic, g.Partition, g.BaseOffset), g.From, g.To, g.State, percent(g.DoneBytes, g.Bytes), size(g.Bytes), span(g.ETASeconds), reason,
 		}
 		if wide {
 			for _, at := range []interface {

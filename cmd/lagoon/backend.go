@@ -312,6 +312,11 @@ func (b *backend) Migrations(context.Context) (admin.Migrations, error) {
 		}
 		out.Migrations = append(out.Migrations, am)
 	}
+	out.PutOff, out.PutOffBytes = st.PutOffCount, st.PutOffBytes
+	for _, m := range st.PutOff {
+		out.Migrations = append(out.Migrations, admin.Migration{Topic: m.Topic, Partition: m.Partition, BaseOffset: int64(m.Base), From: m.From, To: m.To,
+			State: "put_off", Reason: m.Reason, Bytes: m.SizeBytes, ETASeconds: -1})
+	}
 	if st.Paused {
 		out.State = "paused"
 	}

@@ -383,6 +383,8 @@ type Migrations struct {
 	Moved        int64       `json:"moved_segments_total"`
 	Failed       int64       `json:"failed_total"`
 	Waiting      int         `json:"waiting"` // not started, of which Migrations may hold the first
+	PutOff       int         `json:"put_off"` // due, but a reader is about to read them: not waiting yet; Migrations may hold the first
+	PutOffBytes  int64       `json:"put_off_bytes"`
 	Migrations   []Migration `json:"migrations"`
 }
 
@@ -394,7 +396,7 @@ type Migration struct {
 	BaseOffset int64     `json:"base_offset"`
 	From       string    `json:"from"`
 	To         string    `json:"to"`
-	State      string    `json:"state"` // queued, prepare, copy, verify, commit, publish, backoff, done, failed, cancelled
+	State      string    `json:"state"` // queued, put_off, prepare, copy, verify, commit, publish, backoff, done, failed, cancelled
 	Reason     string    `json:"reason"`
 	Bytes      int64     `json:"bytes"`
 	DoneBytes  int64     `json:"done_bytes"`

@@ -74,11 +74,11 @@ func (s *Store) planLoop() {
 
 // tierSnapshot is what the planner looks at. The directories of one tier count together.
 func (s *Store) tierSnapshot() tiering.Snapshot {
-	snap := tiering.Snapshot{NowMs: s.now().UnixMilli()}
+	snap := tiering.Snapshot{NowMs: s.now().UnixMilli(), Horizon: s.opt.DemandHorizon}
 	for rank, name := range s.tiers {
 		snap.Tiers = append(snap.Tiers, s.tierState(rank, name))
 	}
-	byTopic := map[string]int{}
+	byTopic, readers := map[string]int{}, s.demand()
 	for _, l := range s.Logs() {
 		if l.Err() != nil {
 			continue
@@ -95,10 +95,32 @@ func (s *Store) tierSnapshot() tiering.Snapshot {
 			snap.Topics = append(snap.Topics, tiering.TopicState{Name: l.topic, Policy: policy, RetentionMs: cfg.RetentionMs,
 				LocalRetentionMs: cfg.LocalRetentionMs, LocalRetentionBytes: cfg.LocalRetentionBytes})
 		}
-		snap.Topics[i].Partitions = append(snap.Topics[i].Partitions, l.tierState())
+		part := l.tierState()
+		part.Readers = readers[logKey{l.topic, l.partition}]
+		snap.Topics[i].Partitions = append(snap.Topics[i].Partitions, part)
 	}
 	s.migrator.Mark(&snap)
 	return snap
+}
+
+// maxDemand bounds the readers of one partition that the planner looks at. What it does not see it does not wait for.
+const maxDemand = 128
+
+// demand is who has yet to read what, by partition.
+func (s *Store) demand() map[logKey][]tiering.ReaderState {
+	s.readersMu.Lock()
+	views := s.readers.Snapshot(s.now())
+	s.readersMu.Unlock()
+	out := map[logKey][]tiering.ReaderState{}
+	for _, v := range views {
+		k := logKey{v.Key.Topic, v.Key.Partition}
+		if v.Position.AtEnd() || len(out[k]) >= maxDemand {
+			continue
+		}
+		out[k] = append(out[k], tiering.ReaderState{Name: v.Key.Flow().String(), Offset: segment.Offset(v.Position.Offset),
+			BytesPerSecond: v.BytesPerSecond, Active: v.Class.State != admission.Stalled && v.Class.State != admission.Stopped})
+	}
+	return out
 }
 
 func (s *Store) tierState(rank int, name string) tiering.TierState {

@@ -45,6 +45,7 @@ type Options struct {
 	RetentionInterval  time.Duration // 0: 30 s (log.retention.check.interval.ms is 5 min; small segments want less)
 	CheckpointInterval time.Duration // recovery points, 0: 5 s
 	PlanInterval       time.Duration // migrations, 0: 10 s
+	DemandHorizon      time.Duration // a segment that a reader comes to within it stays in its tier (tiering.Snapshot), 0: readers do not count
 
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
