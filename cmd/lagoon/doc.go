@@ -4,7 +4,7 @@
 //	main.go      commands, exit codes, one-line errors
 //	client.go    the admin API as the CLI sees it
 //	output.go    tables, bars, JSON
-//	ask_*.go     one file per noun
+//	ask_*.go     one file per noun; top_frame.go draws what `lagoon top` shows
 //	serve.go     serve, dev, check-config
 //	daemon.go    puts the packages together, and takes them apart in order
 //	backend.go   answers the admin API from the partition store

@@ -86,7 +86,7 @@ func (a *app) root() *cobra.Command {
 
 Try it:      lagoon dev
 Run it:      lagoon serve -c /etc/lagoon/lagoon.toml
-Look at it:  lagoon status, lagoon readers, lagoon cache show, lagoon tiers
+Look at it:  lagoon top, lagoon status, lagoon readers, lagoon cache show, lagoon tiers
 
 Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 the check says no.`,
 		SilenceErrors: true, SilenceUsage: true,
@@ -106,7 +106,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 the check says n
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(outputs, cobra.ShellCompDirectiveNoFileComp))
 	root.AddCommand(
 		a.serveCommand(), a.devCommand(), a.checkConfigCommand(), a.versionCommand(),
-		a.statusCommand(), a.healthCommand(), a.cacheCommand(), a.readersCommand(), a.tiersCommand(), a.throttleCommand(), a.migrationsCommand(), a.explainCommand(),
+		a.statusCommand(), a.healthCommand(), a.topCommand(), a.cacheCommand(), a.readersCommand(), a.tiersCommand(), a.throttleCommand(), a.migrationsCommand(), a.explainCommand(),
 	)
 	return root
 }
