@@ -519,5 +519,10 @@ func (s *Scheduler) SetBudget(b Budget, now time.Time) {
 	s.device.setRate(b.BytesPerSecond, s.cfg.BurstBytes, now)
 }
 
+// Load is what was granted since the start in bytes, reads and migrations, and whether anything is queued or in flight.
+func (s *Scheduler) Load() (granted int64, busy bool) {
+	return s.granted[KindRead] + s.granted[KindMigration], s.queued > 0 || s.slotsUsed() > 0
+}
+
 // HeldSince tells whether a request had to wait for the device's tokens after t.
 func (s *Scheduler) HeldSince(t time.Time) bool { return s.deviceShort.After(t) }

@@ -203,6 +203,7 @@ type readResult struct {
 	Offsets partition.Offsets
 	Records wire.Payload // nil: nothing now
 	Pending bool
+	Live    bool // see partition.ReadResult
 	Aborted []partition.AbortedTxn
 }
 
@@ -222,7 +223,7 @@ type storeLog struct{ *partition.Log }
 
 func (l storeLog) Read(r partition.ReadRequest) (readResult, error) {
 	res, err := l.Log.Read(r)
-	out := readResult{Offsets: res.Offsets, Pending: res.Pending, Aborted: res.Aborted}
+	out := readResult{Offsets: res.Offsets, Pending: res.Pending, Live: res.Live, Aborted: res.Aborted}
 	if res.Chunk != nil {
 		out.Records = res.Chunk
 	}

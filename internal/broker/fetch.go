@@ -53,6 +53,8 @@ type fetchReply struct {
 	looked bool // the first look is done
 	done   bool // and it was enough
 	began  time.Time
+	due    time.Time // when records were there and asked for
+	live   bool      // some of them for a real-time reader, from the page cache
 	refuse error // of the plan
 	plan   fetchPlan
 	found  []fetched // by target
@@ -131,6 +133,7 @@ func (n *interner) name(s string) string {
 // ready takes the first look: most fetches are answered by it.
 func (r *fetchReply) ready(c *conn) bool {
 	r.looked, r.began = true, time.Now()
+	r.due = r.began
 	plan, err := c.b.sessions.plan(&r.req, r.version >= 13, r.began, r.plan.targets[:0])
 	if err != nil {
 		r.refuse = err
@@ -185,6 +188,7 @@ func (r *fetchReply) collect(ctx context.Context, c *conn) (waited time.Duration
 		}
 		select {
 		case <-watch.C():
+			r.due = watch.NotifiedAt()
 		case <-deadline.C:
 			return time.Since(began), nil
 		case <-c.stopping:
@@ -202,6 +206,7 @@ func (r *fetchReply) collect(ctx context.Context, c *conn) (waited time.Duration
 			case <-ctx.Done():
 			}
 			pause.Stop()
+			r.due = time.Now() // the pause was wanted
 		}
 	}
 }
@@ -294,6 +299,7 @@ func (r *fetchReply) readOne(b *Broker, topic *metadata.Topic, t *fetchTarget, r
 	}
 	f.setOffsets(res.Offsets, r.req.Committed, res.Aborted)
 	f.part.Records = res.Records
+	r.live = r.live || res.Live
 	return pending || res.Pending, nil
 }
 
@@ -323,6 +329,9 @@ func (r *fetchReply) answer(c *conn, code int16, waited time.Duration) error {
 	}
 	m.fetchRead.Observe((ready.Sub(r.began) - waited).Seconds())
 	m.fetchSend.Observe(end.Sub(ready).Seconds())
+	if r.live && err == nil && c.b.opt.Store != nil {
+		c.b.opt.Store.RealtimeFetch(end.Sub(r.due))
+	}
 	r.api.metrics.seconds.Observe((end.Sub(r.received) - waited).Seconds())
 	return err
 }
@@ -378,12 +387,12 @@ func (r *fetchReply) release() {
 		}
 	}
 	clear(r.found)
-	r.found = r.found[:0]
+	r.found, r.live = r.found[:0], false
 }
 
 func (r *fetchReply) drop() {
 	r.release()
-	r.looked, r.done, r.began, r.refuse = false, false, time.Time{}, nil
+	r.looked, r.done, r.began, r.due, r.refuse = false, false, time.Time{}, time.Time{}, nil
 	clear(r.plan.targets)
 	r.plan = fetchPlan{targets: r.plan.targets[:0]}
 	clear(r.resp.Topics)

@@ -3,6 +3,7 @@ package partition
 import (
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"lagoon/cachectl"
@@ -79,6 +80,7 @@ type ReadResult struct {
 	Chunk   *Chunk // nil: nothing now
 	// Pending: bytes exist for this reader, but they are on their way from a device (or deferred by the budget).
 	Pending bool
+	Live    bool         // Chunk is for a real-time reader and was in the page cache: its latency counts
 	Aborted []AbortedTxn // read_committed only
 }
 
@@ -122,6 +124,7 @@ type Config struct {
 // answered; notifications coalesce.
 type Watch struct {
 	c    chan struct{}
+	at   atomic.Int64 // when it was notified last, after clockStart
 	mu   sync.Mutex
 	logs []*Log // where it is registered, for Close
 }
@@ -134,11 +137,19 @@ func (w *Watch) C() <-chan struct{} { return w.c }
 
 // Notify wakes the fetch; safe from any goroutine, never blocks.
 func (w *Watch) Notify() {
+	if len(w.c) == 0 {
+		w.at.Store(int64(time.Since(clockStart)))
+	}
 	select {
 	case w.c <- struct{}{}:
 	default:
 	}
 }
+
+var clockStart = time.Now()
+
+// NotifiedAt is when the value of C that was received last was sent.
+func (w *Watch) NotifiedAt() time.Time { return clockStart.Add(time.Duration(w.at.Load())) }
 
 // Chunk is a run of whole batches ready to be sent: a range of a file that is resident, or memory that a bypass read
 // filled. It pins what it points to until Release, which must be called exactly once.

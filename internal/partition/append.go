@@ -86,7 +86,11 @@ func (l *Log) Append(_ context.Context, req AppendRequest) (Appended, error) {
 		l.written.Store(l.endBound())
 		l.wakeReaders(h.NextOffset())
 		l.startWriteBackLocked(h.SizeBytes())
+		l.home.harm.produce.observe(l.store.now().Sub(now))
 	} else {
+		if l.unsyncedAt.IsZero() {
+			l.unsyncedAt = now
+		}
 		l.home.commit.schedule(l)
 	}
 	return Appended{Base: base, Next: h.NextOffset(), LogAppendTimeMs: appendTime, LogStart: start}, nil

@@ -12,7 +12,8 @@ import (
 // migrator's copying. admission.Scheduler decides order and pace; the queue owns the clock, the lock and the goroutines.
 // At most the scheduler's MaxInFlight jobs touch the device at a time, so a hung disk holds that many threads and no more.
 type coldQueue struct {
-	now func() time.Time
+	now      func() time.Time
+	onDemand func() // nil: nobody wants to know that work was queued; must not block
 
 	mu     *sync.Mutex // shared by the queues of all devices, because their schedulers share the caps
 	sched  *admission.Scheduler
@@ -56,6 +57,9 @@ func (q *coldQueue) submit(r admission.Request, run func() int64) (id uint64, er
 		q.sched.Done(id, n, q.now())
 		q.pumpLocked()
 		q.mu.Unlock()
+	}
+	if q.onDemand != nil {
+		q.onDemand()
 	}
 	q.pumpLocked()
 	return id, nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"time"
 
 	"lagoon/segment"
 )
@@ -196,9 +197,16 @@ func (l *Log) sync() {
 	sealing := slices.Clone(l.sealing)
 	w, end := l.w, l.endBound()
 	snapshot := l.takeSnapshotLocked()
+	oldest := l.unsyncedAt
+	l.unsyncedAt = time.Time{}
 	l.mu.Unlock()
 
 	started := l.store.now()
+	waited := !oldest.IsZero() // acks wait for this sync
+	if waited {
+		l.home.harm.syncing.begin(started)
+		defer func() { l.home.harm.syncing.end(l.store.now()) }()
+	}
 	for _, s := range sealing {
 		if err := l.sealOne(s); err != nil {
 			l.home.fence("seal segment", err)
@@ -209,8 +217,13 @@ func (l *Log) sync() {
 		l.home.fence("sync", err)
 		return
 	}
-	l.store.metrics.syncSeconds.Observe(l.store.now().Sub(started).Seconds())
+	synced := l.store.now()
+	l.store.metrics.syncSeconds.Observe(synced.Sub(started).Seconds())
 	l.publishDurable(end)
+	if waited {
+		l.home.harm.syncs.observe(synced.Sub(started))
+		l.home.harm.produce.observe(synced.Sub(oldest))
+	}
 	if len(sealing) > 0 {
 		l.store.sealed.Store(true)
 	}

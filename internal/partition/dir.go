@@ -28,6 +28,8 @@ type DirSpec struct {
 	// SyncWorkers bounds concurrent syncs, 0 means 16 (measured: 16 at once is 3x faster than one by one, and more do
 	// not help).
 	SyncWorkers int
+	// Rotating: a seek costs as much as reading a megabyte, and writes share the head with reads.
+	Rotating bool
 	// MaxUsedBytes caps what migration may put here, 0: no cap. High and Low are watermarks as shares of the capacity.
 	MaxUsedBytes int64
 	High, Low    float64
@@ -51,6 +53,7 @@ type logDir struct {
 	full       atomic.Bool
 	partitions atomic.Int64 // whose home this is
 	used       atomic.Int64 // bytes of segments, kept by seal, publish and delete
+	harm       dirHarm
 	onFence    func(*logDir, error)
 	fenceMu    sync.Mutex
 }

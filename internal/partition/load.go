@@ -91,6 +91,14 @@ func Open(opt Options) (_ *Store, err error) {
 	if s.migrator, err = s.newMigrator(); err != nil {
 		return nil, err
 	}
+	if opt.Adaptive != nil {
+		if s.budgets, err = newBudgets(s, *opt.Adaptive); err != nil {
+			return nil, err
+		}
+		if opt.Registerer != nil {
+			opt.Registerer.MustRegister(budgetCollector{s.budgets})
+		}
+	}
 	return s, nil
 }
 

@@ -38,6 +38,7 @@ type Log struct {
 	rolledAt      time.Time         // when w was made
 	flushedAt     time.Time         // last commit that tick asked for
 	indexSaved    int64             // size of the active segment when its index was last saved
+	unsyncedAt    time.Time         // begin of the oldest append that no sync has taken, zero without; not in interval mode
 	sinceSnapshot int64             // bytes appended since the last producer snapshot
 	snapshotDue   bool              // one is to be taken at the next commit
 	closed        bool

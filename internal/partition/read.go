@@ -99,6 +99,7 @@ func (l *Log) readOnce(req *ReadRequest, now time.Time) (res ReadResult, again b
 	d := admission.Decide(read)
 	c.note(d, read)
 	if d.Lane == admission.Hot {
+		res.Live = c.class.State == admission.Realtime
 		var next segment.Offset
 		res.Chunk, next, err = l.hotChunk(c, s, req, bnd, min(want, resident), hint)
 		if next > req.From && next < b.offset {
@@ -109,6 +110,7 @@ func (l *Log) readOnce(req *ReadRequest, now time.Time) (res ReadResult, again b
 	}
 	if d.Lane == admission.Fill && c.class.State == admission.Realtime {
 		l.store.metrics.tailColdReads.Inc()
+		l.store.harm.misses.Add(1)
 	}
 	if hint >= 0 && !exact {
 		// The hot lane checks a hint by the header there; a stream believes its start, so it begins where the index says.

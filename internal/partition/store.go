@@ -36,6 +36,7 @@ type Options struct {
 	Limits    admission.LimitsConfig
 	Caps      []admission.SubjectCap // lasting caps and weights of groups; those of topics come with their Config
 	Overrides []admission.Override
+	Adaptive  *Adaptive // nil: the budgets of Limits and Dirs and no others
 	// ReadAheadChunks is the depth of a lagging reader's read-ahead, 0 means 3: one being sent, one ready, one on its way.
 	ReadAheadChunks int
 
@@ -118,6 +119,8 @@ type Store struct {
 	ctx       context.Context
 	stop      context.CancelFunc
 	wg        sync.WaitGroup
+	harm      storeHarm
+	budgets   *budgets
 	planNow   chan struct{}
 	lookups   chan struct{} // semaphore
 	recovered recovery
@@ -282,11 +285,15 @@ func (s *Store) startLoops() {
 	s.background(s.opt.RetentionInterval, func(now time.Time) { s.Retain(now) })
 	s.background(s.opt.CheckpointInterval, func(time.Time) { s.checkpoint() })
 	s.wg.Go(s.planLoop)
+	if s.budgets != nil {
+		s.wg.Go(s.budgets.loop)
+	}
 	s.wg.Go(func() { _ = s.migrator.Run(s.ctx) }) // ends with the context
 }
 
 // everySecond looks after what has no event of its own.
 func (s *Store) everySecond(now time.Time) {
+	s.budgets.poke()
 	for _, d := range s.dirs {
 		if d.fenced() == nil {
 			d.checkSpace()

@@ -480,6 +480,7 @@ func (c *coldChunk) readRange(st *Store, buf *cachectl.Buffer, pos, n int64) ([]
 	if err != nil {
 		return nil, err
 	}
+	defer c.handle.seg.dir.harm.beginRead(st.now)()
 	rs, err := st.opt.Cache.ReadBypass(src, buf, pos, n)
 	if err != nil {
 		return nil, err

@@ -23,7 +23,8 @@ type DirView struct {
 	Segments                int
 	Partitions              []DirPartition
 	Device                  admission.DeviceView
-	Method                  cachectl.Method // of bypass reads of sealed segments now
+	Controller              *admission.ControllerView // nil: the budget is fixed
+	Method                  cachectl.Method           // of bypass reads of sealed segments now
 }
 
 // DirPartition is one partition's share of a log directory.
@@ -45,6 +46,7 @@ func (s *Store) Dirs() []DirView {
 		s.limitsMu.Lock()
 		v.Device = d.cold.sched.Snapshot(s.now())
 		s.limitsMu.Unlock()
+		v.Controller = s.budgets.view(d)
 		v.Method = s.methodOn(d, true)
 		out[i] = v
 	}
@@ -266,7 +268,8 @@ type Explanation struct {
 	Why      string
 	Limit    admission.Limit
 	Device   string
-	Method   cachectl.Method // that a bypass read would use
+	Control  *admission.ControllerView // of the device's budget, nil: it is fixed
+	Method   cachectl.Method           // that a bypass read would use
 }
 
 // Explain walks the decision for one read without doing it. Errors as Read.
@@ -289,7 +292,7 @@ func (l *Log) Explain(key admission.ReaderKey, from segment.Offset, maxBytes int
 		return e, fmt.Errorf("explain %s: %w: segment is gone, ask again", l.dir, ErrClosed)
 	}
 	s := e.Segment.seg
-	e.Device = s.dir.name
+	e.Device, e.Control = s.dir.name, l.store.budgets.view(s.dir)
 	if from < b.offset {
 		pos, err := l.Floor(e.Segment, from)
 		if err != nil {
