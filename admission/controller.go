@@ -387,7 +387,7 @@ func (c *Controller) cut(g *gauge, grave bool) {
 	c.limit = c.within(from * by)
 	c.waitUntil = c.at + wait
 	c.cuts[g.signal]++
-	c.be(StateReduced, fmt.Sprintf("%s: budget %s → %s/s", g.describe(), Bytes(int64(from)), Bytes(int64(c.limit))))
+	c.be(StateReduced, fmt.Sprintf("%s: budget %s/s → %s/s", g.describe(), Bytes(int64(from)), Bytes(int64(c.limit))))
 	c.settle()
 }
 

@@ -28,6 +28,17 @@ var signalWords = []string{"produce", "sync", "fetch", "device", "sched", "cpu",
 // String is the signal's word in metrics.
 func (s Signal) String() string { return word(signalWords, int(s)) }
 
+// Unit is what its figures count: seconds, ratio or per_second.
+func (s Signal) Unit() string {
+	switch {
+	case int(s) < NumLatencySignals:
+		return "seconds"
+	case s == SignalCPU:
+		return "ratio"
+	}
+	return "per_second"
+}
+
 // How windows are made and kept. A window gives one value of a signal (a p99, a mean, a rate); the undisturbed level is the
 // median over windows, so that a hiccup of seconds does not move it and a lasting change does within half the ring.
 const (

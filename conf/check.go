@@ -341,10 +341,15 @@ func (k *checker) readers() {
 func (k *checker) throttle() {
 	t := &k.c.Throttle
 	const least = 64 << 10
-	if t.Mode == "adaptive" {
-		k.fail(codeAdaptive, "throttle.mode", `"adaptive" is not in this version: use "fixed" with throttle.catchup_total and throttle.tier.NAME, or "off"`)
-	} else {
-		k.word("throttle.mode", t.Mode, "off", "fixed")
+	k.word("throttle.mode", t.Mode, "adaptive", "fixed", "off")
+	k.span("throttle.protect_tail_p99", t.ProtectP99, 0, time.Minute)
+	k.rate("throttle.floor", t.Floor, least)
+	if t.Mode != "adaptive" {
+		for _, key := range []string{"throttle.protect_tail_p99", "throttle.floor"} {
+			if k.isSet(key) {
+				k.warn(codeUnusedValue, key, `has no effect unless throttle.mode is "adaptive"`)
+			}
+		}
 	}
 	k.rate("throttle.catchup_total", t.CatchupTotal, least)
 	k.rate("throttle.per_reader.max", t.PerReader.Max, least)
@@ -356,6 +361,9 @@ func (k *checker) throttle() {
 		k.rate(key, rate, least)
 		if !slices.Contains(tierNames(k.c), name) {
 			k.fail(codeThrottle, key, "there is no tier %q; there is %s", name, strings.Join(tierNames(k.c), ", "))
+		}
+		if t.Mode == "adaptive" && rate != Unlimited && rate < t.Floor {
+			k.warn(codeThrottle, key, "%s is less than throttle.floor %s: the tier's budget is this, always", rate, t.Floor)
 		}
 	}
 	if t.Mode == "off" {

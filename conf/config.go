@@ -84,6 +84,8 @@ type LaggingWhen struct {
 // Throttle is the budget of cold reads.
 type Throttle struct {
 	Mode         string          `toml:"mode"`
+	ProtectP99   Duration        `toml:"protect_tail_p99"`
+	Floor        Rate            `toml:"floor"`
 	CatchupTotal Rate            `toml:"catchup_total" unlimited:"yes" kafka:"remote.log.manager.fetch.max.bytes.per.second"`
 	PerReader    PerReader       `toml:"per_reader"`
 	Tier         map[string]Rate `toml:"tier" unlimited:"yes"`

@@ -84,7 +84,6 @@ const (
 	codeSizes       = "LC031"
 	codePool        = "LC040"
 	codeThrottle    = "LC050"
-	codeAdaptive    = "LC051"
 	codeAdminOpen   = "LC060"
 	codeUnreadable  = "LC070"
 	codeSetSyntax   = "LC071"

@@ -37,9 +37,9 @@ func (a *app) printThrottle(body []byte) error {
 		return err
 	}
 	fmt.Fprintf(a.stdout, "mode %s; all cold reads %s; each reader %s\n", th.Mode, limit(th.TotalBytes), limit(th.PerReaderBytes))
-	devices := a.table("TIER", "LIMIT", "USED", "GRANTED", "IN FLIGHT", "QUEUED")
+	devices := a.table("TIER", "LIMIT", "STATE", "USED", "GRANTED", "IN FLIGHT", "QUEUED", "WHY")
 	for _, d := range th.Devices {
-		devices.add("", d.Tier, limit(d.LimitBytes), speed(d.UsedBytes), size(d.GrantedBytes), fmt.Sprint(d.InFlight), fmt.Sprint(d.Queued))
+		devices.add("", d.Tier, limit(d.LimitBytes), dash(d.State), speed(d.UsedBytes), size(d.GrantedBytes), fmt.Sprint(d.InFlight), fmt.Sprint(d.Queued), dash(d.Reason))
 	}
 	flows := a.table("GROUP OR CLIENT", "WEIGHT", "RATE", "GRANTED", "WAITED", "QUEUED", "LIMITED BY")
 	for _, f := range th.Flows {

@@ -180,6 +180,14 @@ func (x explained) budget(step stepFunc) {
 	step("budget", limit+"; "+device+"; "+share, map[string]any{"limited_by": x.Limit.String(), "limit_bytes_per_second": x.Limit.BytesPerSecond,
 		"wait_seconds": x.Limit.Wait.Seconds(), "device_bytes_per_second": v.BytesPerSecond, "device_tokens_bytes": v.TokensBytes,
 		"flow": x.flow.String(), "weight": float64(weight) / admission.DefaultWeight, "override": x.override, "mode": x.mode})
+	if c := x.Control; c != nil {
+		rate := "unlimited"
+		if n := c.Budget.BytesPerSecond; n > 0 {
+			rate = admission.Bytes(n) + "/s"
+		}
+		step("control", fmt.Sprintf("adaptive budget of %s %s, %s: %s", x.Device, rate, c.Budget.State, c.Reason),
+			map[string]any{"limit_bytes_per_second": c.Budget.BytesPerSecond, "state": c.Budget.State.String(), "signals": signals(c)})
+	}
 }
 
 func (x explained) cost() string {

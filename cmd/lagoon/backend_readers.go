@@ -79,6 +79,9 @@ func (b *backend) Throttle(context.Context) (admin.Throttle, error) {
 		v := d.Device
 		dev := admin.Device{Tier: d.Name, LimitBytes: v.BytesPerSecond, TokensBytes: v.TokensBytes, GrantedBytes: v.ReadBytes + v.MigrationBytes,
 			InFlight: v.InFlight, Queued: v.Queued}
+		if control := d.Controller; control != nil {
+			dev.State, dev.Reason, dev.Signals = control.Budget.State.String(), control.Reason, signals(control)
+		}
 		for _, f := range v.Flows {
 			dev.UsedBytes += float64(f.BytesPerSecond)
 			name := f.Flow.String()
@@ -113,6 +116,20 @@ func (b *backend) Throttle(context.Context) (admin.Throttle, error) {
 		t.Overrides = append(t.Overrides, ao)
 	}
 	return t, nil
+}
+
+// signals are what a controller watches.
+func signals(v *admission.ControllerView) []admin.Signal {
+	out := make([]admin.Signal, 0, len(v.Signals))
+	for _, s := range v.Signals {
+		as := admin.Signal{Signal: s.Signal.String(), Unit: s.Signal.Unit(), Measured: s.Measured, Cuts: s.Cuts}
+		if s.Known {
+			undisturbed, most := s.Undisturbed, s.Limit
+			as.Undisturbed, as.Limit = &undisturbed, &most
+		}
+		out = append(out, as)
+	}
+	return out
 }
 
 // SetOverride keeps an override over restarts; the daemon's catalogueChanged brings it in force.

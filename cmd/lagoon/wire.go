@@ -38,7 +38,7 @@ func readersConfig(c *conf.Config) admission.Config {
 // every mode.
 func limitsConfig(c *conf.Config, snap *metadata.Snapshot) admission.LimitsConfig {
 	limits := admission.LimitsConfig{MigrationBytesPerSecond: unlimitedAsZero(c.Tiering.MoveMax)}
-	if c.Throttle.Mode == "fixed" {
+	if c.Throttle.Mode != "off" {
 		limits.GlobalBytesPerSecond = unlimitedAsZero(c.Throttle.CatchupTotal)
 		limits.FlowBytesPerSecond = unlimitedAsZero(c.Throttle.PerReader.Max)
 	}
@@ -63,6 +63,14 @@ func limitsConfig(c *conf.Config, snap *metadata.Snapshot) admission.LimitsConfi
 // maxRate is the largest rate that admission counts; beyond it a rate is no limit.
 const maxRate = 1 << 50
 
+// adaptiveConfig is nil when budgets are fixed numbers or none.
+func adaptiveConfig(c *conf.Config) *partition.Adaptive {
+	if c.Throttle.Mode != "adaptive" {
+		return nil
+	}
+	return &partition.Adaptive{FloorBytes: unlimitedAsZero(c.Throttle.Floor), ProtectP99: c.Throttle.ProtectP99.Std(), CPU: &machineCPU{}}
+}
+
 // deviceConfig knows two kinds of device. A rotating disk gets one stream at a time in large turns, because a seek costs as much as
 // reading a megabyte; a solid-state one gets bounded parallelism (design.md §8).
 func deviceConfig(c *conf.Config, t tier) admission.DeviceConfig {
@@ -70,7 +78,7 @@ func deviceConfig(c *conf.Config, t tier) admission.DeviceConfig {
 	if t.class == string(cachectl.DeviceHDD) {
 		dc.MaxInFlight, dc.QuantumBytes = 1, 16<<20
 	}
-	if rate, ok := c.Throttle.Tier[t.Name]; ok && c.Throttle.Mode == "fixed" {
+	if rate, ok := c.Throttle.Tier[t.Name]; ok && c.Throttle.Mode != "off" {
 		dc.BytesPerSecond = unlimitedAsZero(rate)
 	}
 	return dc
@@ -84,7 +92,7 @@ func (d *daemon) dirSpecs() ([]partition.DirSpec, error) {
 			return nil, fmt.Errorf("tier %s: %w", t.Name, err)
 		}
 		out = append(out, partition.DirSpec{
-			Tier: t.Name, FS: t.fs, Device: deviceConfig(d.cfg, t),
+			Tier: t.Name, FS: t.fs, Device: deviceConfig(d.cfg, t), Rotating: t.class == "hdd",
 			MaxUsedBytes: int64(float64(t.MaxUsed) * float64(usage.TotalBytes)), High: float64(t.HighWatermark), Low: float64(t.LowWatermark),
 			Keep: time.Duration(unlimitedAsZero(t.Keep)),
 		})

@@ -312,7 +312,7 @@ type MoveHint struct {
 
 // Throttle answers GET /api/v1/throttle.
 type Throttle struct {
-	Mode           string     `json:"mode"`                           // off, fixed
+	Mode           string     `json:"mode"`                           // adaptive, fixed, off
 	TotalBytes     int64      `json:"catchup_total_bytes_per_second"` // in force: a dynamic broker config beats the file
 	PerReaderBytes int64      `json:"per_reader_max_bytes_per_second"`
 	Devices        []Device   `json:"devices"`
@@ -330,6 +330,20 @@ type Device struct {
 	InFlight     int     `json:"in_flight"`
 	Queued       int     `json:"queued"`
 	UsedBytes    float64 `json:"used_bytes_per_second"`
+	// State, Reason and Signals are empty unless the budget is adaptive.
+	State   string   `json:"state,omitempty"`
+	Reason  string   `json:"reason,omitempty"`
+	Signals []Signal `json:"signals,omitempty"`
+}
+
+// Signal is one kind of harm that an adaptive budget watches for.
+type Signal struct {
+	Signal      string   `json:"signal"` // produce, sync, fetch, device, sched, cpu, miss, evicted
+	Unit        string   `json:"unit"`   // seconds, ratio, per_second
+	Undisturbed *float64 `json:"undisturbed"`
+	Limit       *float64 `json:"limit"` // what it may reach; null, as undisturbed, while it is not known
+	Measured    float64  `json:"measured"`
+	Cuts        int64    `json:"cuts_total"` // of the budget, for this signal
 }
 
 // Flow is one fairness unit (group or client) that has read cold bytes lately.

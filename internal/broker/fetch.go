@@ -55,7 +55,7 @@ type fetchReply struct {
 	began  time.Time
 	due    time.Time // when records were there and asked for
 	live   bool      // some of them for a real-time reader, from the page cache
-	refuse error // of the plan
+	refuse error     // of the plan
 	plan   fetchPlan
 	found  []fetched // by target
 	resp   wire.FetchResponse
