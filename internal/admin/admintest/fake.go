@@ -172,7 +172,7 @@ func (f *Fake) Throttle(context.Context) (admin.Throttle, error) {
 	defer f.mu.Unlock()
 	return admin.Throttle{
 		Mode: "adaptive", TotalBytes: 200 << 20, PerReaderBytes: 80 << 20,
-		Devices:   []admin.Device{{Tier: "hdd", LimitBytes: 120 << 20, TokensBytes: 1 << 20, GrantedBytes: 7 << 30, InFlight: 1, Queued: 2, UsedBytes: 118 << 20,
+		Devices: []admin.Device{{Tier: "hdd", LimitBytes: 120 << 20, TokensBytes: 1 << 20, GrantedBytes: 7 << 30, InFlight: 1, Queued: 2, UsedBytes: 118 << 20,
 			State: "reduced", Reason: "produce p99 41 ms against 8.0 ms undisturbed: budget 240 MiB/s → 120 MiB/s",
 			Signals: []admin.Signal{{Signal: "produce", Unit: "seconds", Undisturbed: ptr(0.008), Limit: ptr(0.0088), Measured: 0.041, Cuts: 1}}}},
 		Flows:     []admin.Flow{{Name: "warehouse", Weight: 1, GrantedBytes: 6 << 30, RateBytes: 16 << 20, WaitSeconds: 93.5, Queued: 1, LimitedBy: "tier:hdd"}},
