@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	helperEnv = "LAGOON_LAB_HELPER" // set in helper processes: reap, read or spindle
+	helperEnv = "LAGOON_LAB_HELPER" // set in helper processes: reap, read, measure or spindle
 	labsName  = "lagoon-lab"        // directory of all labs, under LAGOON_LAB_DIR or the temporary directory
 )
 
@@ -40,6 +40,8 @@ func RunHelper() (code int, helper bool) {
 		return reap(os.Args[1]), true
 	case "read":
 		return readDirect(os.Args[1:]), true
+	case "measure":
+		return measure(os.Args[1]), true
 	case "spindle":
 		return serveSpindle(os.Args[1], os.Args[2]), true
 	}
@@ -292,7 +294,7 @@ func (l *Lab) ReadDirect(g *Cgroup, files []string) (r DirectRead, err error) {
 }
 func readDirect(files []string) int {
 	const step = 1 << 20
-	buf, err := unix.Mmap(-1, 0, step, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE) // aligned
+	buf, err := aligned(step)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
