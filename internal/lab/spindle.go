@@ -73,7 +73,7 @@ func serveSpindle(image, mount string) int {
 		server, err := fs.Mount(mount, root, &fs.Options{
 			EntryTimeout: &forever, AttrTimeout: &forever,
 			MountOptions: fuse.MountOptions{
-				FsName: "lagoon-lab", Name: "spindle", DirectMountStrict: true, DisableXAttrs: true,
+				FsName: "lagoon-lab", Name: "spindle", DirectMountStrict: true, DisableXAttrs: true, DisableSplice: true,
 				MaxWrite: spindleRequest, MaxBackground: spindleInFlight, CongestionThreshold: spindleInFlight,
 				ExtraCapabilities: fuse.CAP_ASYNC_DIO,
 			},

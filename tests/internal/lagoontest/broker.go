@@ -3,8 +3,6 @@ package lagoontest
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -14,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"lagoon/internal/lab"
 )
 
 const (
@@ -280,18 +280,9 @@ func tail(text string, lines int) string {
 // FreeAddr finds a loopback address that nobody listens on, below the ephemeral range.
 func FreeAddr(t testing.TB) string {
 	t.Helper()
-	const low, high = 12000, 32000
-	for range 100 {
-		addr := fmt.Sprintf("127.0.0.1:%d", low+rand.IntN(high-low))
-		ln, err := net.Listen("tcp", addr)
-		if err != nil {
-			continue
-		}
-		if err := ln.Close(); err != nil {
-			t.Fatal(err)
-		}
-		return addr
+	addr, err := lab.FreeAddr()
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Fatal("no free port")
-	return ""
+	return addr
 }

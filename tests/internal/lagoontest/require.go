@@ -5,6 +5,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
+
+	"lagoon/internal/lab"
 )
 
 // Require skips the test when something that it needs is missing, and fails it instead when LAGOON_REQUIRE_ALL=1. Names: "root",
@@ -66,25 +68,13 @@ func missing(name string) string {
 }
 
 // KafkaLibs is the folder of Kafka's jars.
-func KafkaLibs() string { return installed("LAGOON_KAFKA_LIBS", "kafka-4.3.1") }
+func KafkaLibs() string { return lab.KafkaLibs() }
 
 // Python is the interpreter that knows the Python clients.
 func Python() string {
-	return filepath.Join(installed("LAGOON_PYTHON_VENV", "python"), "bin", "python")
-}
-
-// installed is where .ci/install puts a thing: as its variable says, else as .ci/env would.
-func installed(variable, name string) string {
-	if dir := os.Getenv(variable); dir != "" {
-		return dir
+	venv := os.Getenv("LAGOON_PYTHON_VENV")
+	if venv == "" {
+		venv = filepath.Join(lab.CacheDir(), "python")
 	}
-	cache := os.Getenv("LAGOON_CACHE")
-	if cache == "" {
-		base, err := os.UserCacheDir()
-		if err != nil {
-			return ""
-		}
-		cache = filepath.Join(base, "lagoon-ci")
-	}
-	return filepath.Join(cache, name)
+	return filepath.Join(venv, "bin", "python")
 }
