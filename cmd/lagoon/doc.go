@@ -6,6 +6,7 @@
 //	output.go    tables, bars, JSON
 //	ask_*.go     one file per noun; top_frame.go draws what `lagoon top` shows
 //	serve.go     serve, dev, check-config
+//	doctor.go    is this machine fit for Lagoon
 //	daemon.go    puts the packages together, and takes them apart in order
 //	backend.go   answers the admin API from the partition store
 //	backend_explain.go tells the decision for one read, link by link
