@@ -521,7 +521,14 @@ func (s *Scheduler) SetBudget(b Budget, now time.Time) {
 
 // Load is what was granted since the start in bytes, reads and migrations, and whether anything is queued or in flight.
 func (s *Scheduler) Load() (granted int64, busy bool) {
-	return s.granted[KindRead] + s.granted[KindMigration], s.queued > 0 || s.slotsUsed() > 0
+	return s.granted[KindRead] + s.granted[KindMigration], s.queued > s.refillsQueued() || s.slotsUsed() > 0
+}
+
+func (s *Scheduler) refillsQueued() (n int) {
+	for _, f := range s.rings[KindRefill].flows {
+		n += f.queued
+	}
+	return n
 }
 
 // HeldSince tells whether a request had to wait for the device's tokens after t.

@@ -401,8 +401,11 @@ func (a args) toDuration(s string) time.Duration {
 }
 
 func (a args) kind() admission.RequestKind {
-	if a.str("kind") == "migration" {
+	switch a.str("kind") {
+	case "migration":
 		return admission.KindMigration
+	case "refill":
+		return admission.KindRefill
 	}
 	return admission.KindRead
 }

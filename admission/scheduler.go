@@ -9,15 +9,17 @@ import (
 // RequestKind is the class of work a device is asked for. A lower class yields to a higher one.
 type RequestKind uint8
 
-// The kinds, highest class first.
+// The kinds. A migration yields to reads. A refill goes before both: a real-time reader has missed the page cache and waits; it
+// has no budget and no cap, and slots of its own.
 const (
 	KindRead RequestKind = iota
 	KindMigration
+	KindRefill
 	numRequestKinds
 )
 
 // String is the kind's word in metrics.
-func (k RequestKind) String() string { return word([]string{"read", "migration"}, int(k)) }
+func (k RequestKind) String() string { return word([]string{"read", "migration", "refill"}, int(k)) }
 
 // MaxRequestBytes bounds one request; larger ones are an error of the caller.
 const MaxRequestBytes = 1 << 30
@@ -137,6 +139,10 @@ func (s *Scheduler) check(req Request) error {
 // 0 means that only Enqueue, Done or a changed limit can bring one.
 func (s *Scheduler) Next(now time.Time) (req Request, wait time.Duration, ok bool) {
 	s.limits.refresh(now)
+	if e := s.pickRefill(now); e != nil {
+		s.start(e, now)
+		return e.req, 0, true
+	}
 	if s.slotsUsed() >= s.cfg.MaxInFlight {
 		return Request{}, 0, false
 	}
@@ -198,6 +204,19 @@ func (s *Scheduler) pickMigration(now time.Time) (*entry, time.Duration) {
 		return nil, wait
 	}
 	return e, 0
+}
+
+// refillSlots are beside MaxInFlight: reads that have been started must not keep a real-time reader waiting.
+const refillSlots = 2
+
+func (s *Scheduler) pickRefill(now time.Time) *entry {
+	if s.inFlight[KindRefill] >= refillSlots {
+		return nil
+	}
+	e, _ := s.rings[KindRefill].pick(
+		func(f *flow) (*entry, time.Duration) { return f.next(), 0 },
+		func(f *flow) int64 { return s.quantum(f, now) })
+	return e
 }
 
 func (s *Scheduler) quantum(f *flow, now time.Time) int64 {
@@ -267,9 +286,12 @@ func (s *Scheduler) start(e *entry, now time.Time) {
 
 // charge books n bytes of an entry everywhere, or gives them back when n is negative.
 func (s *Scheduler) charge(e *entry, n int64, now time.Time) {
-	s.device.take(n, now)
 	s.granted[e.req.Kind] += n
 	e.flow.granted.add(s.clock.slot(now), n)
+	if e.req.Kind == KindRefill {
+		return
+	}
+	s.device.take(n, now)
 	if e.req.Kind == KindMigration {
 		s.migrationDue = max(0, s.migrationDue-n)
 		s.limits.migration.take(n, now)

@@ -78,7 +78,7 @@ func (s *Scheduler) sharedLimit(req Request, now time.Time) Limit {
 func (s *Scheduler) Snapshot(now time.Time) DeviceView {
 	v := DeviceView{
 		Name: s.cfg.Name, BytesPerSecond: s.device.rate, MaxInFlight: s.cfg.MaxInFlight,
-		InFlight: s.slotsUsed(), InFlightBytes: s.inFlightBytes, Queued: s.queued,
+		InFlight: s.slotsUsed() + s.inFlight[KindRefill], InFlightBytes: s.inFlightBytes, Queued: s.queued,
 		ReadBytes: s.granted[KindRead], MigrationBytes: s.granted[KindMigration],
 	}
 	if s.device.rate != 0 {

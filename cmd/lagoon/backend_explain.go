@@ -168,7 +168,7 @@ func (x explained) budget(step stepFunc) {
 	}
 	weight, share := admission.DefaultWeight, fmt.Sprintf("%s reads nothing cold here now", x.flow)
 	for _, f := range v.Flows {
-		if f.Flow == x.flow && f.Kind != admission.KindMigration {
+		if f.Flow == x.flow && f.Kind == admission.KindRead {
 			weight = f.Weight
 			share = fmt.Sprintf("%s had %s/s in the last minute", x.flow, admission.Bytes(f.BytesPerSecond))
 		}

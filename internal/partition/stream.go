@@ -215,6 +215,9 @@ func (s *stream) enqueueLocked(lane admission.Lane) bool {
 	c.handle.retain()
 	r := s.req
 	r.Kind, r.Bytes, r.Position = admission.KindRead, want, c.pos
+	if lane == admission.Fill && s.log.store.opt.Mode != admission.ModeBuffered {
+		r.Kind = admission.KindRefill
+	}
 	id, err := c.handle.seg.dir.cold.submit(r, c.run) // it cannot run before stream.mu is free
 	if err != nil {
 		c.handle.release()
