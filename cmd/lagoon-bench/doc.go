@@ -4,6 +4,7 @@
 //	main.go         commands, exit codes, one-line errors
 //	flags.go        sizes, rates and durations with their units
 //	lab*.go         laboratory: devices and brokers (internal/lab)
+//	isolation.go    isolation
 //
 // Exit codes: 0 done, 1 failed or interrupted, 2 wrong usage, 3 the broker lost, repeated, reordered or damaged records.
 package main

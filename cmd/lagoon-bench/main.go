@@ -86,6 +86,7 @@ func (a *app) root() *cobra.Command {
 		Long: `Measures what a backlog does to the real-time path of any Kafka-compatible broker.
 
   lagoon-bench lab up --device H --broker lagoon
+  lagoon-bench isolation --brokers localhost:9092 --quick
 
 Exit codes: 0 done, 1 failed or interrupted, 2 wrong usage, 3 the broker lost, repeated, reordered or damaged records.`,
 		SilenceErrors: true, SilenceUsage: true,
@@ -96,5 +97,6 @@ Exit codes: 0 done, 1 failed or interrupted, 2 wrong usage, 3 the broker lost, r
 		return usagef("%w (see %s --help)", err, c.CommandPath())
 	})
 	root.AddCommand(a.labCommand())
+	root.AddCommand(a.isolationCommand())
 	return root
 }

@@ -7,8 +7,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"lagoon/internal/rawkafka"
 	"lagoon/tests/internal/lagoontest"
-	"lagoon/tests/internal/rawkafka"
 )
 
 // fetchBound is the processor time per GiB that hot fetches of 1 MiB may cost the broker.
@@ -74,7 +74,7 @@ func fetchAll(t testing.TB, broker *lagoontest.Broker, partitions int, size int3
 
 func fetchPartition(c *rawkafka.Conn, partition, size int32, total int64) (got int64, err error) {
 	for offset := int64(0); got < total; {
-		f, err := c.Fetch("hot", partition, offset, size, time.Second)
+		f, err := c.FetchOne("hot", partition, offset, size, time.Second)
 		if err != nil {
 			return got, err
 		}

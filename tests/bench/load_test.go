@@ -7,8 +7,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"lagoon/internal/rawkafka"
 	"lagoon/tests/internal/lagoontest"
-	"lagoon/tests/internal/rawkafka"
 )
 
 // load is a stream of equal batches, one per request, over all partitions of a topic in turn.

@@ -9,8 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"lagoon/internal/rawkafka"
 	"lagoon/tests/internal/lagoontest"
-	"lagoon/tests/internal/rawkafka"
 )
 
 const mib = 1 << 20

@@ -14,8 +14,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"lagoon/internal/lab"
+	"lagoon/internal/rawkafka"
 	"lagoon/tests/internal/lagoontest"
-	"lagoon/tests/internal/rawkafka"
 )
 
 const (
@@ -207,7 +207,7 @@ func answered(t testing.TB, b *lagoontest.Broker) {
 		if end == 0 {
 			t.Fatalf("partition %d is empty", p)
 		}
-		if f, err := c.Fetch("old", p, end, 1<<20, 0); err != nil || f.HighWatermark != end {
+		if f, err := c.FetchOne("old", p, end, 1<<20, 0); err != nil || f.HighWatermark != end {
 			t.Fatalf("partition %d at its end %d: %+v, %v", p, end, f, err)
 		}
 	}

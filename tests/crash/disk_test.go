@@ -18,8 +18,8 @@ import (
 
 	"lagoon/internal/lab"
 	"lagoon/internal/lab/labtest"
+	"lagoon/internal/rawkafka"
 	"lagoon/tests/internal/lagoontest"
-	"lagoon/tests/internal/rawkafka"
 )
 
 // writer sends one batch at a time to one partition and is told every error. It keeps what was acked.
