@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// schedule says when each record of a topic is due: record k at start + k/rate, in partition k mod partitions.
+// schedule says when each record of a topic is due: record k at start + k/rate, rounded up, in partition k mod partitions.
 type schedule struct {
 	start      int64 // ns since 1970
 	rate       int64 // records per second
@@ -18,7 +18,7 @@ type schedule struct {
 // at is when record k is due, in ns since 1970.
 func (s *schedule) at(k int64) int64 {
 	whole, part := k/s.rate, k%s.rate
-	return s.start + whole*int64(time.Second) + part*int64(time.Second)/s.rate
+	return s.start + whole*int64(time.Second) + (part*int64(time.Second)+s.rate-1)/s.rate
 }
 
 // due is how many records are due at a time.

@@ -3,6 +3,7 @@ package rawkafka
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -91,7 +92,7 @@ type response struct {
 var zeros [lookahead]byte
 
 func (r *response) take(n int) []byte {
-	if r.err == nil && int64(n) > r.left {
+	if r.err == nil && (n < 0 || int64(n) > r.left) {
 		r.err = fmt.Errorf("rawkafka: %d bytes wanted of %d", n, r.left)
 	}
 	if r.err == nil {
@@ -101,7 +102,7 @@ func (r *response) take(n int) []byte {
 			return b
 		}
 	}
-	return zeros[:min(n, len(zeros))]
+	return zeros[:min(max(n, 0), len(zeros))]
 }
 
 func (r *response) drop(n int64) {
@@ -134,7 +135,9 @@ func (r *response) count(size int64) int {
 func (c *Conn) receiveFetch(req FetchRequest, fn func(*Fetched) error) error {
 	c.kept = c.kept[:0]
 	r := response{in: &c.in, left: 4}
-	r.left = int64(r.int32())
+	if r.left = int64(r.int32()); r.left > maxResponse {
+		return fmt.Errorf("rawkafka: response of %d bytes", r.left)
+	}
 	r.drop(4 + 4) // correlation id, throttle time
 	if err := kerr.ErrorForCode(r.int16()); err != nil {
 		return err
@@ -215,24 +218,23 @@ func (f *Fetched) header(b []byte, rest int64) int64 {
 	return size
 }
 
-// keep reads the records into the connection's buffer.
+// keepStep is how much is allocated before the bytes for it have come.
+const keepStep = 1 << 20
+
+// keep reads the records into the connection's buffer, behind those that were kept before.
 func (c *Conn) keep(r *response, f *Fetched) {
+	from := len(c.kept)
+	for left := f.Bytes; left > 0 && r.err == nil; {
+		n := int(min(left, keepStep))
+		c.kept = slices.Grow(c.kept, n) // what f.Records of before point to stays as it is
+		r.err = r.in.full(c.kept[len(c.kept) : len(c.kept)+n])
+		c.kept = c.kept[:len(c.kept)+n]
+		left -= int64(n)
+	}
 	if r.err != nil {
 		return
 	}
-	if f.Bytes > maxResponse {
-		r.err = fmt.Errorf("rawkafka: %d bytes of records", f.Bytes)
-		return
-	}
-	from := int64(len(c.kept))
-	if int64(cap(c.kept))-from < f.Bytes { // those kept before stay where they are
-		c.kept, from = make([]byte, 0, 2*f.Bytes), 0
-	}
-	c.kept = c.kept[:from+f.Bytes]
 	b := c.kept[from:]
-	if r.err = r.in.full(b); r.err != nil {
-		return
-	}
 	r.left -= f.Bytes
 	whole := int64(0)
 	for f.Bytes-whole >= HeaderBytes {

@@ -16,13 +16,13 @@ const lookahead = 1 << 10
 
 // input is the receiving side of a connection: small pieces are buffered, large ones are read in place or dropped.
 type input struct {
-	nc       net.Conn
+	nc       io.Reader
 	raw      syscall.RawConn // nil: not a TCP socket
 	buf      []byte
 	from, to int // unread part of buf
 }
 
-func newInput(nc net.Conn) input {
+func newInput(nc io.Reader) input {
 	in := input{nc: nc, buf: make([]byte, 4*lookahead)}
 	if tcp, ok := nc.(*net.TCPConn); ok {
 		in.raw, _ = tcp.SyscallConn() // without it bytes are read and dropped

@@ -1,6 +1,5 @@
 // Package report is what lagoon-bench found out: the results as JSON, and the same as text
 //
-//
 //	result.go    the shapes; units are in the names
 //	text.go      the table of one run
 //
