@@ -82,7 +82,6 @@ var allowed = map[string][]string{
 	"internal/broker":          {"internal/broker/wire", "internal/partition", "internal/metadata", "segment", "admission", "tiering", "internal/nearest"},
 	"internal/admin":           {"internal/nearest"},
 	"internal/admin/admintest": {"internal/admin"},
-	"cmd/lagoon-bench":         {"conf", "internal/lab"},
 	"internal/lab/spindle":     {},
 	"internal/lab":             {"internal/lab/spindle"},
 	"internal/lab/labtest":     {"internal/lab"},
