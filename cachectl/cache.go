@@ -110,7 +110,8 @@ type Cache struct {
 	opt     Options
 	metrics *metrics
 
-	noCachestat atomic.Bool // process-wide, set once: mincore from then on
+	noCachestat atomic.Bool            // process-wide, set once: mincore from then on
+	noPins      atomic.Pointer[string] // process-wide, set once: why
 	reads       atomic.Int64
 
 	mu      sync.Mutex

@@ -31,6 +31,13 @@
 // buffered scan; the owner's read-ahead into its own buffers earns it back. It is also why Source.Buffered must not be a
 // real-time reader's descriptor: advice belongs to the open file description.
 //
+// # Pins
+//
+// A Pin keeps a range of a file resident against everything: reclaim, proactive reclaim, drop_caches, another process's
+// FADV_DONTNEED. It is a mapping that is locked, mlock(2), and never touched, so no signal can come of it. Mapped pages
+// cannot be dropped, so a range is unpinned before it is evicted. Without the right to lock memory nothing is pinned, which
+// is said once.
+//
 // # Devices
 //
 // ProbeDevice measures whether the device below a file system has a head: a slow random read that parallel reads do not

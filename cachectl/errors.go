@@ -13,6 +13,8 @@ var (
 	// ErrMethodUnsupported: this file system (or kernel) cannot read by the method asked for. A Kernel answers it for
 	// RWF_DONTCACHE; Cache reacts by taking the method off the file system's ladder.
 	ErrMethodUnsupported = errors.New("cachectl: read method not supported by this file system")
+	// ErrPinLimit: the process may not lock memory, or not so much (RLIMIT_MEMLOCK without CAP_IPC_LOCK).
+	ErrPinLimit = errors.New("cachectl: not allowed to lock memory")
 	// ErrRange: a position or length is negative, lies beyond the file, or does not fit the buffer.
 	ErrRange = errors.New("cachectl: range out of bounds")
 	// ErrBuffer: a buffer is too small, not aligned, or released already.

@@ -30,11 +30,12 @@ type scene struct {
 	reg   *prometheus.Registry
 	pool  *cachectl.Pool
 	files map[string]vfs.File // one description per name and purpose
+	pins  map[string]*cachectl.Pin
 	trace bytes.Buffer
 }
 
 func newScene(t *testing.T, opt cachetest.Options, cacheOpt cachectl.Options) *scene {
-	s := &scene{t: t, reg: prometheus.NewRegistry(), files: map[string]vfs.File{}}
+	s := &scene{t: t, reg: prometheus.NewRegistry(), files: map[string]vfs.File{}, pins: map[string]*cachectl.Pin{}}
 	opt.Trace = func(line string) { fmt.Fprintf(&s.trace, "  %s\n", line) }
 	s.sim = cachetest.New(opt)
 	s.fs = s.sim.FS(vfs.NewMem(1))
@@ -129,6 +130,7 @@ func sizeArg(t *testing.T, d *datadriven.TestData, key string, def int64) int64 
 
 func simOptions(t *testing.T, d *datadriven.TestData, o *cachetest.Options) {
 	o.CapacityBytes = sizeArg(t, d, "capacity", o.CapacityBytes)
+	o.LockBytes = sizeArg(t, d, "lock", o.LockBytes)
 	o.ReadAheadBytes = sizeArg(t, d, "readahead", o.ReadAheadBytes)
 	for key, flag := range map[string]*bool{
 		"no-cachestat": &o.NoCachestat, "no-dontcache": &o.NoDontCache, "no-direct": &o.NoDirect, "in-memory": &o.InMemory,
@@ -212,6 +214,23 @@ func (s *scene) run(d *datadriven.TestData) string {
 	case "warm":
 		pages, err := s.cache.Warm(s.open(name, "hot", vfs.ReadOnly), pos, n)
 		return fmt.Sprintf("warmed %d pages err=%v\n%s", pages, err, s.where(name))
+	case "pin", "unpin":
+		pin := s.pins[name]
+		if pin == nil {
+			pin = s.cache.NewPin()
+			s.pins[name] = pin
+		}
+		var err error
+		if d.Cmd == "pin" {
+			err = pin.Hold(s.open(name, "hot", vfs.ReadOnly), pos, pos+n, 8<<20)
+		} else {
+			err = pin.Close()
+			delete(s.pins, name)
+		}
+		from, end := pin.Held()
+		return fmt.Sprintf("held %d-%d err=%v\n%s", from/cachectl.PageSize, end/cachectl.PageSize, err, s.where(name))
+	case "trouble":
+		return fmt.Sprintf("%q\n", s.cache.PinTrouble())
 	case "probe":
 		l, err := s.cache.Probe(s.fs)
 		return fmt.Sprintf("err=%v\n%s", err, ladderText(l))

@@ -62,4 +62,19 @@ type Kernel interface {
 	// DirectAlign asks statx(2) for STATX_DIOALIGN. Zero fields: not told. ErrMethodUnsupported: told that O_DIRECT is
 	// not possible on this file.
 	DirectAlign(f vfs.File) (Align, error)
+	// MapFile gives the first room bytes of f a name by which pages can be locked, mmap(2). It outlives f and the file's
+	// name. Nothing is ever read through it, so an I/O error or a shorter file cannot raise a signal.
+	MapFile(f vfs.File, room int64) (Mapping, error)
+}
+
+// Mapping locks pages of one file. off and n are multiples of PageSize within the room that MapFile was asked for. One
+// caller at a time.
+type Mapping interface {
+	// Lock brings the pages of [off, off+n), which the file must have, into memory and keeps them there: mlock(2). It waits
+	// for the device where they are not resident. f is any descriptor of the file that MapFile was given. ErrPinLimit
+	// when this process may not lock so much.
+	Lock(f vfs.File, off, n int64) error
+	// Unlock lets the pages of [off, off+n) go, whether or not they are locked, and unmaps them: mapped pages cannot be dropped.
+	Unlock(off, n int64) error
+	Close() error
 }

@@ -9,7 +9,8 @@ type metrics struct {
 	usable                                                               *prometheus.GaugeVec   // fs, method
 
 	residencyCachestat, residencyMincore                      prometheus.Counter
-	cachestatUsable                                           prometheus.Gauge
+	cachestatUsable, pinUsable, pinnedBytes                   prometheus.Gauge
+	pinFailures                                               prometheus.Counter
 	writeBackBytes, evictedBytes, evictLeftBytes, warmedBytes prometheus.Counter
 }
 
@@ -52,6 +53,15 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Name: "lagoon_cachectl_cachestat_usable",
 			Help: "1 while residency is asked by cachestat, 0 when the process fell back to mincore.",
 		}),
+		pinUsable: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "lagoon_cachectl_pin_usable",
+			Help: "1 while hot windows can be locked in memory, 0 when the process is not allowed to.",
+		}),
+		pinnedBytes: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "lagoon_cache_pinned_bytes",
+			Help: "Bytes of log files that are locked in the page cache.",
+		}),
+		pinFailures:    counter("pin_failures_total", "Ranges that could not be locked in memory."),
 		writeBackBytes: counter("writeback_started_bytes_total", "Bytes whose early write-back was started."),
 		evictedBytes:   counter("evicted_bytes_total", "Bytes dropped from the page cache on request."),
 		evictLeftBytes: counter("evict_left_bytes_total", "Bytes that stayed resident although their eviction was requested."),
@@ -63,9 +73,11 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		}
 	}
 	m.cachestatUsable.Set(1)
+	m.pinUsable.Set(1)
 	if reg != nil {
 		reg.MustRegister(m.reads, m.readBytes, m.verifiedReads, m.pollutedBytes, m.lostBytes, m.fallbacks, m.demotions, m.usable,
-			queries, m.cachestatUsable, m.writeBackBytes, m.evictedBytes, m.evictLeftBytes, m.warmedBytes)
+			queries, m.cachestatUsable, m.pinUsable, m.pinnedBytes, m.pinFailures,
+			m.writeBackBytes, m.evictedBytes, m.evictLeftBytes, m.warmedBytes)
 	}
 	return m
 }

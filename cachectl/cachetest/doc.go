@@ -16,6 +16,7 @@
 //   - Above the capacity, reclaim takes the coldest clean pages that were touched once; pages touched twice are on the
 //     active list and outlive a scan. Reclaimed pages leave shadows (evicted, recently evicted).
 //   - Write-back that was started ends at Settle or at a sync; dirty pages under reclaim are cleaned first.
+//   - A folio with a locked page stays, whatever asks for it, until the last of them is unlocked or the file is cut.
 //   - With InMemory (tmpfs) everything is resident and nothing goes.
 //
 // Bytes always come from the base file system at once: the simulation decides what is resident, never what is read.

@@ -18,6 +18,7 @@ type folio struct {
 	dropBehind bool // brought in by RWF_DONTCACHE
 	referenced bool // touched once
 	active     bool
+	locked     int // pages of it that mappings lock
 	place      *list.Element
 }
 
@@ -35,6 +36,7 @@ type pageCache struct {
 	capacity         int64 // pages
 	used             int64
 	inactive, active list.List // most recent in front
+	unevictable      list.List // folios with locked pages
 	activePages      int64
 	clock            int64 // pages reclaimed so far
 }
@@ -82,6 +84,10 @@ func (c *pageCache) insert(ino *inode, first, n int64) *folio {
 }
 
 func (c *pageCache) push(f *folio) {
+	if f.locked > 0 {
+		f.place = c.unevictable.PushFront(f)
+		return
+	}
 	if f.active {
 		f.place = c.active.PushFront(f)
 		c.activePages += f.n
@@ -91,6 +97,10 @@ func (c *pageCache) push(f *folio) {
 }
 
 func (c *pageCache) unlink(f *folio) {
+	if f.locked > 0 {
+		c.unevictable.Remove(f.place)
+		return
+	}
 	if f.active {
 		c.active.Remove(f.place)
 		c.activePages -= f.n
@@ -113,7 +123,7 @@ func (c *pageCache) touch(f *folio) {
 		f.referenced = true
 		return
 	}
-	if !f.active {
+	if !f.active && f.locked == 0 {
 		c.unlink(f)
 		f.active, f.referenced = true, false
 		c.push(f)
@@ -157,6 +167,13 @@ func (ino *inode) each(first, end int64, fn func(f *folio)) {
 		p = f.first + f.n
 		fn(f)
 	}
+}
+
+// setLocked books by how many locked pages a folio has more or less.
+func (c *pageCache) setLocked(f *folio, change int) {
+	c.unlink(f)
+	f.locked += change
+	c.push(f)
 }
 
 // truncate forgets the pages beyond the new size.

@@ -20,10 +20,11 @@ type Options struct {
 	SmallFolios    bool  // every folio is one page
 	IgnoreRandom   bool  // read-ahead in spite of AdviseRandom
 
-	NoCachestat bool // old kernel or seccomp
-	NoDontCache bool // EOPNOTSUPP
-	NoDirect    bool // open fails
-	InMemory    bool // tmpfs
+	LockBytes   int64 // RLIMIT_MEMLOCK; 0: no limit
+	NoCachestat bool  // old kernel or seccomp
+	NoDontCache bool  // EOPNOTSUPP
+	NoDirect    bool  // open fails
+	InMemory    bool  // tmpfs
 
 	LeakDirect    bool // O_DIRECT goes through the cache behind the reader's back
 	LeakDontCache bool // RWF_DONTCACHE is accepted and ignored
@@ -51,6 +52,7 @@ type Sim struct {
 	opt   Options
 	cache pageCache
 	trees []*tree
+	locks int64 // pages locked by all mappings
 }
 
 var _ cachectl.Kernel = (*Sim)(nil)
@@ -83,7 +85,7 @@ func (s *Sim) UsedBytes() int64 {
 func (s *Sim) Settle() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, l := range []*list.List{&s.cache.inactive, &s.cache.active} {
+	for _, l := range []*list.List{&s.cache.inactive, &s.cache.active, &s.cache.unevictable} {
 		for e := l.Front(); e != nil; e = e.Next() {
 			e.Value.(*folio).writeback = false
 		}
@@ -269,7 +271,7 @@ func (ino *inode) full(first, end int64) bool {
 func (s *Sim) dropBehind(ino *inode, off, n int64) {
 	first, end := pageRange(off, n)
 	ino.each(first, end, func(f *folio) {
-		if f.dropBehind && !f.dirty && !f.writeback {
+		if f.dropBehind && !f.dirty && !f.writeback && f.locked == 0 {
 			s.cache.remove(f)
 		}
 	})
@@ -314,7 +316,7 @@ func (s *Sim) dontNeed(ino *inode, off, n int64) {
 		end = (ino.size + cachectl.PageSize - 1) / cachectl.PageSize
 	}
 	ino.each(first, end, func(f *folio) {
-		if f.first >= first && f.first+f.n <= end && !f.dirty && !f.writeback {
+		if f.first >= first && f.first+f.n <= end && !f.dirty && !f.writeback && f.locked == 0 {
 			s.cache.remove(f)
 		}
 	})
@@ -348,6 +350,78 @@ func (s *Sim) DirectAlign(f vfs.File) (cachectl.Align, error) {
 		return cachectl.Align{}, vfs.ErrDirectUnsupported
 	}
 	return cachectl.Align{Memory: s.opt.DirectAlign, Offset: s.opt.DirectAlign}, nil
+}
+
+// MapFile implements cachectl.Kernel.
+func (s *Sim) MapFile(f vfs.File, _ int64) (cachectl.Mapping, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h, err := s.handle(f)
+	if err != nil {
+		return nil, err
+	}
+	return &mapping{sim: s, file: h, pages: map[int64]bool{}}, nil
+}
+
+// mapping locks pages of one inode.
+type mapping struct {
+	sim   *Sim
+	file  *file
+	pages map[int64]bool // locked through it
+}
+
+func (m *mapping) Lock(_ vfs.File, off, n int64) error {
+	s := m.sim
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.trace("mlock %s %s", m.file.Name(), rangeText(off, n))
+	first, end := pageRange(off, n)
+	if limit := s.opt.LockBytes; limit > 0 && (s.locks+end-first)*cachectl.PageSize > limit {
+		return cachectl.ErrPinLimit
+	}
+	if last := (m.file.ino.size + cachectl.PageSize - 1) / cachectl.PageSize; end > last {
+		return fmt.Errorf("mlock %s: %w", m.file.Name(), syscall.ENOMEM)
+	}
+	s.cache.fill(m.file.ino, first, end, 1)
+	for p := first; p < end; p++ {
+		if !m.pages[p] {
+			m.pages[p] = true
+			s.locks++
+			s.cache.setLocked(m.file.ino.pages[p], 1)
+		}
+	}
+	s.cache.reclaim()
+	return nil
+}
+
+func (m *mapping) Unlock(off, n int64) error {
+	m.sim.mu.Lock()
+	defer m.sim.mu.Unlock()
+	m.sim.trace("munmap %s %s", m.file.Name(), rangeText(off, n))
+	m.unlock(pageRange(off, n))
+	return nil
+}
+
+func (m *mapping) unlock(first, end int64) {
+	for p := first; p < end; p++ {
+		if m.pages[p] {
+			delete(m.pages, p)
+			m.sim.locks--
+			if f := m.file.ino.pages[p]; f != nil && f.locked > 0 { // a truncated file has lost it
+				m.sim.cache.setLocked(f, -1)
+			}
+		}
+	}
+}
+
+func (m *mapping) Close() error {
+	m.sim.mu.Lock()
+	defer m.sim.mu.Unlock()
+	m.sim.trace("munmap %s", m.file.Name())
+	for p := range m.pages {
+		m.unlock(p, p+1)
+	}
+	return nil
 }
 
 // direct is the cache's side of an O_DIRECT read.
