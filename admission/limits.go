@@ -17,7 +17,8 @@ type Limits struct {
 	capped     map[capKey]*capBucket
 	global     bucket // reads
 	migration  bucket
-	gen        uint64 // changes whenever an answer "blocked until" may have become wrong
+	boosts     map[Subject]int64 // weights of flows that race retention, kept by Races
+	gen        uint64            // changes whenever an answer "blocked until" may have become wrong
 	sweepAt    int
 }
 
@@ -144,9 +145,13 @@ func (l *Limits) refresh(now time.Time) {
 	}
 }
 
-// weight is the flow's share. It is the only place that knows, so that a boost (a flow about to lose data to
-// retention) has one place to go.
+// weight is the flow's share, and the only place that knows: its own weight, or what Races boosts it to.
 func (l *Limits) weight(flow Subject, now time.Time) int64 {
+	return max(l.ownWeight(flow, now), l.boosts[flow])
+}
+
+// ownWeight is what people set.
+func (l *Limits) ownWeight(flow Subject, now time.Time) int64 {
 	w := DefaultWeight
 	if c, ok := l.configured[flow]; ok && c.Weight != 0 {
 		w = c.Weight
@@ -155,6 +160,22 @@ func (l *Limits) weight(flow Subject, now time.Time) int64 {
 		w = o.Weight
 	}
 	return int64(w)
+}
+
+// capFor is the lowest cap on what one flow reads of one topic, 0 if there is none.
+func (l *Limits) capFor(flow Subject, topic string, now time.Time) int64 {
+	own, _ := l.rateOf(flow, now)
+	if own == 0 {
+		own = l.cfg.FlowBytesPerSecond
+	}
+	ofTopic, _ := l.rateOf(Subject{Topic, topic}, now)
+	lowest := int64(0)
+	for _, rate := range []int64{own, ofTopic, l.cfg.GlobalBytesPerSecond} {
+		if rate > 0 && (lowest == 0 || rate < lowest) {
+			lowest = rate
+		}
+	}
+	return lowest
 }
 
 // rateOf is the subject's own cap, 0 if it has none, and where it comes from.

@@ -49,10 +49,12 @@ type world struct {
 	dev      *device                       // the last one named
 	distance map[admission.ReaderKey]int64 // where consume left a reader
 	sims     []*simMachine                 // in the order in which they were named
+	races    *admission.Races
+	logs     map[*load]*doomed // loads that retention follows
 }
 
 func newWorld(t *testing.T) *world {
-	w := &world{t: t, now: epoch, distance: map[admission.ReaderKey]int64{}}
+	w := &world{t: t, now: epoch, distance: map[admission.ReaderKey]int64{}, logs: map[*load]*doomed{}}
 	w.readers = must(admission.NewReaders(admission.Config{}))(t)
 	w.limits = must(admission.NewLimits(admission.LimitsConfig{}, w.now))(t)
 	return w
@@ -81,6 +83,10 @@ func (w *world) commands() map[string]func(args) {
 		"cancel":     w.cancel,     // ID
 		"limitedby":  w.limitedBy,  // SUBJECT
 		"show":       w.show,       // the device for people
+		"race":       w.race,       // on | off: a watch on retention that boosts, or only tells
+		"log":        w.log,        // SUBJECT topic= segments= size= first= every=: a load's log, whose segments are deleted in turn
+		"compete":    w.compete,    // DURATION; a run under retention; prints races and what each load got and lost
+		"races":      w.raceViews,  // list
 		"controller": w.controller, // NAME floor= ceiling= protect= slots= rotating
 		"machine":    w.machine,    // what NAME is like, until changed: see simMachine
 		"go":         w.goOn,       // DURATION every=; prints a line per NAME and step, and each new reason
