@@ -71,6 +71,18 @@
 // Seams: SetRate and Limits.SetConfig are where a controller sets budgets; Limits.weight is the one place that knows a
 // flow's share; flow.streams is where requests can be ordered by Position for a rotating disk.
 //
+// # Retention race
+//
+// Retention deletes what is too old or too much, read or not, as in Kafka. Races predicts, from a reader's speed and the times
+// at which the segments before it go, what it will lose, and gives its flow the weight with which it loses nothing:
+//
+//	needed  = the largest of (bytes to the end of a segment) / (time until it goes), over the segments that can be won
+//	share   = needed × 1.25 / what the device gives; all racing flows together at most 0.9, least need first
+//	weight  = share / (1 − all shares) × weight of the flows that are not in danger, never below its own
+//
+// Up at once, down by a tenth a second, so that a race just won is not lost again. What cannot be won (the device, or a cap,
+// which a race never lifts) is said with the bytes that go. A boost changes Limits.weight and nothing else.
+//
 // # Concurrency and ownership
 //
 // Nothing here is safe for concurrent use. Readers has a lock of its own; Limits and all Schedulers made with it share one.

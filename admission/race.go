@@ -156,11 +156,12 @@ func outlook(deadlines []Deadline, rate float64) (lost int64, first time.Duratio
 func needed(deadlines []Deadline, most float64) (rate float64, lost int64) {
 	for _, d := range deadlines {
 		in := max(d.In, time.Second).Seconds()
-		if short := d.Bytes - lost - int64(most*in); short > 0 {
-			lost += short
+		left := float64(d.Bytes - lost)
+		if short := left - most*in; short > 0 {
+			lost += int64(short)
 			continue
 		}
-		rate = max(rate, float64(d.Bytes-lost)/in)
+		rate = max(rate, left/in)
 	}
 	return rate, lost
 }
@@ -239,9 +240,13 @@ func (r *Races) onDevice(d DeviceView, racers []Racer, now time.Time) []*entrant
 		if competing[flow] {
 			others--
 		}
-		e.most = p.rate
-		if others > 0 {
-			e.most *= raceShare
+		switch {
+		case !competing[flow]: // what it reads is resident: the device does not limit it
+			e.most = math.Inf(1)
+		case others > 0:
+			e.most = p.rate * raceShare
+		default:
+			e.most = p.rate
 		}
 		limit := r.limits.capFor(flow, x.Key.Topic, now)
 		if limit > 0 {

@@ -122,7 +122,7 @@ func TestRaceProperties(t *testing.T) {
 	for range 30 {
 		w := newWorld(t)
 		s := must(admission.NewScheduler(admission.DeviceConfig{Name: "hdd", MaxInFlight: 1 + rng.IntN(8)}, w.limits, w.now))(t)
-		w.dev = newDevice(s, int64(10+rng.IntN(200))<<20, w.now)
+		w.dev = newDevice(s, int64(50+rng.IntN(200))<<20, w.now)
 		w.races = admission.NewRaces(w.limits, true)
 		for i := range 2 + rng.IntN(5) {
 			flow := admission.Subject{Kind: admission.Group, Name: fmt.Sprint("g", i)}

@@ -83,12 +83,14 @@ type LaggingWhen struct {
 
 // Throttle is the budget of cold reads.
 type Throttle struct {
-	Mode         string          `toml:"mode"`
-	ProtectP99   Duration        `toml:"protect_tail_p99"`
-	Floor        Rate            `toml:"floor"`
-	CatchupTotal Rate            `toml:"catchup_total" unlimited:"yes" kafka:"remote.log.manager.fetch.max.bytes.per.second"`
-	PerReader    PerReader       `toml:"per_reader"`
-	Tier         map[string]Rate `toml:"tier" unlimited:"yes"`
+	Mode         string    `toml:"mode"`
+	ProtectP99   Duration  `toml:"protect_tail_p99"`
+	Floor        Rate      `toml:"floor"`
+	CatchupTotal Rate      `toml:"catchup_total" unlimited:"yes" kafka:"remote.log.manager.fetch.max.bytes.per.second"`
+	PerReader    PerReader `toml:"per_reader"`
+	// RetentionRace gives readers that retention is about to overtake more weight.
+	RetentionRace bool            `toml:"retention_race"`
+	Tier          map[string]Rate `toml:"tier" unlimited:"yes"`
 }
 
 // PerReader bounds one group or client.

@@ -74,10 +74,26 @@ func (a *app) printReaders(body []byte, wide bool) error {
 	if err := t.print(); err != nil {
 		return err
 	}
+	a.printRaces(answer.Readers)
 	if left := answer.Total - len(answer.Readers); left > 0 {
 		fmt.Fprintf(a.stdout, "and %d more\n", left)
 	}
 	return nil
+}
+
+// printRaces says once per group and topic what retention is about to take.
+func (a *app) printRaces(readers []admin.Reader) {
+	said := map[[3]string]bool{}
+	for _, r := range readers {
+		k := [3]string{r.Group, r.ClientID, r.Topic}
+		if r.Group != "" {
+			k[1] = ""
+		}
+		if r.Retention != nil && !said[k] {
+			said[k] = true
+			fmt.Fprintf(a.stdout, "retention: %s %s\n", clean(cmp.Or(r.Group, r.ClientID, r.ID)), clean(r.Retention.Text))
+		}
+	}
 }
 
 func eta(r admin.Reader) string {

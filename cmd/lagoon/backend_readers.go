@@ -29,6 +29,14 @@ func (b *backend) Readers(context.Context) ([]admin.Reader, error) {
 	for _, o := range b.store.Limits().Overrides {
 		overrides[o.Subject()] = true
 	}
+	type flowIn struct {
+		flow  admission.Subject
+		topic string
+	}
+	races := map[flowIn]admission.RaceView{}
+	for _, v := range b.store.Races() {
+		races[flowIn{v.Flow, v.Topic}] = v
+	}
 	views := b.store.Readers()
 	out := make([]admin.Reader, 0, len(views))
 	for _, r := range views {
@@ -54,6 +62,10 @@ func (b *backend) Readers(context.Context) ([]admin.Reader, error) {
 		}
 		if flow := r.Key.Flow(); overrides[flow] {
 			ar.Throttle.Override = flow.Kind.String() + "/" + flow.Name
+		}
+		if v, ok := races[flowIn{r.Key.Flow(), r.Key.Topic}]; ok {
+			ar.Retention = &admin.ReaderRace{CountdownSeconds: max(v.Countdown.Seconds(), -1), LossBytes: v.LossBytes, LostAnywayBytes: v.LostAnyway,
+				NeededBytes: v.Needed, Weight: float64(v.Weight) / admission.DefaultWeight, Text: v.Text}
 		}
 		out = append(out, ar)
 	}

@@ -255,6 +255,17 @@ type Reader struct {
 	Sources     SourceBytes    `json:"source_bytes_1m"`
 	ColdBytes   int64          `json:"cold_bytes_total"`
 	Throttle    ReaderThrottle `json:"throttle"`
+	Retention   *ReaderRace    `json:"retention_race,omitempty"` // only while retention is about to overtake its flow in this topic
+}
+
+// ReaderRace is a group or client that reads a topic, against retention. Figures are those of the flow in the topic.
+type ReaderRace struct {
+	CountdownSeconds float64 `json:"countdown_seconds"` // until something that it has not read is deleted, at its present rate; -1: it keeps ahead
+	LossBytes        int64   `json:"loss_bytes"`        // at its present rate
+	LostAnywayBytes  int64   `json:"lost_anyway_bytes"` // with all that it can get
+	NeededBytes      int64   `json:"needed_bytes_per_second"`
+	Weight           float64 `json:"weight"` // now, boost included
+	Text             string  `json:"text"`
 }
 
 // SourceBytes says where the bytes of the last minute came from.

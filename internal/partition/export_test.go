@@ -1,5 +1,7 @@
 package partition
 
+import "time"
+
 // Abandon leaves the store as kill -9 would: nothing is written any more; locks are let go so that a test can open the
 // directories again.
 func (s *Store) Abandon() {
@@ -22,3 +24,6 @@ func (s *Store) Abandon() {
 
 // SetReadAhead changes the depth of new read-ahead.
 func (s *Store) SetReadAhead(n int) { s.opt.ReadAheadChunks = n }
+
+// TickRaces is one round of the watch on retention.
+func (s *Store) TickRaces(now time.Time) { s.race(now) }

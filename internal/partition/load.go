@@ -60,6 +60,10 @@ func Open(opt Options) (_ *Store, err error) {
 	if s.limits, err = admission.NewLimits(opt.Limits, opt.Now()); err != nil {
 		return nil, err
 	}
+	s.races = admission.NewRaces(s.limits, opt.RetentionRace)
+	if opt.Registerer != nil {
+		opt.Registerer.MustRegister(raceCollector{s})
+	}
 	for _, c := range opt.Caps {
 		if err := s.limits.Configure(c.Subject, c.Cap); err != nil {
 			opt.Logger.Warn("configured cap dropped", "kind", c.Kind.String(), "name", c.Name, "err", err)

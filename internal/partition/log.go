@@ -58,6 +58,7 @@ type Log struct {
 	watchMu sync.Mutex
 	watches map[*Watch]segment.Offset
 
+	grow        growth     // of the race loop alone
 	maintenance sync.Mutex // one retention, trim or migration publish at a time
 	cursors     cursorSet
 }

@@ -15,6 +15,7 @@ type metrics struct {
 	rolls         prometheus.Counter
 	sealed        prometheus.Counter
 	deletedBytes  prometheus.Counter
+	retentionLost prometheus.Counter
 	corruptReads  prometheus.Counter
 	tailColdReads prometheus.Counter
 	fenced        *prometheus.GaugeVec
@@ -30,9 +31,11 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	m := &metrics{
 		syncSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "lagoon_sync_seconds",
 			Help: "Time of one commit: the sync of everything appended to one partition so far.", Buckets: prometheus.ExponentialBuckets(50e-6, 2, 18), NativeHistogramBucketFactor: 1.1}),
-		rolls:         prometheus.NewCounter(prometheus.CounterOpts{Name: "lagoon_segment_rolls_total", Help: "New active segments."}),
-		sealed:        prometheus.NewCounter(prometheus.CounterOpts{Name: "lagoon_segment_sealed_total", Help: "Segments synced and made immutable."}),
-		deletedBytes:  prometheus.NewCounter(prometheus.CounterOpts{Name: "lagoon_retention_deleted_bytes_total", Help: "Bytes of segments that retention deleted."}),
+		rolls:        prometheus.NewCounter(prometheus.CounterOpts{Name: "lagoon_segment_rolls_total", Help: "New active segments."}),
+		sealed:       prometheus.NewCounter(prometheus.CounterOpts{Name: "lagoon_segment_sealed_total", Help: "Segments synced and made immutable."}),
+		deletedBytes: prometheus.NewCounter(prometheus.CounterOpts{Name: "lagoon_retention_deleted_bytes_total", Help: "Bytes of segments that retention deleted."}),
+		retentionLost: prometheus.NewCounter(prometheus.CounterOpts{Name: "lagoon_reader_retention_lost_bytes_total",
+			Help: "Bytes that retention deleted before readers at work had read them, summed over readers."}),
 		corruptReads:  prometheus.NewCounter(prometheus.CounterOpts{Name: "lagoon_corrupt_reads_total", Help: "Reads that met damaged data or indexes. Nothing damaged is served."}),
 		tailColdReads: prometheus.NewCounter(prometheus.CounterOpts{Name: "lagoon_tail_cold_reads_total", Help: "Reads of real-time readers that needed a device; should be 0."}),
 		fenced:        prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "lagoon_log_dir_fenced", Help: "1: the log directory is offline after a storage error."}, []string{"tier", "path"}),
@@ -51,7 +54,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		}
 	}
 	if reg != nil {
-		reg.MustRegister(m.syncSeconds, m.rolls, m.sealed, m.deletedBytes, m.corruptReads, m.tailColdReads, m.fenced, m.servedBytes,
+		reg.MustRegister(m.syncSeconds, m.rolls, m.sealed, m.deletedBytes, m.retentionLost, m.corruptReads, m.tailColdReads, m.fenced, m.servedBytes,
 			m.coldBytes, m.coldSeconds, m.transitions)
 	}
 	return m

@@ -35,6 +35,7 @@ func (s *Store) Retain(now time.Time) {
 		s.opt.Logger.Warn("log starts not written: segments are deleted one by one", "err", err)
 	}
 	for _, d := range drops {
+		d.noteLost(now)
 		d.discard(err == nil)
 	}
 }

@@ -37,6 +37,8 @@ type Options struct {
 	Caps      []admission.SubjectCap // lasting caps and weights of groups; those of topics come with their Config
 	Overrides []admission.Override
 	Adaptive  *Adaptive // nil: the budgets of Limits and Dirs and no others
+	// RetentionRace gives readers that retention is about to overtake the weight with which they win; without it they are only told of.
+	RetentionRace bool
 	// ReadAheadChunks is the depth of a lagging reader's read-ahead, 0 means 3: one being sent, one ready, one on its way.
 	ReadAheadChunks int
 
@@ -114,7 +116,8 @@ type Store struct {
 	files     *segment.FileCache
 	metrics   *metrics
 	limits    *admission.Limits
-	limitsMu  *sync.Mutex
+	races     *admission.Races
+	limitsMu  *sync.Mutex // of limits, races and the devices' schedulers
 	migrator  *tiering.Migrator
 	ctx       context.Context
 	stop      context.CancelFunc
@@ -284,6 +287,7 @@ func (s *Store) startLoops() {
 	s.background(time.Second, s.everySecond)
 	s.background(s.opt.RetentionInterval, func(now time.Time) { s.Retain(now) })
 	s.background(s.opt.CheckpointInterval, func(time.Time) { s.checkpoint() })
+	s.background(time.Second, s.race)
 	s.wg.Go(s.planLoop)
 	if s.budgets != nil {
 		s.wg.Go(s.budgets.loop)
