@@ -9,14 +9,14 @@ import (
 // How the budget moves. The figures were chosen by the scenarios in testdata/controller_*.txt: a step of latency ×20 halves it
 // within 1 s and is forgotten within 10 s, and a steady state stays within ±20 %.
 const (
-	growFast   = 1.12 // per 100 ms, far from the last harmful rate: ×3 per second
+	growFast   = 1.15 // per 100 ms, far from the last harmful rate: ×4 per second
 	growSteady = 0.01 // of the harmful rate per 100 ms, close to it
 	growProbe  = 0.005
 	fastUntil  = 0.70 // of the last harmful rate
 	holdAt     = 0.95
 	forgetAt   = 1.20 // a rate that was harmful and is harmless by so much says nothing any more
 
-	cutGrave, cutMild   = 0.5, 0.85
+	cutGrave, cutMild   = 0.5, 0.88
 	waitGrave, waitMild = 500 * time.Millisecond, time.Second // until the effect of a cut can be seen
 	calmFor             = 500 * time.Millisecond              // without harm before the budget grows
 	patienceMin         = 4 * time.Second                     // below the harmful rate before it is tried again …
@@ -368,7 +368,7 @@ func (c *Controller) cut(g *gauge, grave bool) {
 		c.settle()
 		return
 	}
-	harmless := c.state == StateHolding || !held && from < 0.5*c.harmful
+	harmless := c.state == StateHolding || from < fastUntil*c.harmful
 	if harmless && c.harmful > 0 && c.at-c.surpriseAt > strikeFor {
 		c.surpriseAt = c.at // chance, or somebody else's doing, unless it comes again
 	} else if c.grown || c.harmful == 0 {
@@ -377,7 +377,7 @@ func (c *Controller) cut(g *gauge, grave bool) {
 		} else {
 			c.patience = patienceMin
 		}
-		c.harmful = from
+		c.harmful = max(from, c.harmful/2) // harm at far less than ever may be chance; again, and it is known
 	}
 	c.grown = false
 	by, wait := cutMild, waitMild

@@ -47,6 +47,7 @@ const (
 	windowMost    = 5 * time.Second // then fewer are enough
 	windowFew     = 10
 	windowRing    = 40
+	creep         = 1.005 // a window: by how much a level may rise that was never seen undisturbed
 )
 
 // allowedShare is the part of all samples that may lie above the threshold: the threshold is about a p99.
@@ -164,12 +165,12 @@ func (g *gauge) weigh(l *Latencies, stuck time.Duration, figure, n float64, dt t
 			bad++
 			n++
 		}
-		share, least := allowedShare, 6.0
+		share, least := allowedShare, 10.0
 		if g.signal == SignalDevice {
 			share = 0.1
 		}
 		excess = bad - share*n
-		enough = max(least, share/2*g.perSec)
+		enough = max(least, share*g.perSec)
 	case g.signal == SignalCPU:
 		excess, enough = (figure-g.threshold)*dt.Seconds(), 0.1
 	default:
@@ -231,7 +232,12 @@ func (g *gauge) judge() {
 			g.base = better
 		}
 	case g.all.n >= 5:
-		g.base, g.known = g.all.quantile(0.2), true
+		// Disturbed windows are among them: the level must not follow them up.
+		if low := g.all.quantile(0.2); g.known {
+			g.base = min(low, creep*g.base)
+		} else {
+			g.base, g.known = low, true
+		}
 	default:
 		g.known = false
 		return

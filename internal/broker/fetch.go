@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"math"
 	"strings"
 	"sync"
 	"time"
@@ -37,6 +38,9 @@ const (
 	zstdFetchVersion = 10
 	// recheckPause bounds how often a fetch whose min_bytes was not reached reads again while records trickle in.
 	recheckPause = 5 * time.Millisecond
+	// liveBytes is the largest answer whose time says something about the broker: larger ones take as long as the client takes
+	// to receive them.
+	liveBytes = 1 << 20
 	// maxFetchWait bounds what a client may ask for; a longer wait only means that it asks again.
 	maxFetchWait = 5 * time.Minute
 )
@@ -329,11 +333,24 @@ func (r *fetchReply) answer(c *conn, code int16, waited time.Duration) error {
 	}
 	m.fetchRead.Observe((ready.Sub(r.began) - waited).Seconds())
 	m.fetchSend.Observe(end.Sub(ready).Seconds())
-	if r.live && err == nil && c.b.opt.Store != nil {
+	if r.live && r.bytes() <= liveBytes && err == nil && c.b.opt.Store != nil {
 		c.b.opt.Store.RealtimeFetch(end.Sub(r.due))
 	}
 	r.api.metrics.seconds.Observe((end.Sub(r.received) - waited).Seconds())
 	return err
+}
+
+// bytes is how much the answer holds. An answer that holds cold bytes, too, is never counted as live.
+func (r *fetchReply) bytes() (n int64) {
+	for i := range r.found {
+		if records := r.found[i].part.Records; records != nil {
+			if records.Bytes() != nil {
+				return math.MaxInt64
+			}
+			n += records.Len()
+		}
+	}
+	return n
 }
 
 // compose builds the response from what was found: everything, or what changed for an incremental fetch.
