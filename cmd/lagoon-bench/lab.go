@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -23,7 +22,7 @@ func (a *app) labCommand() *cobra.Command {
 disk (LAGOON_LAB_DIR, else TMPDIR or /tmp). Everything that is made is noted first, and is taken back at the end, after Ctrl-C,
 and, should the program be killed, by a process that outlives it or by the next lab command. One laboratory runs at a time.`,
 	}
-	c.AddCommand(a.labUpCommand(), a.labDownCommand(), a.labMeasureCommand())
+	c.AddCommand(a.labUpCommand(), a.labDownCommand(), a.labMeasureCommand(), a.labRunCommand())
 	return c
 }
 
@@ -95,11 +94,7 @@ func stateOf(r *lab.Rig, b *lab.Broker) labState {
 		MemoryBytes: r.Memory, Cgroup: r.Group.Procs(), Config: b.Config, Log: b.Log,
 	}
 	for _, t := range r.Tiers {
-		d := labDisk{Tier: t.Name, Device: t.Disk.Device()}
-		if slices.Contains(b.Data, t.Data()) {
-			d.Data = t.Data()
-		}
-		s.Disks = append(s.Disks, d)
+		s.Disks = append(s.Disks, labDisk{Tier: t.Name, Device: t.Disk.Device(), Data: t.Data()})
 	}
 	return s
 }
@@ -118,11 +113,7 @@ func (s labState) text(w io.Writer, explain string) {
 	row("flush", map[string]string{"sync": "sync: acks=all waits for stable storage", "interval": "interval: acks=all does not wait for stable storage"}[s.Flush])
 	row("memory", fmt.Sprintf("%d MiB (%s)", s.MemoryBytes>>20, s.Cgroup))
 	for _, d := range s.Disks {
-		data := "not used: this broker has no tiers of disks"
-		if d.Data != "" {
-			data = d.Data
-		}
-		row("disk "+d.Tier, d.Device+"  "+data)
+		row("disk "+d.Tier, d.Device+"  "+d.Data)
 	}
 	row("config", s.Config)
 	row("log", s.Log)

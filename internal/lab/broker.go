@@ -36,7 +36,6 @@ type Broker struct {
 	Admin     string // URL of Lagoon's admin API, "" for Kafka
 	Config    string // its configuration file
 	Log       string // what it prints
-	Data      []string
 	PID       int
 
 	cmd    *exec.Cmd
@@ -185,13 +184,9 @@ func (r *Rig) prepareLagoon(ctx context.Context, b *Broker, o BrokerOptions, dir
 	fmt.Fprintf(&text, "[server]\nlisten = [%q]\nadvertised = %q\n", b.Bootstrap, b.Bootstrap)
 	fmt.Fprintf(&text, "[admin]\nlisten = %q\n", admin)
 	fmt.Fprintf(&text, "[storage]\nflush = %q\n", b.Flush)
-	for i, t := range r.Tiers {
-		keep := "unlimited"
-		if i < len(r.Tiers)-1 {
-			keep = tierKeep
-		}
-		fmt.Fprintf(&text, "[[storage.tier]]\nname = %q\npath = %q\nclass = %q\nkeep = %q\n", t.Name, t.Data(), t.Class, keep)
-		b.Data = append(b.Data, t.Data())
+	for _, t := range r.Tiers {
+		// What moves to the slow disk, a topic says by local.retention.ms.
+		fmt.Fprintf(&text, "[[storage.tier]]\nname = %q\npath = %q\nclass = %q\nkeep = \"unlimited\"\n", t.Name, t.Data(), t.Class)
 		if err := os.MkdirAll(t.Data(), 0o755); err != nil {
 			return nil, err
 		}
@@ -210,9 +205,6 @@ func (r *Rig) prepareLagoon(ctx context.Context, b *Broker, o BrokerOptions, dir
 	return exec.Command(binary, args...), nil
 }
 
-// tierKeep is after how long a sealed segment leaves the ssd of the two tiers: soon, so that a backlog lies on the slow disk.
-const tierKeep = "20s"
-
 // lagoonBinary is the one that is given, or is built once per lab.
 func (r *Rig) lagoonBinary(ctx context.Context, given string) (string, error) {
 	if given != "" {
@@ -228,6 +220,9 @@ func (r *Rig) lagoonBinary(ctx context.Context, given string) (string, error) {
 	}
 	return binary, nil
 }
+
+// kafkaNode is the id of the one node.
+const kafkaNode = 1
 
 // kafkaHeap is Kafka's heap: half of what it takes by default, which leaves the memory group its page cache.
 const kafkaHeap = "512m"
@@ -246,16 +241,19 @@ func (r *Rig) prepareKafka(ctx context.Context, b *Broker, o BrokerOptions, dir 
 	if err != nil {
 		return nil, err
 	}
-	// Kafka has no tiers of disks: its data are on the first.
-	data := r.Tiers[0].Data()
-	b.Data, b.Flush = []string{data}, "interval"
+	// Kafka has no tiers: the disks are log directories, and topics are placed by hand (Place).
+	var data []string
+	for _, t := range r.Tiers {
+		data = append(data, t.Data())
+	}
+	b.Flush = "interval"
 	lines := []string{
-		"process.roles=broker,controller", "node.id=1",
+		"process.roles=broker,controller", fmt.Sprintf("node.id=%d", kafkaNode),
 		"listeners=PLAINTEXT://" + b.Bootstrap + ",CONTROLLER://" + controller,
 		"advertised.listeners=PLAINTEXT://" + b.Bootstrap + ",CONTROLLER://" + controller,
 		"listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
 		"controller.listener.names=CONTROLLER", "controller.quorum.bootstrap.servers=" + controller,
-		"log.dirs=" + data,
+		"log.dirs=" + strings.Join(data, ","),
 		"offsets.topic.replication.factor=1", "transaction.state.log.replication.factor=1", "transaction.state.log.min.isr=1",
 		"share.coordinator.state.topic.replication.factor=1", "share.coordinator.state.topic.min.isr=1",
 	}
