@@ -96,7 +96,7 @@ Exit codes: 0 done, 1 failed or interrupted, 2 wrong usage, 3 the broker lost, r
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usagef("%w (see %s --help)", err, c.CommandPath())
 	})
-	root.AddCommand(a.labCommand())
+	root.AddCommand(a.labCommand(), a.readpathCommand(), a.sinkCommand())
 	root.AddCommand(a.isolationCommand())
 	return root
 }
