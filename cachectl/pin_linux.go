@@ -45,8 +45,9 @@ func (m *mapping) Lock(f vfs.File, off, n int64) error {
 	if err != nil {
 		return err
 	}
-	// Read only, and the descriptor is: the kernel then need not look at these mappings when it writes pages back.
-	at, err := mmap(m.base+uintptr(off), uintptr(n), unix.PROT_READ, unix.MAP_SHARED|unix.MAP_FIXED, fd, off)
+	// Private and never written: these are the pages of the page cache all the same, and the kernel need not look at the
+	// mapping when it writes them back, which it must with a shared one of a descriptor that may write.
+	at, err := mmap(m.base+uintptr(off), uintptr(n), unix.PROT_READ, unix.MAP_PRIVATE|unix.MAP_FIXED, fd, off)
 	if err != nil {
 		return fmt.Errorf("mmap: %w", err)
 	}

@@ -327,7 +327,6 @@ func (k *checker) readers() {
 	}
 	k.size("readers.lagging_when.min_bytes", r.LaggingWhen.MinBytes, 1, 1<<60)
 	k.span("readers.lagging_when.min_age", r.LaggingWhen.MinAge, time.Millisecond, year)
-	k.size("readers.hot_window", r.HotWindow, 0, 1<<60)
 	k.size("readers.chunk_bytes", r.ChunkBytes, 256<<10, 64<<20)
 	if r.ChunkBytes%4096 != 0 {
 		k.fail(codePool, "readers.chunk_bytes", "%s is not a multiple of 4KiB", r.ChunkBytes)
@@ -379,6 +378,14 @@ func (k *checker) throttle() {
 }
 
 func (k *checker) rest() {
+	if k.c.Cache.HotWindowMemory > 0.8 {
+		k.fail(codeRange, "cache.hot_window_memory", "%s is more than 80%%: what is locked cannot be taken back, and the process is killed when the rest is short", k.c.Cache.HotWindowMemory)
+	}
+	k.span("cache.hot_window_keep", k.c.Cache.HotWindowKeep, time.Second, time.Hour)
+	k.word("cache.drop_behind", k.c.Cache.DropBehind, "auto", "on", "off")
+	if k.c.Cache.HotWindowMemory == 0 && k.isSet("cache.drop_behind") && k.c.Cache.DropBehind != "off" {
+		k.warn(codeUnusedValue, "cache.drop_behind", "has no effect while cache.hot_window_memory is 0%%: what may be dropped is not known")
+	}
 	k.span("cache.sample_interval", k.c.Cache.SampleInterval, 100*time.Millisecond, time.Hour)
 	k.size("cache.warm_tail_on_start", k.c.Cache.WarmTailOnStart, 0, math.MaxInt64)
 	k.rate("tiering.move_max", k.c.Tiering.MoveMax, 1<<20)

@@ -69,7 +69,6 @@ type Tier struct {
 // Readers says when a reader is lagging and how it is served.
 type Readers struct {
 	LaggingWhen LaggingWhen `toml:"lagging_when"`
-	HotWindow   Bytes       `toml:"hot_window"`
 	ReadMode    string      `toml:"read_mode"`
 	ChunkBytes  Bytes       `toml:"chunk_bytes"`
 	ChunkMemory Bytes       `toml:"chunk_memory"`
@@ -98,8 +97,11 @@ type PerReader struct {
 	Max Rate `toml:"max" unlimited:"yes" kafka:"consumer_byte_rate"`
 }
 
-// Cache is about watching and warming the page cache.
+// Cache is about what stays in the page cache, and about watching it.
 type Cache struct {
+	HotWindowMemory Percent  `toml:"hot_window_memory"`
+	HotWindowKeep   Duration `toml:"hot_window_keep"`
+	DropBehind      string   `toml:"drop_behind"`
 	SampleInterval  Duration `toml:"sample_interval"`
 	WarmTailOnStart Bytes    `toml:"warm_tail_on_start"`
 }

@@ -81,6 +81,13 @@ func (s *Sim) UsedBytes() int64 {
 	return s.cache.used * cachectl.PageSize
 }
 
+// LockedBytes is the memory that mappings lock.
+func (s *Sim) LockedBytes() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.locks * cachectl.PageSize
+}
+
 // Settle ends all write-back that was started.
 func (s *Sim) Settle() {
 	s.mu.Lock()

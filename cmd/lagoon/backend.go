@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/base64"
+	"fmt"
 	"os"
 	"runtime"
 	"slices"
@@ -146,6 +147,14 @@ func (b *backend) Checks(context.Context) []admin.Check {
 	out = append(out, admin.Check{Name: "drain", OK: b.stateNow() != "draining", Severity: "error"})
 	m := b.sampler.lastMethod()
 	out = append(out, admin.Check{Name: "cachestat", OK: m != "mincore" && m != "none", Severity: "warn", Text: "residency by " + m})
+	if hot, on := b.store.HotWindows(); on {
+		pins := admin.Check{Name: "hot-windows", OK: hot.Trouble == "", Severity: "warn",
+			Text: fmt.Sprintf("%s pinned of %s planned, budget %s, %.0f s of tail", size(hot.Pinned), size(hot.Kept), size(hot.Budget), hot.Seconds.Seconds())}
+		if !pins.OK {
+			pins.Text = "not pinned: " + hot.Trouble + "; give the process CAP_IPC_LOCK or a higher RLIMIT_MEMLOCK"
+		}
+		out = append(out, pins)
+	}
 	return out
 }
 
@@ -201,7 +210,8 @@ func (b *backend) partition(l *partition.Log) admin.Partition {
 		p.WritebackBytes += sample.grid.writeback
 		p.RefaultPages += sample.grid.refault
 	}
-	p.HotWindowBytes = min(p.Bytes, int64(b.cfg.Readers.HotWindow))
+	hot := l.HotWindow()
+	p.HotWindowBytes, p.PinnedBytes, p.HotWindowSeconds = hot.Bytes, hot.Pinned, hot.Seconds.Seconds()
 	in := l.Totals()
 	p.BytesIn, p.RecordsIn, p.BytesOut = in.BytesIn, in.RecordsIn, in.BytesOut
 	return p

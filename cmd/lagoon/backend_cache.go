@@ -216,16 +216,20 @@ func (b *backend) Warm(_ context.Context, q admin.CacheAction) (admin.CacheActio
 	})
 }
 
-// hotFrom is the position, in bytes from the log's start, from which on the hot window of a partition with real-time
-// readers begins; the log's size when it has none.
+// hotFrom is the position, in bytes from the log's start, from which on the hot window of a partition begins, or what a
+// real-time reader has still to read; the log's size when there is neither.
 func (b *backend) hotFrom(l *partition.Log) int64 {
 	size := l.SizeBytes()
+	if hot := l.HotWindow(); hot.Bytes > 0 {
+		return min(size, hot.From)
+	}
+	from := size
 	for _, r := range b.store.Readers() {
 		if r.Key.Topic == l.Topic() && r.Key.Partition == l.Partition() && r.Class.State.String() == "realtime" {
-			return max(0, size-max(int64(b.cfg.Readers.HotWindow), r.LagBytes))
+			from = min(from, max(0, size-r.LagBytes))
 		}
 	}
-	return size
+	return from
 }
 
 // act applies one action to every span of the range and measures before and after.

@@ -348,6 +348,9 @@ func (m *machine) findings(cfg *conf.Config) []finding {
 	return out
 }
 
+// leastHot is a hot window worth its name: ten seconds at 25 MiB/s.
+const leastHot = 256 << 20
+
 type addFinding = func(condition, severity string, passed bool, required, current, remedy string)
 
 func (m *machine) judgeMemory(cfg *conf.Config, add addFinding) {
@@ -358,8 +361,8 @@ func (m *machine) judgeMemory(cfg *conf.Config, add addFinding) {
 	own := int64(cfg.Readers.ChunkMemory) + int64(cfg.Server.Limits.InflightBytes) + heapBytes
 	add("memory", "error", have >= own, size(own)+" for buffers and heap", size(have)+" ("+where+")",
 		"give it more memory, or lower readers.chunk_memory and server.limits.inflight_bytes: what is short is taken from the page cache, then the process is killed")
-	add("memory for hot windows", "warn", have-own >= int64(cfg.Readers.HotWindow), size(own+int64(cfg.Readers.HotWindow))+" for one partition",
-		size(have)+" ("+where+")", "the page cache is charged to the same limit: raise it, or lower readers.hot_window")
+	add("memory for hot windows", "warn", cfg.Cache.HotWindowMemory == 0 || have-own >= leastHot, size(own+leastHot)+" for one partition",
+		size(have)+" ("+where+")", "the page cache is charged to the same limit: raise it, or lower readers.chunk_memory and server.limits.inflight_bytes")
 	swap := "no swap"
 	if m.swap > 0 {
 		swap = fmt.Sprintf("%s of swap, swappiness %d", size(m.swap), m.swappiness)

@@ -71,6 +71,11 @@ func adaptiveConfig(c *conf.Config) *partition.Adaptive {
 	return &partition.Adaptive{FloorBytes: unlimitedAsZero(c.Throttle.Floor), ProtectP99: c.Throttle.ProtectP99.Std(), CPU: &machineCPU{}}
 }
 
+func hotConfig(c *conf.Config) partition.HotWindows {
+	return partition.HotWindows{Share: float64(c.Cache.HotWindowMemory), Keep: c.Cache.HotWindowKeep.Std(), Drop: partition.DropBehind(c.Cache.DropBehind),
+		Memory: cachectl.ReadMemory}
+}
+
 // deviceConfig knows two kinds of device. A rotating disk gets one stream at a time in large turns, because a seek costs as much as
 // reading a megabyte; a solid-state one gets bounded parallelism (design.md §8).
 func deviceConfig(c *conf.Config, t tier) admission.DeviceConfig {

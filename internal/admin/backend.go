@@ -127,24 +127,26 @@ type Topic struct {
 
 // Partition is one row of a topic. Offsets are record offsets below 2^53.
 type Partition struct {
-	Partition      int32            `json:"partition"`
-	StartOffset    int64            `json:"start_offset"`
-	EndOffset      int64            `json:"end_offset"`
-	HighWatermark  int64            `json:"high_watermark"`
-	LeaderEpoch    int32            `json:"leader_epoch"`
-	Segments       int              `json:"segments"`
-	Bytes          int64            `json:"bytes"`
-	TierBytes      map[string]int64 `json:"tier_bytes"` // bytes by tier
-	ResidentBytes  int64            `json:"resident_bytes"`
-	DirtyBytes     int64            `json:"dirty_bytes"`
-	WritebackBytes int64            `json:"writeback_bytes"`
-	RefaultPages   int64            `json:"refault_pages"`
-	HotWindowBytes int64            `json:"hot_window_bytes"`
-	Readers        int              `json:"readers"`
-	Error          string           `json:"error,omitempty"` // why it serves nothing, e.g. fenced
-	BytesIn        int64            `json:"bytes_in_total"`  // since start
-	BytesOut       int64            `json:"bytes_out_total"`
-	RecordsIn      int64            `json:"records_in_total"`
+	Partition        int32            `json:"partition"`
+	StartOffset      int64            `json:"start_offset"`
+	EndOffset        int64            `json:"end_offset"`
+	HighWatermark    int64            `json:"high_watermark"`
+	LeaderEpoch      int32            `json:"leader_epoch"`
+	Segments         int              `json:"segments"`
+	Bytes            int64            `json:"bytes"`
+	TierBytes        map[string]int64 `json:"tier_bytes"` // bytes by tier
+	ResidentBytes    int64            `json:"resident_bytes"`
+	DirtyBytes       int64            `json:"dirty_bytes"`
+	WritebackBytes   int64            `json:"writeback_bytes"`
+	RefaultPages     int64            `json:"refault_pages"`
+	HotWindowBytes   int64            `json:"hot_window_bytes"`
+	PinnedBytes      int64            `json:"pinned_bytes"`
+	HotWindowSeconds float64          `json:"hot_window_seconds"`
+	Readers          int              `json:"readers"`
+	Error            string           `json:"error,omitempty"` // why it serves nothing, e.g. fenced
+	BytesIn          int64            `json:"bytes_in_total"`  // since start
+	BytesOut         int64            `json:"bytes_out_total"`
+	RecordsIn        int64            `json:"records_in_total"`
 }
 
 // Segment is one .log file.

@@ -238,6 +238,7 @@ func (l *Log) publishDurable(b *bound) {
 		return
 	}
 	l.durable.Store(b)
+	l.store.hot.poke()
 	l.waitMu.Lock()
 	kept := l.waiters[:0]
 	for _, w := range l.waiters {

@@ -2,6 +2,7 @@ package partition
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"lagoon/admission"
@@ -37,6 +38,11 @@ type cursor struct {
 	read     admission.Read
 	method   cachectl.Method
 	waitFrom time.Time
+
+	// For the hot windows, which do not wait for mu: where the reader is, on the scale of Log.endPos, when it said so, and
+	// whether it reads in real time.
+	place, readNs atomic.Int64
+	realtime      atomic.Bool
 }
 
 // cursorSet are the readers of one partition.
@@ -161,6 +167,7 @@ func (l *Log) observe(c *cursor, from segment.Offset, b *bound, at int64, now ti
 	l.store.readersMu.Lock()
 	c.class = l.store.readers.Observe(c.key, p, now)
 	l.store.readersMu.Unlock()
+	c.notePlace(at, now)
 }
 
 // behindAge is how old the next record at from is; negative when that is not known, as for records from before the last

@@ -27,3 +27,9 @@ func (s *Store) SetReadAhead(n int) { s.opt.ReadAheadChunks = n }
 
 // TickRaces is one round of the watch on retention.
 func (s *Store) TickRaces(now time.Time) { s.race(now) }
+
+// SetHot turns hot windows on for a test that calls HotRound itself.
+func (s *Store) SetHot(h HotWindows) { s.hot.opt = h.withDefaults() }
+
+// HotRound is one round of the hot windows.
+func (s *Store) HotRound() { s.hotRound(s.now()) }

@@ -57,6 +57,7 @@ func Open(opt Options) (_ *Store, err error) {
 	s.durableWaiters.New = newDurableWaiter
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.metrics = newMetrics(opt.Registerer)
+	s.hot = newHotWindows(opt)
 	if s.limits, err = admission.NewLimits(opt.Limits, opt.Now()); err != nil {
 		return nil, err
 	}

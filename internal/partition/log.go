@@ -61,6 +61,7 @@ type Log struct {
 	grow        growth     // of the race loop alone
 	maintenance sync.Mutex // one retention, trim or migration publish at a time
 	cursors     cursorSet
+	hot         hotState
 }
 
 // view is what readers see of the segments. Immutable; replaced under Log.mu.
@@ -79,6 +80,7 @@ type logSegment struct {
 	before int64
 	extra  atomic.Pointer[[]damage]
 	prep   preparation
+	pin    segmentPin
 	fills  fills
 }
 

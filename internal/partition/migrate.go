@@ -215,6 +215,7 @@ func (s *Store) migrationEnv(l *Log, from *logSegment, to *logDir) tiering.Env {
 		Publish:   func(_ context.Context, job tiering.Job) error { return l.publishMoved(from, to, job) },
 		Retire: func(job tiering.Job, remove func() error) {
 			size := job.SizeBytes
+			from.pin.close()
 			from.r.Retire(func() {
 				from.dir.used.Add(-size)
 				l.onFiles(func() {

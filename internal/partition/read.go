@@ -111,6 +111,7 @@ func (l *Log) readOnce(req *ReadRequest, now time.Time) (res ReadResult, again b
 	if d.Lane == admission.Fill && c.class.State == admission.Realtime {
 		l.store.metrics.tailColdReads.Inc()
 		l.store.harm.misses.Add(1)
+		l.refill(s.before + pos)
 	}
 	if hint >= 0 && !exact {
 		// The hot lane checks a hint by the header there; a stream believes its start, so it begins where the index says.

@@ -157,6 +157,7 @@ func (l *Log) discard(s *logSegment, durably bool) (gone bool) {
 	size := s.r.Meta().SizeBytes
 	fsys, dir := s.dir.spec.FS, l.dir
 	done := make(chan error, 1)
+	s.pin.close()
 	s.r.Retire(func() {
 		s.dir.used.Add(-size)
 		names := segment.Files(s.base)
@@ -309,6 +310,7 @@ func (l *Log) retire() {
 	for _, s := range v.segs {
 		if s.r != nil {
 			s.dir.used.Add(-s.r.Meta().SizeBytes)
+			s.pin.close()
 			s.r.Retire(func() {})
 		}
 	}

@@ -50,6 +50,8 @@ type Options struct {
 	PlanInterval       time.Duration // migrations, 0: 10 s
 	DemandHorizon      time.Duration // a segment that a reader comes to within it stays in its tier (tiering.Snapshot), 0: readers do not count
 
+	Hot HotWindows // what stays in the page cache; the zero value: nothing is kept and nothing dropped
+
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
 	Now        func() time.Time // nil: time.Now
@@ -93,6 +95,7 @@ func (o Options) Validate() error {
 	} else if o.Pool.ChunkBytes() < minChunkBytes {
 		errs = append(errs, fmt.Errorf("partition: chunks of %d bytes are too small, at least %d", o.Pool.ChunkBytes(), minChunkBytes))
 	}
+	errs = append(errs, o.Hot.validate())
 	return errors.Join(errs...)
 }
 
@@ -123,6 +126,7 @@ type Store struct {
 	stop      context.CancelFunc
 	wg        sync.WaitGroup
 	harm      storeHarm
+	hot       *hotWindows
 	budgets   *budgets
 	planNow   chan struct{}
 	lookups   chan struct{} // semaphore
@@ -289,6 +293,9 @@ func (s *Store) startLoops() {
 	s.background(s.opt.CheckpointInterval, func(time.Time) { s.checkpoint() })
 	s.background(time.Second, s.race)
 	s.wg.Go(s.planLoop)
+	if s.opt.Hot.Share > 0 {
+		s.wg.Go(s.hotLoop)
+	}
 	if s.budgets != nil {
 		s.wg.Go(s.budgets.loop)
 	}

@@ -70,7 +70,8 @@ func TestWhatIsResidentAndWhy(t *testing.T) {
 segment_bytes = "4MiB"
 [readers]
 lagging_when = { min_bytes = "4MiB", min_age = "1ms" }
-hot_window = "1MiB"
+[cache]
+hot_window_memory = "0%"
 `})
 	fill(t, b, "orders", 200)
 	const half = 100

@@ -1,0 +1,161 @@
+package partition
+
+import (
+	"sort"
+	"time"
+
+	"lagoon/cachectl"
+)
+
+// hotplan.go decides what stays in the page cache. It is pure; hotwindow.go does what it says.
+
+// DropBehind says when pages are dropped that no real-time reader needs any more.
+type DropBehind string
+
+// Drop-behind modes. In auto, pages stay while memory is plentiful, for whoever comes back to them, and go before the kernel
+// would have to choose what goes.
+const (
+	DropAuto DropBehind = "auto"
+	DropOn   DropBehind = "on"
+	DropOff  DropBehind = "off"
+)
+
+const (
+	// hotMargin is kept behind the slowest real-time reader, so that one that steps back a little hits.
+	hotMargin = cachectl.WindowBytes
+	// hotReserve is memory that hot windows never count on: the heap (150 MiB at 100 MiB/s, docs/benchmarks.md), stacks, page
+	// tables, sockets, dirty pages.
+	hotReserve = 192 << 20
+	// plentyShare: in auto, pages are dropped when less than one part in this many of the memory is free. The kernel begins
+	// to reclaim near a full group; producers fill an eighth of a gibibyte in more than a second.
+	plentyShare = 8
+)
+
+// hotMark: age ago the end of the log was at end.
+type hotMark struct {
+	end int64
+	age time.Duration
+}
+
+// hotLog is what is known of one partition. Positions are bytes, on the scale of Log.endPos.
+type hotLog struct {
+	start, end int64
+	reader     int64     // of the slowest real-time reader; -1: none
+	wanted     bool      // it has a real-time reader, or lately had one
+	marks      []hotMark // oldest first
+}
+
+// hotLimits is what all partitions together may take.
+type hotLimits struct {
+	budget int64         // bytes
+	keep   time.Duration // what was appended since then is kept for readers that are on their way
+	drop   DropBehind
+	memory cachectl.Memory // for auto
+}
+
+// hotKeep is the decision for one partition: [from, end) is kept, what lies before drop goes; drop <= from.
+type hotKeep struct{ from, drop int64 }
+
+// hotPlan is the decision for all.
+type hotPlan struct {
+	logs     []hotKeep
+	kept     int64         // bytes
+	wanted   int64         // bytes that would be kept if there were memory for it
+	seconds  time.Duration // of tail that each partition gets at least, or keep when nothing is short
+	short    bool          // wanted is more than the budget
+	dropping bool
+}
+
+// hotBudget is what hot windows may take now: a share of the limit, but never so much that less than as much as they grow by
+// is left for everything else. pinned counts as neither free nor available.
+func hotBudget(share float64, m cachectl.Memory, pinned, reserve int64) int64 {
+	return max(0, min(int64(share*float64(max(0, m.Limit-reserve))), pinned+(m.Available-hotReserve/2)/2))
+}
+
+// tail is how many of the newest bytes were appended in the last d; all of them when that is not known.
+func (l *hotLog) tail(d time.Duration) int64 {
+	i := sort.Search(len(l.marks), func(i int) bool { return l.marks[i].age <= d }) // the oldest mark inside
+	switch {
+	case d < 0:
+		return 0
+	case i == 0 && (len(l.marks) == 0 || l.marks[0].age < d):
+		return l.end - l.start
+	case i > 0:
+		i-- // the mark before it: what came between the two may be inside
+	}
+	return l.end - max(l.start, min(l.end, l.marks[i].end))
+}
+
+// need is what the slowest real-time reader still has to read, and the margin.
+func (l *hotLog) need() int64 {
+	if l.reader < 0 {
+		return 0
+	}
+	return l.end - max(l.start, min(l.end, l.reader-hotMargin))
+}
+
+// planHot shares the budget out. What real-time readers still have to read comes first, then what was appended in the last
+// keep; what is short is shared as equal time, newest bytes first.
+func planHot(lim hotLimits, logs []hotLog) hotPlan {
+	p := hotPlan{logs: make([]hotKeep, len(logs)), seconds: lim.keep}
+	needs, wants := make([]int64, len(logs)), make([]int64, len(logs))
+	var needed int64
+	for i := range logs {
+		l := &logs[i]
+		if l.wanted {
+			needs[i] = l.need()
+			wants[i] = max(needs[i], l.tail(lim.keep))
+		}
+		needed += needs[i]
+		p.wanted += wants[i]
+	}
+	p.short = p.wanted > lim.budget
+	give := func(i int, _ time.Duration) int64 { return wants[i] }
+	if p.short {
+		most := lim.keep
+		give = func(i int, d time.Duration) int64 { return max(needs[i], min(wants[i], logs[i].tail(d))) }
+		if needed > lim.budget {
+			most = oldest(logs)
+			give = func(i int, d time.Duration) int64 { return min(needs[i], logs[i].tail(d)) }
+		}
+		p.seconds = mostTime(most, lim.budget, logs, give)
+	}
+	p.dropping = lim.drop == DropOn || lim.drop == DropAuto && lim.memory.Free < lim.memory.Limit/plentyShare
+	for i := range logs {
+		l := &logs[i]
+		n := give(i, p.seconds)
+		p.kept += n
+		p.logs[i].from = l.end - n
+		if p.dropping {
+			p.logs[i].drop = p.logs[i].from
+			if l.wanted && l.reader >= 0 { // whatever the budget says
+				p.logs[i].drop = max(0, min(p.logs[i].drop, l.reader-hotMargin))
+			}
+		}
+	}
+	return p
+}
+
+// oldest is the age of the oldest mark.
+func oldest(logs []hotLog) (age time.Duration) {
+	for i := range logs {
+		if len(logs[i].marks) > 0 {
+			age = max(age, logs[i].marks[0].age)
+		}
+	}
+	return age
+}
+
+// mostTime is the longest time, to a hundredth of a second, for which the bytes of all logs fit; negative when not even the
+// newest marks do.
+func mostTime(most time.Duration, budget int64, logs []hotLog, bytes func(i int, d time.Duration) int64) time.Duration {
+	const step = 10 * time.Millisecond
+	n := sort.Search(int(most/step)+1, func(n int) bool {
+		sum := int64(0)
+		for i := range logs {
+			sum += bytes(i, time.Duration(n)*step)
+		}
+		return sum > budget
+	})
+	return time.Duration(n-1) * step
+}

@@ -1,0 +1,568 @@
+package partition
+
+import (
+	"fmt"
+	"math"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"lagoon/admission"
+	"lagoon/cachectl"
+)
+
+// hotwindow.go keeps the newest bytes of the partitions that are read in real time in memory, and drops what all such readers
+// have passed. One goroutine does it: neither appends nor fetches wait for a lock, a system call or a page here.
+
+// HotWindows configures what stays in the page cache.
+type HotWindows struct {
+	// Share of the memory that hot windows may take, 0 to 0.8. 0: nothing is kept and nothing is dropped.
+	Share float64
+	// Keep: what was appended since then is kept for readers that are on their way. 0 means 60 s.
+	Keep time.Duration
+	Drop DropBehind // "" means auto
+	// Memory tells what the process has; required with Share. Called once a second while there is something to do.
+	Memory func() (cachectl.Memory, error)
+}
+
+func (h HotWindows) withDefaults() HotWindows {
+	if h.Keep == 0 {
+		h.Keep = time.Minute
+	}
+	if h.Drop == "" {
+		h.Drop = DropAuto
+	}
+	return h
+}
+
+func (h HotWindows) validate() error {
+	if h.Share < 0 || h.Share > 0.8 || h.Share > 0 && h.Memory == nil || h.Keep < 0 {
+		return fmt.Errorf("partition: hot windows: a share of %v of the memory (0 to 0.8), kept for %v, is not possible", h.Share, h.Keep)
+	}
+	return nil
+}
+
+const (
+	hotEvery     = 250 * time.Millisecond // while records come in
+	hotIdleEvery = time.Second            // while something is kept, and nothing comes in
+	// hotLinger: a partition counts as read in real time for this long after its last such reader, and after it came to
+	// be: a consumer that is being restarted, or starts behind its producer, finds its records.
+	hotLinger = 5 * time.Minute
+	hotMarks  = 128
+	// pinStep: less than this is pinned when it is a second old. Steps of 64 KiB cost twice as much per byte as of 256 KiB
+	// (measured, docs/decisions/0009).
+	pinStep = 256 << 10
+	// smallWindow: windows below it end in steps of pinStep, larger ones in whole windows of the cache, which costs less.
+	smallWindow = 16 << 20
+	// pinUnseen is the most that is pinned without a look whether it is resident: what came in since the last time.
+	pinUnseen = 16 << 20
+	// dropStep bounds the bytes that one round drops; 1 GiB/s, 60 ms of a core (measured: 60 µs per MiB).
+	dropStep  = 256 << 20
+	dropTries = 8 // rounds in which dirty pages may become clean
+)
+
+// hotState is one log's part. The goroutine of the hot windows alone uses it, but for the atomics.
+type hotState struct {
+	known bool
+	marks [hotMarks]struct { // ring of where the end was
+		end int64
+		at  time.Time
+	}
+	n       int       // marks written so far
+	seen    time.Time // last time it had a real-time reader, or came to be
+	dropped int64     // everything before has been dropped, or is not known to be there
+	tries   int       // rounds in which dropping came to dirty pages
+	evicted int64     // recently evicted pages at the last look, where nothing is pinned
+	looked  time.Time
+
+	refilled atomic.Int64 // a refill began here, before dropped; MaxInt64: none
+	view     atomic.Pointer[HotView]
+}
+
+// HotView is one partition's hot window for people.
+type HotView struct {
+	From    int64         // bytes from the log's first one: the window is [From, end of the log)
+	Bytes   int64         // kept
+	Pinned  int64         // of them locked in memory
+	Seconds time.Duration // how far back that reaches
+	Readers int           // real-time readers
+	Slowest int64         // bytes that the slowest of them has still to read
+}
+
+// HotSummary is all hot windows together.
+type HotSummary struct {
+	Budget, Wanted, Kept, Pinned int64
+	Seconds                      time.Duration // of tail that every partition with real-time readers gets
+	Memory                       cachectl.Memory
+	Dropping                     bool
+	Trouble                      string // why nothing is pinned, "" when it is
+}
+
+// hotWindows is the store's part.
+type hotWindows struct {
+	opt     HotWindows
+	asleep  atomic.Bool
+	wakeup  chan struct{}
+	summary atomic.Pointer[HotSummary]
+	metrics *hotMetrics
+
+	memory   cachectl.Memory
+	memoryAt time.Time
+	pinned   int64
+}
+
+type hotMetrics struct {
+	budget, wanted, kept, seconds, dropping prometheus.Gauge
+	dropped, ineffective, refaulted         prometheus.Counter
+}
+
+func newHotMetrics(reg prometheus.Registerer) *hotMetrics {
+	gauge := func(name, help string) prometheus.Gauge {
+		return prometheus.NewGauge(prometheus.GaugeOpts{Name: "lagoon_cache_" + name, Help: help})
+	}
+	counter := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Name: "lagoon_cache_" + name, Help: help})
+	}
+	m := &hotMetrics{
+		budget:      gauge("hot_window_budget_bytes", "Memory that hot windows may take now."),
+		wanted:      gauge("hot_window_wanted_bytes", "Memory that hot windows would take if nothing were short."),
+		kept:        gauge("hot_window_bytes", "Newest bytes of partitions with real-time readers that are kept in the page cache."),
+		seconds:     gauge("hot_window_seconds", "Age up to which records of every partition with real-time readers are kept."),
+		dropping:    gauge("dropbehind_active", "1 while pages that no real-time reader needs are dropped, 0 while there is memory for them."),
+		dropped:     counter("dropbehind_bytes_total", "Bytes dropped from the page cache behind all real-time readers."),
+		ineffective: counter("dropbehind_ineffective_bytes_total", "Bytes that were to be dropped behind all real-time readers and stayed."),
+		refaulted:   counter("hot_window_lost_pages_total", "Pages (4 KiB) of hot windows that something took from the page cache, as far as looks have shown."),
+	}
+	if reg != nil {
+		reg.MustRegister(m.budget, m.wanted, m.kept, m.seconds, m.dropping, m.dropped, m.ineffective, m.refaulted)
+	}
+	return m
+}
+
+func newHotWindows(opt Options) *hotWindows {
+	return &hotWindows{opt: opt.Hot.withDefaults(), wakeup: make(chan struct{}, 1), metrics: newHotMetrics(opt.Registerer)}
+}
+
+// poke wakes the goroutine if it sleeps: the log has new records. Called by the committer.
+func (h *hotWindows) poke() {
+	if h.asleep.Load() && h.asleep.CompareAndSwap(true, false) {
+		h.wakeup <- struct{}{}
+	}
+}
+
+// hotLoop runs until the store closes, and lets all pins go then.
+func (s *Store) hotLoop() {
+	h := s.hot
+	defer s.unpinAll()
+	timer := time.NewTimer(hotEvery)
+	defer timer.Stop()
+	for last := int64(-1); ; {
+		end, busy := s.hotRound(s.now())
+		switch {
+		case end != last:
+			timer.Reset(hotEvery)
+		case busy:
+			timer.Reset(hotIdleEvery)
+		default:
+			h.asleep.Store(true)
+			timer.Stop()
+		}
+		last = end
+		select {
+		case <-timer.C:
+		case <-h.wakeup:
+		case <-s.ctx.Done():
+			return
+		}
+		if h.asleep.CompareAndSwap(true, false) {
+			continue
+		}
+		select { // a poke that came as the timer ran out
+		case <-h.wakeup:
+		default:
+		}
+	}
+}
+
+func (s *Store) unpinAll() {
+	for _, l := range s.Logs() {
+		for _, seg := range l.view.Load().segs {
+			seg.pin.close()
+		}
+	}
+}
+
+// hotRound looks at all logs once, plans, and does it. end is the sum of their ends; busy says that time alone changes
+// something.
+func (s *Store) hotRound(now time.Time) (end int64, busy bool) {
+	h := s.hot
+	if now.Sub(h.memoryAt) >= time.Second || h.memoryAt.IsZero() {
+		m, err := h.opt.Memory()
+		if err != nil {
+			s.opt.Logger.Warn("memory of the process not known: hot windows keep the size they have", "err", err)
+		} else {
+			h.memory = m
+		}
+		h.memoryAt = now
+	}
+	reserve := s.opt.Pool.Stats().CapacityBytes + hotReserve
+	lim := hotLimits{budget: hotBudget(h.opt.Share, h.memory, h.pinned, reserve), keep: h.opt.Keep, drop: h.opt.Drop, memory: h.memory}
+	all := s.Logs()
+	var logs []*Log
+	var known []hotLog
+	var views []*HotView
+	for _, l := range all {
+		if l.Err() != nil {
+			continue
+		}
+		k, v := l.hotKnown(now)
+		end += k.end
+		logs, known, views = append(logs, l), append(known, k), append(views, v)
+	}
+	p := planHot(lim, known)
+	drop := int64(dropStep)
+	h.pinned = 0
+	for i, l := range logs {
+		k := p.logs[i]
+		pinned, err := l.keepHot(k, known[i].end, now)
+		if err != nil {
+			l.log.Debug("hot window not pinned", "err", err)
+		}
+		h.pinned += pinned
+		if k.drop > l.hot.dropped && drop > 0 {
+			drop -= l.dropHot(k.drop, drop)
+		}
+		v := views[i]
+		v.From, v.Bytes, v.Pinned = k.from-known[i].start, known[i].end-k.from, pinned
+		v.Seconds = l.hotAge(k.from, now)
+		l.hot.view.Store(v)
+		busy = busy || v.Bytes > 0 || k.drop-l.hot.dropped >= cachectl.WindowBytes
+	}
+	sum := &HotSummary{Budget: lim.budget, Wanted: p.wanted, Kept: p.kept, Pinned: h.pinned, Seconds: max(0, p.seconds), Memory: h.memory,
+		Dropping: p.dropping, Trouble: s.opt.Cache.PinTrouble()}
+	h.summary.Store(sum)
+	m := h.metrics
+	m.budget.Set(float64(sum.Budget))
+	m.wanted.Set(float64(sum.Wanted))
+	m.kept.Set(float64(sum.Kept))
+	m.seconds.Set(sum.Seconds.Seconds())
+	m.dropping.Set(0)
+	if sum.Dropping {
+		m.dropping.Set(1)
+	}
+	return end, busy
+}
+
+// hotKnown is what the planner has to know of the log.
+func (l *Log) hotKnown(now time.Time) (hotLog, *HotView) {
+	st, v, b := &l.hot, l.view.Load(), l.durable.Load()
+	k := hotLog{start: v.segs[0].before, end: v.segs[0].before, reader: -1}
+	for i := len(v.segs) - 1; i >= 0; i-- {
+		if v.segs[i].base == b.base {
+			k.end = v.segs[i].before + b.pos
+			break
+		}
+	}
+	if !st.known {
+		st.known, st.seen = true, now
+		st.refilled.Store(math.MaxInt64)
+		st.dropped = v.segs[max(0, len(v.segs)-2)].before
+	}
+	if at := st.refilled.Swap(math.MaxInt64); at < st.dropped {
+		st.dropped = at
+	}
+	st.dropped = max(st.dropped, k.start)
+	st.mark(k.end, now, l.store.hot.opt.Keep)
+	hv := &HotView{}
+	limits := l.store.opt.Readers
+	for _, c := range l.cursors.all() {
+		at, realtime := c.place.Load(), c.realtime.Load()
+		age := l.hotAge(at, now)
+		// What it was when it last read; one that reads no more falls behind, and out of the window.
+		if !realtime || k.end-at >= limits.MinBytes && age >= limits.MinAge {
+			continue
+		}
+		if since := now.Sub(time.Unix(0, c.readNs.Load())); since > hotLinger {
+			continue
+		}
+		hv.Readers++
+		if at = min(at, k.end); k.reader < 0 || at < k.reader {
+			k.reader = at
+		}
+	}
+	if k.reader >= 0 {
+		st.seen, hv.Slowest = now, k.end-k.reader
+	}
+	k.wanted = now.Sub(st.seen) < hotLinger
+	k.marks = st.list(now)
+	return k, hv
+}
+
+// mark notes where the end is, often enough for keep.
+func (st *hotState) mark(end int64, now time.Time, keep time.Duration) {
+	if st.n > 0 {
+		last := st.marks[(st.n-1)%hotMarks]
+		if last.end == end || now.Sub(last.at) < max(hotEvery, keep/(hotMarks/2)) {
+			return
+		}
+	}
+	m := &st.marks[st.n%hotMarks]
+	m.end, m.at = end, now
+	st.n++
+}
+
+func (st *hotState) list(now time.Time) []hotMark {
+	out := make([]hotMark, 0, hotMarks)
+	for i := max(0, st.n-hotMarks); i < st.n; i++ {
+		m := st.marks[i%hotMarks]
+		out = append(out, hotMark{m.end, now.Sub(m.at)})
+	}
+	return out
+}
+
+// hotAge is about how long ago the byte at pos was appended; from before the first mark, how long ago that was.
+func (l *Log) hotAge(pos int64, now time.Time) time.Duration {
+	st := &l.hot
+	for i := st.n - 1; i >= max(0, st.n-hotMarks); i-- {
+		if m := st.marks[i%hotMarks]; m.end <= pos || i == max(0, st.n-hotMarks) {
+			return now.Sub(m.at)
+		}
+	}
+	return 0
+}
+
+// segmentPin is a segment's pin. It ends with the segment: the pages of a file that is to be deleted must not be held.
+type segmentPin struct {
+	mu   sync.Mutex
+	pin  *cachectl.Pin
+	last time.Time // of the last growth
+	gone bool
+}
+
+// of gives the pin, nil when the segment is on its way out.
+func (p *segmentPin) of(c *cachectl.Cache) *cachectl.Pin {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.gone {
+		return nil
+	}
+	if p.pin == nil {
+		p.pin = c.NewPin()
+	}
+	return p.pin
+}
+
+// close lets the pages go for good.
+func (p *segmentPin) close() {
+	p.mu.Lock()
+	pin := p.pin
+	p.gone, p.pin = true, nil
+	p.mu.Unlock()
+	if pin != nil {
+		_ = pin.Close() // munmap of an own mapping
+	}
+}
+
+// pinned is what the segment holds.
+func (p *segmentPin) pinned() int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.pin == nil {
+		return 0
+	}
+	from, end := p.pin.Held()
+	return end - from
+}
+
+// keepHot makes the log's pins what was planned, and gives their sum.
+func (l *Log) keepHot(k hotKeep, end int64, now time.Time) (pinned int64, err error) {
+	v := l.view.Load()
+	step := int64(pinStep)
+	if end-k.from >= smallWindow {
+		step = cachectl.WindowBytes
+	}
+	for i, s := range v.segs {
+		segEnd := end
+		if i+1 < len(v.segs) {
+			segEnd = min(end, v.segs[i+1].before)
+		}
+		from, to := max(0, k.from-s.before), segEnd-s.before
+		from -= from % step
+		if i+1 == len(v.segs) || segEnd == end {
+			to -= to % cachectl.PageSize // the rest is still being written
+		}
+		if to <= from {
+			from, to = 0, 0
+		}
+		if from == to && s.pin.pinned() == 0 {
+			continue
+		}
+		if e := l.holdSegment(s, from, to, now); e != nil {
+			err = e
+		}
+		pinned += s.pin.pinned()
+	}
+	if k.from < end && l.store.opt.Cache.PinTrouble() != "" {
+		l.lookHot(v, k.from, end, now)
+	}
+	return pinned, err
+}
+
+// holdSegment pins [from, to) of one segment as far as it is resident: bringing in what is not would be a read of the device
+// that nobody has given a turn.
+func (l *Log) holdSegment(s *logSegment, from, to int64, now time.Time) error {
+	pin := s.pin.of(l.store.opt.Cache)
+	if pin == nil || !s.r.Acquire() {
+		return nil
+	}
+	defer s.r.Release()
+	f, err := s.r.File()
+	if err != nil {
+		return err
+	}
+	if from == to {
+		return pin.Hold(f, 0, 0, 0)
+	}
+	cache := l.store.opt.Cache
+	heldFrom, heldTo := pin.Held()
+	if heldFrom == heldTo || heldTo <= from || heldFrom >= to {
+		heldFrom, heldTo = to, to // nothing in common: from the end on backwards
+	} else if grown := to - heldTo; grown > 0 {
+		if grown < pinStep && now.Sub(s.pin.last) < time.Second {
+			to = heldTo
+		} else if r, err := cache.Residency(f, heldTo, grown); err == nil && r.Resident < r.Pages {
+			l.store.lostHot(min(r.Pages-r.Resident, max(r.RecentlyEvicted, 0)))
+			if grown > pinUnseen {
+				to = heldTo
+			}
+		}
+	}
+	if to > heldTo || heldFrom == heldTo {
+		s.pin.last = now
+	}
+	// Backwards while pages are there.
+	first := max(from, heldFrom)
+	for first > from {
+		next := max(from, (first-1)/cachectl.WindowBytes*cachectl.WindowBytes)
+		if there, err := cache.Resident(f, next, first-next); err != nil || !there {
+			break
+		}
+		first = next
+	}
+	if first >= to {
+		return nil
+	}
+	return pin.Hold(f, first, to, int64(l.config().SegmentBytes))
+}
+
+// lookHot counts what went of a window that cannot be pinned, once a second.
+func (l *Log) lookHot(v *view, from, end int64, now time.Time) {
+	st := &l.hot
+	if now.Sub(st.looked) < time.Second {
+		return
+	}
+	st.looked = now
+	var evicted int64
+	for i, s := range v.segs {
+		segEnd := end
+		if i+1 < len(v.segs) {
+			segEnd = min(end, v.segs[i+1].before)
+		}
+		if pos := max(from, s.before) - s.before; segEnd-s.before > pos && s.r.Acquire() {
+			if f, err := s.r.File(); err == nil {
+				if r, err := l.store.opt.Cache.Residency(f, pos, segEnd-s.before-pos); err == nil {
+					evicted += r.RecentlyEvicted
+				}
+			}
+			s.r.Release()
+		}
+	}
+	l.store.lostHot(max(0, evicted-st.evicted))
+	st.evicted = evicted
+}
+
+// lostHot counts pages that something took from hot windows, and tells those who set the budgets of cold reads.
+func (s *Store) lostHot(pages int64) {
+	if pages > 0 {
+		s.hot.metrics.refaulted.Add(float64(pages))
+		s.EvictedHotPages(pages)
+	}
+}
+
+// refill says that a real-time reader brings in pages from pos on: what lies before the window now has pages again.
+func (l *Log) refill(pos int64) {
+	for at := l.hot.refilled.Load(); pos < at; at = l.hot.refilled.Load() {
+		if l.hot.refilled.CompareAndSwap(at, pos) {
+			return
+		}
+	}
+}
+
+// dropHot drops pages up to to, at most that many bytes, and gives how many it looked at.
+func (l *Log) dropHot(to, most int64) (done int64) {
+	st, v := &l.hot, l.view.Load()
+	for i, s := range v.segs {
+		segEnd, sealed := to, false
+		if i+1 < len(v.segs) && v.segs[i+1].before <= to {
+			segEnd, sealed = v.segs[i+1].before, true
+		}
+		pos, end := max(0, st.dropped-s.before), segEnd-s.before
+		if !sealed { // whole windows only: a large folio that is only partly inside stays
+			end -= end % cachectl.WindowBytes
+		}
+		if end <= pos {
+			continue
+		}
+		end = min(end, pos-pos%cachectl.WindowBytes+most-done)
+		if end <= pos || !s.r.Acquire() {
+			return done
+		}
+		f, err := s.r.File()
+		var e cachectl.Evicted
+		if err == nil {
+			e, err = l.store.opt.Cache.Evict(f, pos, end-pos)
+		}
+		s.r.Release()
+		done += end - pos
+		if err != nil {
+			l.log.Debug("pages behind the readers not dropped", "err", err)
+		}
+		l.store.hot.metrics.dropped.Add(float64(e.DroppedPages * cachectl.PageSize))
+		if e.DirtyPages > 0 && st.tries < dropTries { // write-back has begun
+			st.tries++
+			return done
+		}
+		st.tries = 0
+		l.store.hot.metrics.ineffective.Add(float64(e.LeftPages * cachectl.PageSize))
+		st.dropped = s.before + end
+		if done >= most {
+			return done
+		}
+	}
+	return done
+}
+
+// HotWindow is the partition's hot window as it was last planned; the zero value before that, and without hot windows.
+func (l *Log) HotWindow() HotView {
+	if v := l.hot.view.Load(); v != nil {
+		return *v
+	}
+	return HotView{}
+}
+
+// HotWindows is all of them together; ok is false when they are off, or not planned yet.
+func (s *Store) HotWindows() (HotSummary, bool) {
+	if sum := s.hot.summary.Load(); sum != nil {
+		return *sum, true
+	}
+	return HotSummary{}, false
+}
+
+// notePlace remembers, for the hot windows, where the reader is. at is on the scale of Log.endPos.
+func (c *cursor) notePlace(at int64, now time.Time) {
+	c.place.Store(at)
+	c.readNs.Store(now.UnixNano())
+	c.realtime.Store(c.class.State == admission.Realtime)
+}

@@ -1,0 +1,225 @@
+package partition_test
+
+import (
+	"context"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"lagoon/cachectl"
+	"lagoon/cachectl/cachetest"
+	"lagoon/internal/partition"
+	"lagoon/internal/vfs"
+	"lagoon/segment"
+)
+
+const mib = 1 << 20
+
+// hotWorld is a store over a simulated page cache, with a clock that the test moves and rounds that the test calls.
+type hotWorld struct {
+	t   *testing.T
+	sim *cachetest.Sim
+	fs  vfs.FS
+	s   *partition.Store
+	l   *partition.Log
+	now atomic.Int64
+}
+
+func newHotWorld(t *testing.T, simOpt cachetest.Options, hot partition.HotWindows) *hotWorld {
+	w := &hotWorld{t: t, sim: cachetest.New(simOpt)}
+	w.fs = w.sim.FS(vfs.NewMem(1))
+	w.now.Store(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC).UnixNano())
+	w.s = open(t, func(o *partition.Options) {
+		o.Cache = cachectl.New(w.sim, cachectl.Options{VerifyEvery: -1})
+		o.Now = func() time.Time { return time.Unix(0, w.now.Load()) }
+		o.Readers.MinBytes, o.Readers.MinAge = 64*mib, time.Minute
+	}, w.fs)
+	t.Cleanup(func() { closeStore(t, w.s) })
+	cfg := config()
+	cfg.SegmentBytes = 4 * mib
+	w.l = load(t, w.s, cfg, 1)
+	if hot.Memory == nil {
+		hot.Memory = func() (cachectl.Memory, error) { return cachectl.Memory{Limit: 1 << 30, Free: 1 << 29, Available: 1 << 29}, nil }
+	}
+	w.s.SetHot(hot)
+	return w
+}
+
+// write appends n batches of about 512 KiB, one each second, with a round after each.
+func (w *hotWorld) write(n int) (last segment.Offset) {
+	w.t.Helper()
+	for range n {
+		last = produce(w.t, w.l, batch("hot", 8, 64<<10, nil, w.now.Load()/1e6)).Next
+		w.wait(time.Second)
+		w.s.HotRound()
+	}
+	return last
+}
+
+func (w *hotWorld) wait(d time.Duration) { w.now.Add(int64(d)) }
+
+// readTo reads everything below to as one fetch after the other.
+func (w *hotWorld) readTo(name string, from, to segment.Offset) {
+	w.t.Helper()
+	for from < to {
+		res, err := w.l.Read(partition.ReadRequest{Reader: partition.ReaderRef{ClientID: name}, From: from, MaxBytes: mib, MustServe: true})
+		if err != nil || res.Chunk == nil {
+			w.t.Fatalf("read at %d: %+v, %v", from, res, err)
+		}
+		from = res.Chunk.Next()
+		res.Chunk.Release()
+	}
+	// Where it asks next is where it is.
+	if res, err := w.l.Read(partition.ReadRequest{Reader: partition.ReaderRef{ClientID: name}, From: to, MaxBytes: 1}); err != nil {
+		w.t.Fatal(err)
+	} else if res.Chunk != nil {
+		res.Chunk.Release()
+	}
+}
+
+// resident is what the cache holds of the newest n bytes, and of what is older, in MiB.
+func (w *hotWorld) resident(n int64) (newest, older float64) {
+	w.t.Helper()
+	size := w.l.SizeBytes()
+	for _, sv := range w.l.Segments() {
+		for pos := int64(0); pos < sv.SizeBytes; pos += cachectl.PageSize {
+			r, err := w.l.Residency(sv, pos, 1)
+			if err != nil {
+				w.t.Fatal(err)
+			}
+			if share := float64(r.Resident) * cachectl.PageSize / mib; size-sv.Before-pos <= n {
+				newest += share
+			} else {
+				older += share
+			}
+		}
+	}
+	return newest, older
+}
+
+// scan reads a foreign file through the cache, as a backup does, twice the size of the cache.
+func (w *hotWorld) scan(bytes int64) {
+	w.t.Helper()
+	f, err := w.fs.Create("foreign")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer f.Close()
+	data := make([]byte, mib)
+	for pos := int64(0); pos < bytes; pos += mib {
+		if _, err := f.WriteAt(data, pos); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	if err := f.SyncData(); err != nil {
+		w.t.Fatal(err)
+	}
+	if err := w.fs.Remove("foreign"); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// TestHotWindowOutlivesAScan: what the slowest real-time reader has still to read stays, whatever else runs through the
+// cache; without pins it goes.
+func TestHotWindowOutlivesAScan(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		share  float64
+		lock   int64
+		pinned bool
+	}{
+		{"pinned", 0.5, 0, true}, {"not allowed to lock", 0.5, mib, false}, {"off", 0, 0, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newHotWorld(t, cachetest.Options{CapacityBytes: 32 * mib, LockBytes: c.lock}, partition.HotWindows{Share: c.share, Keep: 5 * time.Second})
+			end := w.write(20) // 10 MiB
+			w.readTo("tail", 0, end)
+			w.readTo("delayed", 0, end/2)
+			w.s.HotRound()
+			w.scan(64 * mib)
+			kept, _ := w.resident(5 * mib)
+			if c.pinned && kept < 5 {
+				t.Errorf("%.2f MiB of the newest 5 stay", kept)
+			}
+			if !c.pinned && kept > 1 {
+				t.Errorf("%.2f MiB stay although nothing is pinned: this test shows nothing", kept)
+			}
+			if hot := w.l.HotWindow(); c.pinned && (hot.Readers != 2 || hot.Pinned < 5*mib || hot.Bytes < 7*mib) {
+				t.Errorf("%+v", hot)
+			}
+			if sum, on := w.s.HotWindows(); on && c.share > 0 && (sum.Trouble == "") != c.pinned {
+				t.Errorf("%+v", sum)
+			}
+		})
+	}
+}
+
+// TestDropBehind: what all real-time readers have passed goes, what one of them needs stays, and when the last of them has left,
+// all goes.
+func TestDropBehind(t *testing.T) {
+	w := newHotWorld(t, cachetest.Options{CapacityBytes: 256 * mib}, partition.HotWindows{Share: 0.5, Keep: 2 * time.Second, Drop: partition.DropOn})
+	w.readTo("tail", 0, 0)
+	w.readTo("delayed", 0, 0)
+	end := w.write(40) // 20 MiB
+	w.readTo("tail", 0, end)
+	w.readTo("delayed", 0, end/4)
+	w.s.HotRound()
+	if newest, older := w.resident(15 * mib); newest < 15 || older > 5 {
+		t.Errorf("with a reader 15 MiB behind: %.1f MiB of the newest 15 and %.1f MiB of the older 5 stay", newest, older)
+	}
+	w.readTo("delayed", end/4, end)
+	w.write(8)
+	if newest, older := w.resident(8 * mib); newest < 4 || older > 1 {
+		t.Errorf("with all at the end: %.1f MiB of the newest 8 and %.1f MiB of the older stay", newest, older)
+	}
+	w.wait(6 * time.Minute)
+	w.s.HotRound()
+	if hot := w.l.HotWindow(); hot.Pinned > 0 || hot.Readers > 0 {
+		t.Errorf("six minutes after the last reader: %+v", hot)
+	}
+	if newest, older := w.resident(2 * mib); newest+older > 2 { // the last window is not whole
+		t.Errorf("nobody reads, and %.1f MiB stay", newest+older)
+	}
+}
+
+// TestAutoKeepsWhilePlenty: in auto, what is behind the readers stays until memory is nearly full.
+func TestAutoKeepsWhilePlenty(t *testing.T) {
+	var free atomic.Int64
+	free.Store(1 << 29)
+	w := newHotWorld(t, cachetest.Options{CapacityBytes: 256 * mib}, partition.HotWindows{Share: 0.5, Keep: 2 * time.Second,
+		Memory: func() (cachectl.Memory, error) {
+			return cachectl.Memory{Limit: 1 << 30, Free: free.Load(), Available: 1 << 29}, nil
+		}})
+	w.readTo("tail", 0, w.write(40))
+	w.s.HotRound()
+	if _, older := w.resident(4 * mib); older < 15 {
+		t.Errorf("memory is plentiful, and only %.1f of 16 MiB stay", older)
+	}
+	free.Store(64 * mib)
+	w.wait(2 * time.Second)
+	w.s.HotRound()
+	if _, older := w.resident(4 * mib); older > 2 {
+		t.Errorf("memory is nearly full, and %.1f MiB behind all readers stay", older)
+	}
+}
+
+// TestPinsEndWithSegments: deleted segments and a closed store hold no pages.
+func TestPinsEndWithSegments(t *testing.T) {
+	w := newHotWorld(t, cachetest.Options{CapacityBytes: 256 * mib}, partition.HotWindows{Share: 0.5, Keep: time.Hour})
+	end := w.write(40)
+	w.readTo("tail", 0, end)
+	w.s.HotRound()
+	if hot := w.l.HotWindow(); hot.Pinned < 19*mib {
+		t.Fatalf("%+v", hot)
+	}
+	if _, err := w.l.DeleteRecords(context.Background(), end/2); err != nil {
+		t.Fatal(err)
+	}
+	if hot := w.l.HotWindow(); w.sim.LockedBytes() > 14*mib {
+		t.Errorf("half is deleted, %d bytes are locked: %+v", w.sim.LockedBytes(), hot)
+	}
+	w.s.HotRound()
+	if hot := w.l.HotWindow(); hot.Pinned != w.sim.LockedBytes() || hot.Pinned > 14*mib {
+		t.Errorf("half is deleted: %+v, locked %d", hot, w.sim.LockedBytes())
+	}
+}
