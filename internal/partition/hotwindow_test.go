@@ -39,7 +39,9 @@ func newHotWorld(t *testing.T, simOpt cachetest.Options, hot partition.HotWindow
 	cfg.SegmentBytes = 4 * mib
 	w.l = load(t, w.s, cfg, 1)
 	if hot.Memory == nil {
-		hot.Memory = func() (cachectl.Memory, error) { return cachectl.Memory{Limit: 1 << 30, Free: 1 << 29, Available: 1 << 29}, nil }
+		hot.Memory = func() (cachectl.Memory, error) {
+			return cachectl.Memory{Limit: 1 << 30, Free: 1 << 29, Available: 1 << 29}, nil
+		}
 	}
 	w.s.SetHot(hot)
 	return w
