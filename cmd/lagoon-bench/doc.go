@@ -5,6 +5,8 @@
 //	flags.go        sizes, rates and durations with their units
 //	lab*.go         laboratory: devices and brokers (internal/lab)
 //	isolation.go    isolation
+//	throughput.go   throughput, partitions
+//	compare.go      its results side by side
 //
 // Exit codes: 0 done, 1 failed or interrupted, 2 wrong usage, 3 the broker lost, repeated, reordered or damaged records.
 package main

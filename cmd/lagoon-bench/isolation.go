@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -17,7 +18,7 @@ import (
 const mib = 1 << 20
 
 // outputs are where a result goes beside standard output.
-type outputs struct{ json string }
+type outputs struct{ json, html string }
 
 func (a *app) isolationCommand() *cobra.Command {
 	var (
@@ -53,17 +54,13 @@ On the broker's machine, --pid, --data-dir and --device add what it costs, --adm
 deleted at its end, also after Ctrl-C, unless --keep. Ctrl-C reports the phases that are whole.`,
 		Example: `  lagoon-bench isolation --brokers localhost:9092 --quick
   lagoon-bench isolation --brokers localhost:9092 --pid $(pidof lagoon) --data-dir /srv/lagoon/ssd --admin http://127.0.0.1:9645 \
-      --json lagoon.json`,
+      --json lagoon.json --html lagoon.html`,
 		Args: cobra.NoArgs,
 	}
 	f := c.Flags()
 	f.SortFlags = false
-	f.StringSliceVar(&o.Brokers, "brokers", nil, "host:port of one or more brokers (no TLS, no authentication)")
-	f.StringVar(&o.Label, "label", "", "what this run is called beside others")
-	f.StringVar(&o.TopicPrefix, "topic-prefix", "bench-", "before live, slow and old")
-	f.Int16Var(&o.Replication, "replication", -1, "replication factor of the topics; -1: the broker's default")
-	f.StringArrayVar(&o.LiveConfigs, "live-config", nil, "topic config name=value of live and slow")
-	f.StringArrayVar(&o.OldConfigs, "old-config", nil, "topic config name=value of old")
+	commonFlags(f, &o.Brokers, &o.Label, &o.TopicPrefix, &o.Replication, &o.TopicConfigs)
+	f.StringArrayVar(&o.OldConfigs, "old-config", nil, "topic config name=value of old only; may be repeated")
 	rateFlag(f, &o.LiveRate, "live-rate", 20*mib, "rate of live; 0: without it")
 	f.Int32Var(&o.LivePartitions, "live-partitions", 8, "partitions of live")
 	rateFlag(f, &o.SlowRate, "slow-rate", 10*mib, "rate of slow; 0: without it")
@@ -132,6 +129,7 @@ func applyQuick(f *pflag.FlagSet, o *bench.IsolationOptions) {
 
 func (out *outputs) flags(f *pflag.FlagSet) {
 	f.StringVar(&out.json, "json", "", "file for the result as JSON")
+	f.StringVar(&out.html, "html", "", "file for the result as one self-contained page")
 }
 
 // isolationResult prints and writes a result.
@@ -140,10 +138,21 @@ func (a *app) isolationResult(r *report.Isolation, out outputs) error {
 	if out.json != "" {
 		errs = append(errs, writeJSON(out.json, r))
 	}
+	if out.html != "" {
+		errs = append(errs, writeHTML(out.html, r))
+	}
 	if !r.Whole() {
 		errs = append(errs, checkError{errors.New("the broker lost, repeated, reordered or damaged records: see the table")})
 	}
 	return errors.Join(errs...)
+}
+
+func writeHTML(name string, runs ...*report.Isolation) error {
+	var page strings.Builder
+	if err := report.HTML(&page, runs...); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return os.WriteFile(name, []byte(page.String()), 0o644)
 }
 
 func writeJSON(name string, v any) error {

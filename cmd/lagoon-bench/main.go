@@ -87,6 +87,9 @@ func (a *app) root() *cobra.Command {
 
   lagoon-bench lab up --device H --broker lagoon
   lagoon-bench isolation --brokers localhost:9092 --quick
+  lagoon-bench compare lagoon.json kafka.json
+  lagoon-bench throughput --brokers localhost:9092
+  lagoon-bench partitions --brokers localhost:9092
 
 Exit codes: 0 done, 1 failed or interrupted, 2 wrong usage, 3 the broker lost, repeated, reordered or damaged records.`,
 		SilenceErrors: true, SilenceUsage: true,
@@ -96,7 +99,7 @@ Exit codes: 0 done, 1 failed or interrupted, 2 wrong usage, 3 the broker lost, r
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usagef("%w (see %s --help)", err, c.CommandPath())
 	})
+	root.AddCommand(a.isolationCommand(), a.compareCommand(), a.throughputCommand(), a.partitionsCommand())
 	root.AddCommand(a.labCommand(), a.readpathCommand(), a.sinkCommand())
-	root.AddCommand(a.isolationCommand())
 	return root
 }

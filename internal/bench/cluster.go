@@ -50,15 +50,21 @@ func (c *cluster) close(keep bool) error {
 	if keep || len(c.made) == 0 {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), adminTime)
+	return c.remove(context.Background(), slices.Clone(c.made)...)
+}
+
+// remove deletes topics that this run made.
+func (c *cluster) remove(ctx context.Context, topics ...string) error {
+	ctx, cancel := context.WithTimeout(ctx, adminTime)
 	defer cancel()
-	resps, err := c.adm.DeleteTopics(ctx, c.made...)
+	resps, err := c.adm.DeleteTopics(ctx, topics...)
 	if err == nil {
 		err = resps.Error()
 	}
 	if err != nil {
-		return fmt.Errorf("topics %s were not deleted: %w", strings.Join(c.made, ", "), err)
+		return fmt.Errorf("topics %s were not deleted: %w", strings.Join(topics, ", "), err)
 	}
+	c.made = slices.DeleteFunc(c.made, func(t string) bool { return slices.Contains(topics, t) })
 	return nil
 }
 

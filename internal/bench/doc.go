@@ -8,7 +8,10 @@
 //	follower.go    the delayed reader and the mixed one
 //	backlog.go     readers of old data, as cheap as a client can be
 //	fill.go        the old data
-//	isolation.go   phases, recovery, the result
+//	isolation.go   topics, roles, the result
+//	phases.go      one phase after the other; recovery; what is sampled meanwhile
+//	throughput.go  as fast as it goes, one case after the other
+//	partitions.go  closed loop over many partitions
 //	outside.go     what the broker costs, seen from outside: /proc, /sys, cachestat, its metrics
 //	device.go      what the device can do
 //

@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -32,7 +33,7 @@ type IsolationOptions struct {
 	OldPartitions                  int32
 	RecordBytes                    int
 	Linger, Behind                 time.Duration
-	LiveConfigs, OldConfigs        []string // name=value
+	TopicConfigs, OldConfigs       []string // name=value; of all topics, and of old beside
 
 	Phases          []string // base, xN, mixed, xN+mixed, after
 	Phase, Settle   time.Duration
@@ -96,7 +97,7 @@ func (o *IsolationOptions) Validate() error {
 	}
 	_, err := parsePhases(o.Phases)
 	errs = append(errs, err)
-	_, err = topicConfigs(slices.Concat(o.LiveConfigs, o.OldConfigs))
+	_, err = topicConfigs(slices.Concat(o.TopicConfigs, o.OldConfigs))
 	errs = append(errs, err)
 	bad(o.RecordBytes < valueHeader || o.RecordBytes > 512<<10, "--record-size %d: from %d bytes to 512 KiB", o.RecordBytes, valueHeader)
 	bad(o.LivePartitions < 1 || o.SlowPartitions < 1 || o.OldPartitions < 1, "a topic has at least 1 partition")
@@ -160,6 +161,8 @@ func RunIsolation(ctx context.Context, o IsolationOptions, log io.Writer) (resul
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, r.c.close(o.Keep || o.FillOnly)) }()
+	// Garbage is batches, of a few MiB a second: collecting it seldom costs little memory and leaves the cores to the broker.
+	defer debug.SetGCPercent(debug.SetGCPercent(1000))
 	r.result = &report.Isolation{Tool: "lagoon-bench isolation", Format: report.Format, Label: o.Label, Machine: machine(), Load: o.load()}
 	if err := r.prepare(ctx); err != nil || o.FillOnly {
 		return nil, err
@@ -174,7 +177,7 @@ func (o *IsolationOptions) load() report.Load {
 		Brokers: o.Brokers, LiveBytesPerSec: o.LiveRate, LivePartitions: o.LivePartitions, SlowBytesPerSec: o.SlowRate, SlowPartitions: o.SlowPartitions,
 		OldBytes: o.OldBytes, OldPartitions: o.OldPartitions, RecordBytes: o.RecordBytes, LingerSeconds: o.Linger.Seconds(),
 		BehindSeconds: o.Behind.Seconds(), BacklogRange: o.BacklogRange, BacklogMaxBytes: o.BacklogMaxBytes,
-		PhaseSeconds: o.Phase.Seconds(), SettleSeconds: o.Settle.Seconds(), TopicConfigs: slices.Concat(o.LiveConfigs, o.OldConfigs),
+		PhaseSeconds: o.Phase.Seconds(), SettleSeconds: o.Settle.Seconds(), TopicConfigs: slices.Concat(o.TopicConfigs, o.OldConfigs),
 	}
 }
 
@@ -210,7 +213,7 @@ func (r *runner) prepare(ctx context.Context) error {
 		partitions int32
 	}{{"live", r.o.LiveRate, r.o.LivePartitions}, {"slow", r.o.SlowRate, r.o.SlowPartitions}} {
 		if t.rate > 0 {
-			if _, err := r.c.create(ctx, r.topic(t.name), t.partitions, r.o.Replication, r.o.LiveConfigs, r.o.Reuse); err != nil {
+			if _, err := r.c.create(ctx, r.topic(t.name), t.partitions, r.o.Replication, r.o.TopicConfigs, r.o.Reuse); err != nil {
 				return err
 			}
 		}
@@ -237,7 +240,7 @@ func (r *runner) prepareOld(ctx context.Context) error {
 		return nil
 	}
 	topic := r.topic("old")
-	reused, err := r.c.create(ctx, topic, r.o.OldPartitions, r.o.Replication, r.o.OldConfigs, r.o.Reuse)
+	reused, err := r.c.create(ctx, topic, r.o.OldPartitions, r.o.Replication, slices.Concat(r.o.TopicConfigs, r.o.OldConfigs), r.o.Reuse)
 	if err != nil {
 		return err
 	}
@@ -313,6 +316,7 @@ func (r *runner) run(ctx context.Context) error {
 	if cause := context.Cause(roles); cause != nil {
 		err = cause
 	}
+	pause(roles, 10*tick) // the last record of the last phase is due a moment before its end
 	stopProducing()
 	if err == nil {
 		r.drain(roles)
