@@ -58,6 +58,7 @@ type Scheduler struct {
 	inFlight      [numRequestKinds]int
 	inFlightBytes int64
 	granted       [numRequestKinds]int64
+	shared        int64 // bytes that flows got from reads of others
 	// migrationDue is what migrations may read although reads wait: their share of what reads got.
 	migrationDue int64
 	// globalShort and deviceShort say until when reads had to wait for these tokens last.
@@ -97,12 +98,9 @@ func (s *Scheduler) Enqueue(req Request, now time.Time) error {
 	r := &s.rings[req.Kind]
 	f := r.known[req.Flow]
 	if f == nil {
-		if len(r.known) >= s.cfg.MaxFlows && !s.forgetIdle(r, now) {
+		if f = s.admit(r, req.Flow, now); f == nil {
 			return fmt.Errorf("device %s: %w: %d flows", s.cfg.Name, ErrQueueFull, len(r.known))
 		}
-		req.Flow.Name = strings.Clone(req.Flow.Name)
-		f = &flow{subject: req.Flow, first: now}
-		r.known[req.Flow] = f
 	}
 	req.Flow, req.Client, req.Topic = f.subject, strings.Clone(req.Client), strings.Clone(req.Topic)
 	if f.queued == 0 {
@@ -117,6 +115,17 @@ func (s *Scheduler) Enqueue(req Request, now time.Time) error {
 	s.byID[req.ID] = e
 	s.queued++
 	return nil
+}
+
+// admit makes a flow known; nil when there are too many.
+func (s *Scheduler) admit(r *ring, subject Subject, now time.Time) *flow {
+	if len(r.known) >= s.cfg.MaxFlows && !s.forgetIdle(r, now) {
+		return nil
+	}
+	subject.Name = strings.Clone(subject.Name)
+	f := &flow{subject: subject, first: now, lastUsed: now}
+	r.known[subject] = f
+	return f
 }
 
 func (s *Scheduler) check(req Request) error {
@@ -286,13 +295,22 @@ func (s *Scheduler) start(e *entry, now time.Time) {
 
 // charge books n bytes of an entry everywhere, or gives them back when n is negative.
 func (s *Scheduler) charge(e *entry, n int64, now time.Time) {
-	s.granted[e.req.Kind] += n
 	e.flow.granted.add(s.clock.slot(now), n)
 	if e.req.Kind == KindRefill {
+		s.granted[KindRefill] += n
 		return
 	}
+	s.chargeDevice(e.req.Kind, n, now)
+	if e.req.Kind == KindRead {
+		s.chargeCaps(e.req, n, now)
+	}
+}
+
+// chargeDevice books what reads or migrations together take from the device.
+func (s *Scheduler) chargeDevice(kind RequestKind, n int64, now time.Time) {
 	s.device.take(n, now)
-	if e.req.Kind == KindMigration {
+	s.granted[kind] += n
+	if kind == KindMigration {
 		s.migrationDue = max(0, s.migrationDue-n)
 		s.limits.migration.take(n, now)
 		return
@@ -300,7 +318,11 @@ func (s *Scheduler) charge(e *entry, n int64, now time.Time) {
 	due := float64(n) * s.cfg.MigrationShare / (1 - s.cfg.MigrationShare)
 	s.migrationDue = max(0, min(s.migrationDue+int64(due), s.migrationDueMax()))
 	s.limits.global.take(n, now)
-	for i, sub := range capSubjects(e.req) {
+}
+
+// chargeCaps books what one reader gets, wherever it comes from.
+func (s *Scheduler) chargeCaps(req Request, n int64, now time.Time) {
+	for i, sub := range capSubjects(req) {
 		if b := s.limits.bucketOf(sub, i == 0, now); b != nil {
 			b.take(n, now)
 		}
@@ -338,6 +360,61 @@ func (s *Scheduler) Done(id uint64, bytes int64, now time.Time) bool {
 		s.limits.gen++ // others may be blocked on tokens that are back now
 	}
 	return true
+}
+
+// DoneShared is Done for a request that found its bytes read by another one: it took nothing from the device, and its flow
+// is charged, by caps and turn, for the bytes that it got.
+func (s *Scheduler) DoneShared(id uint64, bytes int64, now time.Time) bool {
+	e := s.byID[id]
+	if e == nil || !e.inFlight {
+		return false
+	}
+	flow, turn := e.flow, e.flow.deficit
+	req := e.req
+	s.Done(id, 0, now)
+	flow.deficit = turn + req.Bytes
+	s.chargeShared(flow, req, bytes, now)
+	return true
+}
+
+// Share charges a flow for bytes that it gets from a read that another one has asked for: its caps and its turn, not the
+// device. So members of a convoy together get no more turns than one of them alone, and what each one gets is what fairness
+// counts. False, and nothing charged, when a cap holds them back now: the request has to be queued.
+func (s *Scheduler) Share(req Request, now time.Time) bool {
+	s.limits.refresh(now)
+	if s.capOf(req, now).By != LimitNone {
+		return false
+	}
+	f := s.rings[KindRead].known[req.Flow]
+	if f == nil {
+		f = s.admit(&s.rings[KindRead], req.Flow, now)
+	}
+	s.chargeShared(f, req, req.Bytes, now)
+	return true
+}
+
+// chargeShared books shared bytes. The debt is bounded by one quantum: who rides along with a flow of a higher weight gets
+// more than its own share, and would owe it for ever after. f may be nil: too many flows are known.
+func (s *Scheduler) chargeShared(f *flow, req Request, bytes int64, now time.Time) {
+	s.shared += bytes
+	s.chargeCaps(req, bytes, now)
+	if f == nil {
+		return
+	}
+	f.deficit = max(f.deficit-bytes, min(f.deficit, -s.quantum(f, now)))
+	f.granted.add(s.clock.slot(now), bytes)
+	f.lastUsed = now
+}
+
+// CapOf is the lowest cap that holds for a request's flow, client or topic, in bytes per second; 0 when none does.
+func (s *Scheduler) CapOf(req Request, now time.Time) (lowest int64) {
+	s.limits.refresh(now)
+	for i, sub := range capSubjects(req) {
+		if b := s.limits.bucketOf(sub, i == 0, now); b != nil && (lowest == 0 || b.rate < lowest) {
+			lowest = b.rate
+		}
+	}
+	return lowest
 }
 
 // Cancel takes a queued request out and tells whether it did. One that is in flight stays until Done.

@@ -17,6 +17,7 @@ type DeviceView struct {
 	Queued         int
 	ReadBytes      int64 // granted since the start
 	MigrationBytes int64
+	SharedBytes    int64      // that flows got from the reads of others
 	Flows          []FlowView // backlogged, in flight or lately so; reads first, then by subject
 }
 
@@ -80,6 +81,7 @@ func (s *Scheduler) Snapshot(now time.Time) DeviceView {
 		Name: s.cfg.Name, BytesPerSecond: s.device.rate, MaxInFlight: s.cfg.MaxInFlight,
 		InFlight: s.slotsUsed() + s.inFlight[KindRefill], InFlightBytes: s.inFlightBytes, Queued: s.queued,
 		ReadBytes: s.granted[KindRead], MigrationBytes: s.granted[KindMigration],
+		SharedBytes: s.shared,
 	}
 	if s.device.rate != 0 {
 		s.device.refill(now)

@@ -161,6 +161,7 @@ func (x explained) method(step stepFunc) string {
 }
 
 func (x explained) budget(step stepFunc) {
+	step("convoy", x.Convoy.String(), map[string]any{"members": x.Convoy.Members, "role": x.Convoy.Role, "left": string(x.Convoy.Left)})
 	v := x.dir.Device
 	device := "the device has no rate limit (throttle.mode " + x.mode + ")"
 	if v.BytesPerSecond > 0 {

@@ -4,8 +4,11 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"sync"
 	"testing"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"lagoon/cachectl"
 	"lagoon/internal/partition"
@@ -13,8 +16,9 @@ import (
 	"lagoon/segment"
 )
 
-// BenchmarkLaggingReader reads sealed, non-resident segments as a lagging reader does, against a plain sequential
-// O_DIRECT read of the same files with 1 MiB requests: the ratio is what the cold path costs. LAGOON_BENCH_DIR names a
+// BenchmarkLaggingReader reads sealed, non-resident segments as lagging readers do, all the same range or each a part of
+// its own, against a plain sequential O_DIRECT read of the same files with 1 MiB requests: device/direct is what the cold path
+// makes of the device, served/direct what the readers got, times-read how often the range left the device. LAGOON_BENCH_DIR names a
 // directory on the device to measure (default: the temporary directory).
 func BenchmarkLaggingReader(b *testing.B) {
 	dir := b.TempDir()
@@ -33,7 +37,8 @@ func BenchmarkLaggingReader(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	s := open(b, func(o *partition.Options) { o.Pool = pool }, fs)
+	reg := prometheus.NewRegistry()
+	s := open(b, func(o *partition.Options) { o.Pool, o.Registerer = pool, reg }, fs)
 	cfg := config()
 	cfg.SegmentBytes, cfg.SegmentIndexBytes = 128<<20, 10<<20
 	l := load(b, s, cfg, 1)
@@ -70,33 +75,53 @@ func BenchmarkLaggingReader(b *testing.B) {
 	}
 	end := sealed[len(sealed)-1].Next
 	run := 0
-	for _, ahead := range []int{1, 2, 3, 4} {
-		b.Run(fmt.Sprintf("ahead=%d", ahead), func(b *testing.B) {
-			s.SetReadAhead(ahead)
-			b.SetBytes(2 * bytes)
+	for _, c := range []struct {
+		name    string
+		readers int
+		spread  bool
+	}{{"same/1", 1, false}, {"same/4", 4, false}, {"same/16", 16, false}, {"spread/4", 4, true}, {"spread/16", 16, true}} {
+		b.Run(c.name, func(b *testing.B) {
 			var lagging, direct time.Duration
+			var served int64
+			before := counter(b, reg, "lagoon_cold_read_bytes_total")
 			for b.Loop() {
 				run++
 				t0 := time.Now()
-				drain(b, l, partition.ReaderRef{ClientID: fmt.Sprint("r", run)}, end)
+				var wg sync.WaitGroup
+				for i := range c.readers {
+					from, to := segment.Offset(0), end
+					served += bytes
+					if c.spread { // each reads a part of its own
+						from, to = end*segment.Offset(i)/segment.Offset(c.readers), end*segment.Offset(i+1)/segment.Offset(c.readers)
+						served -= bytes - bytes/int64(c.readers)
+					}
+					wg.Go(func() { drain(b, l, partition.ReaderRef{ClientID: fmt.Sprint("r", run, "/", i)}, from, to) })
+				}
+				wg.Wait()
 				t1 := time.Now()
 				for _, sv := range sealed {
 					readDirect(b, fs, sv)
 				}
 				lagging, direct = lagging+t1.Sub(t0), direct+time.Since(t1)
 			}
-			b.ReportMetric(float64(direct)/float64(lagging), "of-direct")
-			b.ReportMetric(float64(bytes)*float64(b.N)/direct.Seconds()/1e6, "direct-MB/s")
+			read := counter(b, reg, "lagoon_cold_read_bytes_total") - before
+			mb := func(n float64, d time.Duration) float64 { return n / d.Seconds() / 1e6 }
+			pass := mb(float64(bytes)*float64(b.N), direct)
+			b.ReportMetric(mb(read, lagging)/pass, "device/direct")
+			b.ReportMetric(mb(float64(served), lagging)/pass, "served/direct")
+			b.ReportMetric(read/float64(bytes)/float64(b.N), "times-read")
+			b.ReportMetric(pass, "direct-MB/s")
+			b.ReportMetric(counter(b, reg, "lagoon_convoy_leaves_total"), "leaves")
 		})
 	}
 	closeStore(b, s)
 }
 
-// drain reads up to end and drops the bytes.
-func drain(b *testing.B, l *partition.Log, ref partition.ReaderRef, end segment.Offset) {
+// drain reads from one offset to another and drops the bytes.
+func drain(b *testing.B, l *partition.Log, ref partition.ReaderRef, from, end segment.Offset) {
 	w := partition.NewWatch()
 	defer w.Close()
-	for from := segment.Offset(0); from < end; {
+	for from < end {
 		res, err := l.Read(partition.ReadRequest{Reader: ref, From: from, MaxBytes: 1 << 20, MustServe: true, Watch: w})
 		if err != nil {
 			b.Fatal(err)

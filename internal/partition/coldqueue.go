@@ -38,8 +38,9 @@ func newColdQueue(cfg admission.DeviceConfig, limits *admission.Limits, mu *sync
 }
 
 // submit queues run for its turn and gives its id for cancel. run executes on its own goroutine and reports the bytes
-// it moved on the device. Never blocks. Errors: ErrClosed, admission.ErrQueueFull (ask again later).
-func (q *coldQueue) submit(r admission.Request, run func() int64) (id uint64, err error) {
+// it moved on the device, or those that it found read by another one and shares. Never blocks.
+// Errors: ErrClosed, admission.ErrQueueFull (ask again later).
+func (q *coldQueue) submit(r admission.Request, run func() (device, shared int64)) (id uint64, err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.closed {
@@ -52,9 +53,13 @@ func (q *coldQueue) submit(r admission.Request, run func() int64) (id uint64, er
 		return 0, err
 	}
 	q.jobs[id] = func() {
-		n := run()
+		device, shared := run()
 		q.mu.Lock()
-		q.sched.Done(id, n, q.now())
+		if shared > 0 {
+			q.sched.DoneShared(id, shared, q.now())
+		} else {
+			q.sched.Done(id, device, q.now())
+		}
 		q.pumpLocked()
 		q.mu.Unlock()
 	}
@@ -76,6 +81,32 @@ func (q *coldQueue) cancel(id uint64) bool {
 	q.sched.Cancel(id)
 	q.pumpLocked()
 	return true
+}
+
+// share charges a flow for bytes that come from another one's read. False when a cap holds them back.
+func (q *coldQueue) share(r admission.Request) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.sched.Share(r, q.now())
+}
+
+// shareQueued is share for a job that is still queued, which it takes back; false when a cap holds it or it runs already.
+func (q *coldQueue) shareQueued(id uint64, r admission.Request) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if _, queued := q.jobs[id]; !queued || !q.sched.Share(r, q.now()) {
+		return false
+	}
+	delete(q.jobs, id)
+	q.sched.Cancel(id)
+	return true
+}
+
+// capOf is the lowest cap on a flow, client or topic in bytes per second, 0 without.
+func (q *coldQueue) capOf(r admission.Request) int64 {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.sched.CapOf(r, q.now())
 }
 
 // aside runs what touches the device a little, such as opening a file, on a goroutine of its own: without a turn, for it is
@@ -100,7 +131,7 @@ func (q *coldQueue) aside(run func()) bool {
 // hold waits for a slot of the device and keeps it until done is called: for the migrator, which does its own I/O.
 func (q *coldQueue) hold(ctx context.Context, r admission.Request) (done func(), err error) {
 	granted, release := make(chan struct{}), make(chan struct{})
-	id, err := q.submit(r, func() int64 { close(granted); <-release; return r.Bytes })
+	id, err := q.submit(r, func() (int64, int64) { close(granted); <-release; return r.Bytes, 0 })
 	if err != nil {
 		return nil, err
 	}

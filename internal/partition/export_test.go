@@ -22,9 +22,6 @@ func (s *Store) Abandon() {
 	}
 }
 
-// SetReadAhead changes the depth of new read-ahead.
-func (s *Store) SetReadAhead(n int) { s.opt.ReadAheadChunks = n }
-
 // TickRaces is one round of the watch on retention.
 func (s *Store) TickRaces(now time.Time) { s.race(now) }
 

@@ -305,6 +305,7 @@ func (s *Store) newLog(topic string, id [16]byte, partition int32, cfg Config, h
 		watches: map[*Watch]segment.Offset{}}
 	l.log = s.opt.Logger.With("topic", topic, "partition", partition)
 	l.cfg.Store(&cfg)
+	l.convoy.log = l
 	l.cursors = cursorSet{log: l, by: map[admission.ReaderKey]*cursor{}}
 	return l
 }

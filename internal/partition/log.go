@@ -62,6 +62,7 @@ type Log struct {
 	maintenance sync.Mutex // one retention, trim or migration publish at a time
 	cursors     cursorSet
 	hot         hotState
+	convoy      convoy
 }
 
 // view is what readers see of the segments. Immutable; replaced under Log.mu.

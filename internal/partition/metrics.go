@@ -24,6 +24,10 @@ type metrics struct {
 	coldSeconds   *prometheus.HistogramVec
 	transitions   *prometheus.CounterVec
 
+	convoyChunks, convoyShared, convoyRead, convoyServed prometheus.Counter
+	convoyLeaves                                         *prometheus.CounterVec
+	convoyFollowers, convoyKept                          prometheus.Gauge
+
 	byServed [admission.NumStates][4]prometheus.Counter // servedBytes without the label look-up
 }
 
@@ -47,6 +51,20 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Help: "Time of one device read, without the wait for its turn.", Buckets: prometheus.ExponentialBuckets(100e-6, 2, 18), NativeHistogramBucketFactor: 1.1}, []string{"tier"}),
 		transitions: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "lagoon_reader_class_transitions_total",
 			Help: "Changes of readers' classes."}, []string{"from", "to"}),
+		convoyChunks: prometheus.NewCounter(prometheus.CounterOpts{Name: "lagoon_convoy_chunks_read_total",
+			Help: "Chunks read from devices that other lagging readers may share."}),
+		convoyShared: prometheus.NewCounter(prometheus.CounterOpts{Name: "lagoon_convoy_chunks_shared_total",
+			Help: "Chunks that lagging readers got from a read made for another one."}),
+		convoyRead: prometheus.NewCounter(prometheus.CounterOpts{Name: "lagoon_convoy_read_bytes_total",
+			Help: "Bytes read from devices for lagging readers, once for all who share them."}),
+		convoyServed: prometheus.NewCounter(prometheus.CounterOpts{Name: "lagoon_convoy_served_bytes_total",
+			Help: "Bytes of chunks given to lagging readers; divided by the bytes read it is what convoys save."}),
+		convoyLeaves: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "lagoon_convoy_leaves_total",
+			Help: "Times that a reader who followed another one's pass had to go on alone, by reason."}, []string{"reason"}),
+		convoyFollowers: prometheus.NewGauge(prometheus.GaugeOpts{Name: "lagoon_convoy_followers",
+			Help: "Lagging readers that are fed by another reader's pass now."}),
+		convoyKept: prometheus.NewGauge(prometheus.GaugeOpts{Name: "lagoon_convoy_kept_bytes",
+			Help: "Chunk memory that is kept for readers close behind."}),
 	}
 	for s := range m.byServed {
 		for lane := range m.byServed[s] {
@@ -55,7 +73,8 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	}
 	if reg != nil {
 		reg.MustRegister(m.syncSeconds, m.rolls, m.sealed, m.deletedBytes, m.retentionLost, m.corruptReads, m.tailColdReads, m.fenced, m.servedBytes,
-			m.coldBytes, m.coldSeconds, m.transitions)
+			m.coldBytes, m.coldSeconds, m.transitions,
+			m.convoyChunks, m.convoyShared, m.convoyRead, m.convoyServed, m.convoyLeaves, m.convoyFollowers, m.convoyKept)
 	}
 	return m
 }
@@ -74,3 +93,5 @@ func (m *metrics) classChanges(changes []admission.Change) {
 		m.transitions.WithLabelValues(c.From.String(), c.Class.State.String()).Inc()
 	}
 }
+
+func (m *metrics) convoyLeft(why LeaveReason) { m.convoyLeaves.WithLabelValues(string(why)).Inc() }

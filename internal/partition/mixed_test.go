@@ -111,7 +111,7 @@ func TestRewindInsideAnExtent(t *testing.T) {
 	closeStore(t, s)
 }
 
-// counter sums a counter family over its labels.
+// counter sums a family of counters or gauges over its labels.
 func counter(t testing.TB, reg *prometheus.Registry, name string) (sum float64) {
 	t.Helper()
 	families, err := reg.Gather()
@@ -121,7 +121,7 @@ func counter(t testing.TB, reg *prometheus.Registry, name string) (sum float64) 
 	for _, f := range families {
 		if f.GetName() == name {
 			for _, m := range f.GetMetric() {
-				sum += m.GetCounter().GetValue()
+				sum += m.GetCounter().GetValue() + m.GetGauge().GetValue()
 			}
 		}
 	}

@@ -140,6 +140,9 @@ type Store struct {
 	logs   map[logKey]*Log
 	closed bool
 
+	keepers     keepers
+	askedChunks atomic.Int64 // queued at devices: each will want a buffer
+
 	readersMu sync.Mutex
 	readers   *admission.Readers
 

@@ -1,12 +1,8 @@
 package partition
 
 import (
-	"context"
-	"errors"
-	"io"
 	"slices"
 	"sort"
-	"sync"
 	"time"
 
 	"lagoon/admission"
@@ -16,17 +12,21 @@ import (
 
 // stream is the read-ahead of one reader that reads from a device: a run of chunks, each a number of whole batches in
 // one pooled buffer, ahead of the reader's position. A chunk stays until a read asks for an offset past it, so that a
-// fetch may look, wait and look again. The device queue fills chunks; streams never block.
+// fetch may look, wait and look again. The device queue fills chunks, the convoy of the log shares them; streams never block.
 //
 //	reader at ──▼
 //	        [ ready  ][ ready  ][ reading ][ queued ]
 //	         head                              └── top is enqueued when a read has made room
+//
+// Everything is guarded by convoy.mu.
 type stream struct {
 	log *Log
 	req admission.Request // flow, topic and client of every chunk
 
-	mu       sync.Mutex
 	chunks   []*coldChunk   // contiguous, ascending
+	lane     admission.Lane // of all of them
+	memo     segment.Offset // a batch boundary in the head: the offset that reading has come to …
+	memoAt   int            // … and where it is
 	expect   segment.Offset // where the head begins, or has to begin
 	target   segment.Offset // what the stream was started for
 	handle   *coldHandle    // of the segment that the next chunk lies in
@@ -35,40 +35,13 @@ type stream struct {
 	watch    *Watch
 	lastRead time.Time
 	closed   bool
-}
 
-// chunkState is the life of a chunk: queued → reading → ready | failed.
-type chunkState uint8
-
-const (
-	chunkQueued chunkState = iota
-	chunkReading
-	chunkReady
-	chunkFailed
-)
-
-// coldChunk is [pos, pos+want) of a segment's log file, trimmed to whole batches once it is read. Guarded by stream.mu,
-// but for buf and data while reading.
-type coldChunk struct {
-	stream *stream
-	handle *coldHandle
-	lane   admission.Lane
-	pos    int64
-	want   int64
-	limit  int64 // first byte of the file that must not be read
-	exact  bool  // pos+want is a batch boundary
-	id     uint64
-	state  chunkState
-	gone   bool // the stream has dropped it while it was read
-
-	buf    *cachectl.Buffer // nil for a batch larger than a chunk: data is then its own memory
-	data   []byte           // whole batches
-	next   segment.Offset   // offset after the last of them
-	memo   segment.Offset   // a batch boundary in data: the offset that reading has come to …
-	memoAt int              // … and where it is
-	cached int64            // of what was read, bytes that were in the page cache and not on the device
-	method cachectl.Method
-	err    error
+	pieces  bool // a cap is so small that it reads pieces of chunks, by itself
+	follows bool // what it got last was read in the turn of …
+	leader  *stream
+	reached int64 // how far its own turns have read, on the scale of Log.endPos
+	left    LeaveReason
+	leftAt  time.Time
 }
 
 // streamRead is what one read got out of a stream.
@@ -84,17 +57,17 @@ type streamRead struct {
 // it is pending and w will be notified. bound is the first offset not to be shown. Errors are those of the device read, or
 // a *segment.CorruptError; the chunk is dropped, so that asking again reads again.
 func (s *stream) read(from segment.Offset, maxBytes int64, bnd segment.Offset, w *Watch) (streamRead, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.log.convoy.mu.Lock()
+	defer s.log.convoy.mu.Unlock()
 	s.watch, s.lastRead = w, s.log.store.now()
 	for len(s.chunks) > 0 && s.chunks[0].state == chunkReady && s.chunks[0].next <= from {
-		lane := s.chunks[0].lane
 		s.dropLocked(0)
 		s.expect = from
 		if len(s.chunks) == 0 { // the rest of the chunk was before from: go on behind it
-			s.enqueueLocked(lane)
+			s.enqueueLocked()
 		}
 	}
+	s.log.convoy.settleLocked()
 	if len(s.chunks) == 0 {
 		return streamRead{}, nil
 	}
@@ -109,8 +82,8 @@ func (s *stream) read(from segment.Offset, maxBytes int64, bnd segment.Offset, w
 		return streamRead{}, err
 	}
 	skip := 0
-	if head.memo <= from {
-		skip = head.memoAt
+	if s.memo <= from {
+		skip = s.memoAt
 	}
 	start, end, next, err := segment.CutBatches(head.data[skip:], from, max(maxBytes, 1), bnd)
 	if err != nil {
@@ -120,7 +93,7 @@ func (s *stream) read(from segment.Offset, maxBytes int64, bnd segment.Offset, w
 	if start == end {
 		return streamRead{lane: head.lane, method: head.method}, nil
 	}
-	head.memo, head.memoAt = next, skip+end
+	s.memo, s.memoAt = next, skip+end
 	c := &Chunk{n: int64(end - start), mem: head.data[skip+start : skip+end], next: next}
 	if head.buf != nil {
 		head.buf.Retain()
@@ -132,8 +105,8 @@ func (s *stream) read(from segment.Offset, maxBytes int64, bnd segment.Offset, w
 // covers tells whether the stream can serve from: it is in a chunk, or expected in the next one, or the stream was started
 // for it and has not come to it yet (an index names a batch at or before an offset).
 func (s *stream) covers(from segment.Offset) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.log.convoy.mu.Lock()
+	defer s.log.convoy.mu.Unlock()
 	if s.closed || len(s.chunks) == 0 {
 		return false
 	}
@@ -153,8 +126,8 @@ func (s *stream) covers(from segment.Offset) bool {
 // endsAt gives the place of from when it is right behind everything the stream has read: exact, where an index only knows a
 // batch before it.
 func (s *stream) endsAt(from segment.Offset) (base segment.Offset, pos int64, ok bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.log.convoy.mu.Lock()
+	defer s.log.convoy.mu.Unlock()
 	if s.closed || len(s.chunks) == 0 {
 		return 0, 0, false
 	}
@@ -167,29 +140,42 @@ func (s *stream) endsAt(from segment.Offset) (base segment.Offset, pos int64, ok
 
 // start begins at byte pos of seg, which holds offset from. seg is acquired by the caller; the stream takes that over.
 func (s *stream) start(seg *logSegment, pos int64, from segment.Offset, lane admission.Lane, w *Watch) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.log.convoy.mu.Lock()
+	defer s.log.convoy.mu.Unlock()
 	s.resetLocked()
-	s.handle, s.nextPos, s.nextSeg, s.expect, s.target = newHandle(seg), pos, seg.base, from, from
+	if s.closed {
+		seg.r.Release()
+		return
+	}
+	if from < s.expect {
+		s.unfollowLocked() // it was sent back
+	}
+	s.handle, s.nextPos, s.nextSeg, s.expect, s.target, s.lane = newHandle(seg), pos, seg.base, from, from, lane
+	s.reached = min(s.reached, s.frontPos())
+	s.log.convoy.streams = append(s.log.convoy.streams, s)
 	s.watch, s.lastRead = w, s.log.store.now()
-	s.enqueueLocked(lane)
+	s.enqueueLocked()
 	s.topUpLocked()
 }
+
+// frontPos is where the stream asks next, in bytes on the scale of Log.endPos.
+func (s *stream) frontPos() int64 { return s.handle.seg.before + s.nextPos }
 
 // topUpLocked keeps the read-ahead at its depth while the bytes ahead are cold; where they are resident the hot lane
 // takes over.
 func (s *stream) topUpLocked() {
 	for len(s.chunks) > 0 && len(s.chunks) < s.log.store.readAhead() {
 		last := s.chunks[len(s.chunks)-1]
-		if last.state == chunkFailed || !last.exact && last.state != chunkReady || !s.enqueueLocked(last.lane) {
+		if last.state == chunkFailed || !last.exact && last.state != chunkReady || !s.enqueueLocked() {
 			return
 		}
 	}
 }
 
-// enqueueLocked asks the device queue for the next chunk; false when there is none to ask for now.
-func (s *stream) enqueueLocked(lane admission.Lane) bool {
-	if s.closed {
+// enqueueLocked takes the next chunk from the convoy, or asks the device queue for it; false when there is none to ask for
+// now.
+func (s *stream) enqueueLocked() bool {
+	if s.closed || s.handle == nil {
 		return false
 	}
 	v, b := s.log.view.Load(), s.log.readable()
@@ -197,36 +183,164 @@ func (s *stream) enqueueLocked(lane admission.Lane) bool {
 	if !ok {
 		return false
 	}
-	want := min(s.log.store.chunkBytes(), s.beforeHoleLocked(limit)-s.nextPos)
+	seg := s.handle.seg
+	piece := pieceBytes(seg.dir.cold.capOf(s.req), s.log.store.chunkBytes())
+	s.pieces = piece > 0
+	want, exact := s.nextChunkLocked(limit, piece)
 	if len(s.chunks) > 0 && s.residentLocked(s.nextPos, want) {
 		return false
 	}
-	if lane == admission.Fill {
-		want = s.coldLocked(want)
+	if s.lane == admission.Bypass && !s.pieces && s.joinLocked() {
+		return true
 	}
-	// A boundary known to the index lets the next chunk be asked for before this one is parsed.
-	exact := s.nextPos+want == limit
-	if r := s.handle.seg.r; !exact && r.Ready() { // else the chunk is trimmed when it is here, and the next one waits for that
-		if end, err := r.BatchBoundaryBefore(s.nextPos + want); err == nil && end > s.nextPos {
-			want, exact = end-s.nextPos, true
-		}
+	if s.pieces {
+		s.leaveLocked(LeftCapped)
 	}
-	c := &coldChunk{stream: s, handle: s.handle, lane: lane, pos: s.nextPos, want: want, limit: limit, exact: exact}
-	c.handle.retain()
-	r := s.req
-	r.Kind, r.Bytes, r.Position = admission.KindRead, want, c.pos
-	if lane == admission.Fill && s.log.store.opt.Mode != admission.ModeBuffered {
-		r.Kind = admission.KindRefill
-	}
-	id, err := c.handle.seg.dir.cold.submit(r, c.run) // it cannot run before stream.mu is free
-	if err != nil {
-		c.handle.release()
+	if len(s.chunks) > 0 && !s.mayReadAheadLocked() {
 		return false
 	}
-	c.id = id
+	c := &coldChunk{convoy: &s.log.convoy, asker: s, handle: s.handle, lane: s.lane, pos: s.nextPos, want: want, limit: limit, exact: exact,
+		shared: s.lane == admission.Bypass && !s.pieces, takers: 1}
+	c.handle.retain()
+	s.log.store.askedChunks.Add(1)
+	if !s.log.convoy.waitsLocked(c) && !c.submit() {
+		c.withdrawn()
+		return false
+	}
 	s.chunks = append(s.chunks, c)
 	s.nextPos += want
 	return true
+}
+
+// nextChunkLocked is how many bytes the next chunk takes, and whether it ends at a batch boundary: one known to the index lets
+// the chunk behind it be asked for before this one is parsed.
+func (s *stream) nextChunkLocked(limit, piece int64) (want int64, exact bool) {
+	most, stop := s.log.store.chunkBytes(), s.beforeHoleLocked(limit)
+	r, pos := s.handle.seg.r, s.nextPos
+	if !r.Ready() { // the chunk is trimmed when it is here, and the next one waits for that
+		grid := most - most/16
+		end := min(stop, (pos/grid+1)*grid)
+		return end - pos, end == limit
+	}
+	before := func(at int64) int64 {
+		b, err := r.BatchBoundaryBefore(at)
+		if err != nil {
+			return 0
+		}
+		return b
+	}
+	end, exact := chunkEnd(pos, stop, most, before)
+	exact = exact && (end < stop || stop == limit)
+	if s.lane == admission.Fill {
+		if cold := s.coldLocked(end - pos); cold < end-pos {
+			if end = before(pos + cold); end <= pos {
+				return cold, false
+			}
+			exact = true
+		}
+	}
+	if piece > 0 {
+		if cut := pieceEnd(pos, end, piece, before); cut < end {
+			end, exact = cut, true
+		}
+	}
+	return end - pos, exact
+}
+
+// joinLocked takes the chunk that another reader's turn has brought or is bringing; false when there is none, or when a cap
+// holds the bytes back.
+func (s *stream) joinLocked() bool {
+	seg := s.handle.seg
+	c := s.log.convoy.atLocked(seg, s.nextPos)
+	if c == nil {
+		return false
+	}
+	r := s.req
+	r.Kind, r.Bytes = admission.KindRead, c.end()-s.nextPos
+	if !seg.dir.cold.share(r) {
+		return false
+	}
+	s.takeLocked(c)
+	s.chunks = append(s.chunks, c)
+	s.nextPos = c.end()
+	if s.handle != c.handle { // one set of descriptors for all
+		c.handle.retain()
+		s.handle.release()
+		s.handle = c.handle
+	}
+	return true
+}
+
+// takeLocked: the stream has got c from another one.
+func (s *stream) takeLocked(c *coldChunk) {
+	cv, m := c.convoy, s.log.store.metrics
+	cv.unkeepLocked(c)
+	c.takers++
+	m.convoyShared.Inc()
+	if c.state == chunkReady {
+		m.convoyServed.Add(float64(len(c.data)))
+	}
+	s.leader = c.asker
+	if !s.follows {
+		s.follows = true
+		m.convoyFollowers.Inc()
+	}
+}
+
+// replaceLocked puts another reader's chunk in the place of chunk i, which has left the device's queue.
+func (s *stream) replaceLocked(i int, c *coldChunk) {
+	expected := s.chunks[i].end()
+	s.chunks[i].takers--
+	s.chunks[i] = c
+	s.takeLocked(c)
+	s.alignAfterLocked(i, expected)
+}
+
+// aloneLocked: the stream's own turn reads c. A follower leads now; or, when its leader has read c before, it was left behind.
+func (s *stream) aloneLocked(c *coldChunk) {
+	s.log.store.metrics.convoyChunks.Inc()
+	at := c.handle.seg.before + c.pos
+	switch {
+	case !s.follows:
+	case at >= s.leader.reached:
+		s.unfollowLocked()
+	case at < c.convoy.droppedTo:
+		s.leaveLocked(LeftMemory)
+	default:
+		s.leaveLocked(LeftBehind)
+	}
+}
+
+// leaveLocked: a follower goes on by itself.
+func (s *stream) leaveLocked(why LeaveReason) {
+	if s.follows {
+		s.left, s.leftAt = why, s.log.store.now()
+		s.log.store.metrics.convoyLeft(why)
+		s.unfollowLocked()
+	}
+}
+
+func (s *stream) unfollowLocked() {
+	if s.follows {
+		s.follows, s.leader = false, nil
+		s.log.store.metrics.convoyFollowers.Dec()
+	}
+}
+
+// mayReadAheadLocked tells whether a chunk may be asked for that the reader does not wait for yet. The second one may while
+// there is a buffer for it, those after it while a quarter of the pool is free; and a reader that has run far ahead of its
+// followers, so that half of what may be kept for them is, reads without.
+func (s *stream) mayReadAheadLocked() bool {
+	cv, st := &s.log.convoy, s.log.store
+	if 2*cv.kept > cv.mostKept() && cv.inFrontLocked(s) {
+		return false
+	}
+	p := st.opt.Pool.Stats()
+	free := int((p.CapacityBytes-p.InUseBytes)/p.ChunkBytes) + st.keptChunks() - int(st.askedChunks.Load())
+	if len(s.chunks) == 1 {
+		return free > 0
+	}
+	return free > int(p.CapacityBytes/p.ChunkBytes)/4
 }
 
 // advanceLocked moves to the next segment when this one is read to its end, and tells how far the current one may be read.
@@ -304,137 +418,28 @@ func (s *stream) coldLocked(n int64) int64 {
 	return min(n, int64(first+1)*probeBytes)
 }
 
-// run is the device's turn: read, check every batch, wake the reader.
-func (c *coldChunk) run() int64 {
-	s := c.stream
-	s.mu.Lock()
-	if c.gone {
-		s.mu.Unlock()
-		c.handle.release()
-		return 0
-	}
-	c.state = chunkReading
-	s.mu.Unlock()
-
-	n, err := c.readWhole(s.log.store)
-	var bad *segment.CorruptError
-	if errors.As(err, &bad) {
-		err = errors.Join(err, c.handle.seg.learn(bad))
-	}
-
-	s.mu.Lock()
-	if c.gone {
-		c.freeLocked()
-		s.mu.Unlock()
-		c.handle.release()
-		return n
-	}
-	if errors.Is(err, errNoMemory) {
-		s.cutLocked(slices.Index(s.chunks, c)) // asked for again when the reader comes here
-	} else if err != nil {
-		c.state, c.err = chunkFailed, err
-		c.freeLocked()
-	} else {
-		c.state = chunkReady
-		s.trimAfterLocked(c)
-	}
-	gone := c.gone // given up just now
-	w := s.watch
-	if gone && len(s.chunks) > 0 {
-		w = nil // nobody waits for it, and whoever is woken would ask for it again at once
-	}
-	s.mu.Unlock()
-	if gone {
-		c.handle.release()
-	}
-	if w != nil {
-		w.Notify()
-	}
-	return n
-}
-
-// readWhole fills the chunk and trims it to whole, checked batches. It returns the bytes read from the device.
-func (c *coldChunk) readWhole(st *Store) (int64, error) {
-	started := st.now()
-	buf, err := c.memory(st)
-	if err != nil {
-		return 0, err
-	}
-	data, err := c.readRange(st, buf, c.pos, c.want)
-	if err != nil {
-		buf.Release()
-		return 0, err
-	}
-	whole, next, err := checkBatches(c.stream.log, c.handle.seg, c.pos, data)
-	read := int64(len(data))
-	switch {
-	case err != nil:
-		buf.Release()
-		return read, err
-	case whole > 0:
-		c.buf, c.data, c.next = buf, data[:whole], next
-	default: // the first batch is larger than a chunk
-		c.data, err = c.readLargeBatch(st, buf, data)
-		buf.Release()
-		if err != nil {
-			return read, err
-		}
-		read += int64(len(c.data))
-		if whole, c.next, err = checkBatches(c.stream.log, c.handle.seg, c.pos, c.data); err != nil || whole == 0 {
-			return read, errors.Join(err, io.ErrUnexpectedEOF)
-		}
-	}
-	read = max(0, read-c.cached)
-	st.metrics.coldRead(c.handle.seg.dir.spec.Tier, c.method, c.lane, read, st.now().Sub(started))
-	return read, nil
-}
-
-// errNoMemory: the pool is empty; read-ahead can do without, and must not hold a device's slot while it waits.
-var errNoMemory = errors.New("partition: no memory for read-ahead")
-
-// reclaimEvery is how often a chunk that waits for memory looks for readers that have paused meanwhile.
-const reclaimEvery = 250 * time.Millisecond
-
-// memory takes a buffer from the pool. When there is none, streams give up read-ahead, the chunk's own stream first; a
-// chunk that its reader waits for then waits its turn, a chunk read ahead is given up.
-func (c *coldChunk) memory(st *Store) (*cachectl.Buffer, error) {
-	for {
-		if buf, ok := st.opt.Pool.TryGet(); ok {
-			return buf, nil
-		}
-		if !c.stream.isHead(c) {
-			return nil, errNoMemory
-		}
-		st.reclaim(c.stream)
-		ctx, cancel := context.WithTimeout(st.ctx, reclaimEvery)
-		buf, err := st.opt.Pool.Get(ctx)
-		cancel()
-		if err == nil || st.ctx.Err() != nil {
-			return buf, err
-		}
-	}
-}
-
 // isHead tells whether the reader waits for this chunk.
 func (s *stream) isHead(c *coldChunk) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.log.convoy.mu.Lock()
+	defer s.log.convoy.mu.Unlock()
 	return len(s.chunks) > 0 && s.chunks[0] == c
 }
 
 // yieldMemory gives chunks back: what is read ahead of the head, and the head, too, when the reader has not asked for a
 // while, unless it is the one that needs the memory.
 func (s *stream) yieldMemory(now time.Time, asking bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.log.convoy.mu.Lock()
+	defer s.log.convoy.mu.Unlock()
 	if len(s.chunks) == 0 {
 		return
 	}
-	if now.Sub(s.lastRead) > streamPause {
+	if !asking && now.Sub(s.lastRead) > streamPause {
 		s.giveUpLocked()
-		return
+	} else {
+		s.cutLocked(1)
 	}
-	s.cutLocked(1)
+	for s.log.convoy.dropKeptLocked() {
+	}
 }
 
 // cutLocked drops the chunks from i on and goes back to where they began.
@@ -461,70 +466,11 @@ func (s *Store) reclaim(asking *stream) {
 	}
 }
 
-// readRange reads by the chunk's lane: around the cache, or through it so that it holds the range again.
-func (c *coldChunk) readRange(st *Store, buf *cachectl.Buffer, pos, n int64) ([]byte, error) {
-	if c.lane == admission.Fill {
-		f, err := c.handle.seg.r.File()
-		if err != nil {
-			return nil, err
-		}
-		c.method = cachectl.MethodBuffered
-		p := buf.Bytes()[:min(n, c.limit-pos)]
-		if r, err := st.opt.Cache.Residency(f, pos, int64(len(p))); err == nil {
-			c.cached += min(r.Resident*cachectl.PageSize, int64(len(p)))
-		}
-		defer c.handle.seg.fills.begin(pos, int64(len(p)))()
-		if _, err := st.opt.Cache.ReadFill(f, p, pos); err != nil {
-			return nil, err
-		}
-		return p, nil
-	}
-	src, err := c.handle.source(c.limit)
-	if err != nil {
-		return nil, err
-	}
-	defer c.handle.seg.dir.harm.beginRead(st.now)()
-	rs, err := st.opt.Cache.ReadBypass(src, buf, pos, n)
-	if err != nil {
-		return nil, err
-	}
-	c.method = rs.Method
-	return buf.Bytes()[rs.Off : rs.Off+int(rs.N)], nil
-}
-
-// readLargeBatch reads one batch that does not fit a chunk into memory of its own, piece by piece through buf. Its size is
-// bounded by the file, and by what the topic ever accepted.
-func (c *coldChunk) readLargeBatch(st *Store, buf *cachectl.Buffer, head []byte) ([]byte, error) {
-	if len(head) < segment.BatchHeaderSize {
-		return nil, io.ErrUnexpectedEOF
-	}
-	h, err := segment.DecodeHeader(head)
-	if err != nil {
-		return nil, err
-	}
-	size := h.SizeBytes()
-	if size > c.limit-c.pos {
-		return nil, &segment.CorruptError{Path: c.handle.seg.r.LogName(), Pos: c.pos, Want: c.limit - c.pos, Got: size, Err: io.ErrUnexpectedEOF}
-	}
-	out := make([]byte, 0, size)
-	for int64(len(out)) < size {
-		p, err := c.readRange(st, buf, c.pos+int64(len(out)), min(st.chunkBytes(), size-int64(len(out))))
-		if err != nil {
-			return nil, err
-		}
-		if len(p) == 0 {
-			return nil, io.ErrUnexpectedEOF
-		}
-		out = append(out, p...)
-	}
-	return out, nil
-}
-
-// trimAfterLocked drops the read-ahead behind c when c ended elsewhere than expected (the index knew no boundary).
-func (s *stream) trimAfterLocked(c *coldChunk) {
-	i := slices.Index(s.chunks, c)
-	end := c.pos + int64(len(c.data))
-	if i < 0 || end == c.pos+c.want {
+// alignAfterLocked drops the read-ahead behind chunk i when that one ended elsewhere than expected (the index knew no
+// boundary, or another reader had asked for it).
+func (s *stream) alignAfterLocked(i int, expected int64) {
+	c := s.chunks[i]
+	if c.end() == expected {
 		return
 	}
 	s.cutLocked(i + 1)
@@ -533,34 +479,30 @@ func (s *stream) trimAfterLocked(c *coldChunk) {
 		c.handle.retain()
 		s.handle = c.handle
 	}
-	s.nextSeg, s.nextPos = c.handle.seg.base, end
+	s.nextSeg, s.nextPos = c.handle.seg.base, c.end()
 }
 
-// dropLocked forgets chunk i: takes it off the queue, or marks it when it is being read. A chunk holds its handle until it
-// is dropped; one that is being read holds it until run has seen the mark.
+// dropLocked forgets chunk i.
 func (s *stream) dropLocked(i int) {
 	c := s.chunks[i]
 	s.chunks = slices.Delete(s.chunks, i, i+1)
+	if i == 0 {
+		s.memo, s.memoAt = 0, 0
+	}
+	if c.takers--; c.takers > 0 {
+		return
+	}
 	switch c.state {
-	case chunkReady, chunkFailed:
-		c.freeLocked()
+	case chunkReady:
+		c.convoy.keepLocked(c)
+	case chunkFailed:
 		c.handle.release()
-	case chunkReading:
-		c.gone = true
 	case chunkQueued:
-		c.gone = true
-		if c.handle.seg.dir.cold.cancel(c.id) {
-			c.handle.release()
+		if c.convoy.stopWaitingLocked(c) || c.handle.seg.dir.cold.cancel(c.id) {
+			c.withdrawn()
 		}
+	case chunkReading: // its end sees that nobody has it
 	}
-}
-
-func (c *coldChunk) freeLocked() {
-	if c.buf != nil {
-		c.buf.Release()
-		c.buf = nil
-	}
-	c.data = nil
 }
 
 // resetLocked forgets all read-ahead.
@@ -572,13 +514,18 @@ func (s *stream) resetLocked() {
 		s.handle.release()
 		s.handle = nil
 	}
+	cv := &s.log.convoy
+	if i := slices.Index(cv.streams, s); i >= 0 {
+		cv.streams = slices.Delete(cv.streams, i, i+1)
+	}
+	cv.tidyLocked()
 }
 
 // giveUp is reset for a reader that did not ask for it. If it is parked for a chunk, it has to ask again.
 func (s *stream) giveUp() {
-	s.mu.Lock()
+	s.log.convoy.mu.Lock()
 	s.giveUpLocked()
-	s.mu.Unlock()
+	s.log.convoy.mu.Unlock()
 }
 
 func (s *stream) giveUpLocked() {
@@ -586,22 +533,25 @@ func (s *stream) giveUpLocked() {
 		s.watch.Notify()
 	}
 	s.watch = nil
+	s.leaveLocked(LeftPaused)
 	s.resetLocked()
 }
 
 // reset gives the read-ahead back; the stream can be started again.
 func (s *stream) reset() {
-	s.mu.Lock()
+	s.log.convoy.mu.Lock()
 	s.watch = nil
+	s.unfollowLocked()
 	s.resetLocked()
-	s.mu.Unlock()
+	s.log.convoy.mu.Unlock()
 }
 
 // close gives everything back. A closed stream stays closed.
 func (s *stream) close() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.log.convoy.mu.Lock()
+	defer s.log.convoy.mu.Unlock()
 	s.closed = true
 	s.watch = nil
+	s.unfollowLocked()
 	s.resetLocked()
 }

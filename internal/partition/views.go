@@ -154,6 +154,7 @@ type ReaderView struct {
 	Method   cachectl.Method // of its last device read, "" none
 	Waiting  time.Duration   // how long its read has been queued now
 	Limit    admission.Limit // what it waits for now
+	Convoy   ConvoyView
 }
 
 // Readers lists every reader of every partition.
@@ -166,6 +167,9 @@ func (s *Store) Readers() []ReaderView {
 			v := ReaderView{Peer: c.ref.Peer, Decision: c.decision, Why: c.decision.Explain(c.read), Method: c.method}
 			waitFrom, offset := c.waitFrom, c.offset
 			c.mu.Unlock()
+			l.convoy.mu.Lock()
+			v.Convoy = l.convoy.viewLocked(c.stream)
+			l.convoy.mu.Unlock()
 			s.readersMu.Lock()
 			rv, ok := s.readers.View(c.key, now)
 			s.readersMu.Unlock()
@@ -270,6 +274,7 @@ type Explanation struct {
 	Device   string
 	Control  *admission.ControllerView // of the device's budget, nil: it is fixed
 	Method   cachectl.Method           // that a bypass read would use
+	Convoy   ConvoyView                // of the reader, when it is known
 }
 
 // Explain walks the decision for one read without doing it. Errors as Read.
@@ -305,6 +310,7 @@ func (l *Log) Explain(key admission.ReaderKey, from segment.Offset, maxBytes int
 		e.Behind = l.endPos.Load() - s.before - pos
 	}
 	e.Reader, e.Known = l.store.viewReader(l, key, from, b, e.Behind, now)
+	e.Convoy = l.convoyOf(e.Reader.Key)
 	read := admission.Read{State: e.Reader.Class.State, Resident: e.Resident.Resident >= e.Resident.Pages, ResidentRatio: 1,
 		Sealed: e.Segment.Sealed, Mode: l.store.opt.Mode, Forced: l.forced(), BudgetOK: true}
 	if e.Resident.Pages > 0 {
@@ -318,6 +324,18 @@ func (l *Log) Explain(key admission.ReaderKey, from segment.Offset, maxBytes int
 	e.Why = e.Decision.Explain(read)
 	e.Method = l.store.methodOn(s.dir, e.Segment.Sealed)
 	return e, nil
+}
+
+// convoyOf is the convoy of a reader; zero when it has no cursor here.
+func (l *Log) convoyOf(key admission.ReaderKey) ConvoyView {
+	for _, c := range l.cursors.all() {
+		if c.key == key {
+			l.convoy.mu.Lock()
+			defer l.convoy.mu.Unlock()
+			return l.convoy.viewLocked(c.stream)
+		}
+	}
+	return ConvoyView{}
 }
 
 // viewReader finds the reader, by its key or by name alone, or judges a new one at that position.

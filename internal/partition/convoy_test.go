@@ -1,0 +1,270 @@
+package partition_test
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"lagoon/admission"
+	"lagoon/cachectl"
+	"lagoon/internal/partition"
+	"lagoon/internal/vfs"
+	"lagoon/segment"
+)
+
+// coldLog is a log of about total bytes of which nothing is in the page cache, with what it holds.
+func coldLog(t testing.TB, s *partition.Store, total, records int) (*partition.Log, []byte) {
+	t.Helper()
+	cfg := config()
+	cfg.SegmentBytes, cfg.MaxMessageBytes = 8<<20, 4<<20
+	l := load(t, s, cfg, 1)
+	var want []byte
+	for n := 0; len(want) < total; n++ {
+		b := batch(fmt.Sprint(n), records, 1000, nil, 1)
+		if _, err := l.Append(t.Context(), partition.AppendRequest{Records: b}); err != nil {
+			t.Fatal(err)
+		}
+		want = append(want, b...)
+	}
+	if err := l.Durable(t.Context(), l.Offsets().End); err != nil {
+		t.Fatal(err)
+	}
+	for _, sv := range l.Segments() {
+		if _, err := l.Evict(sv, 0, sv.SizeBytes); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return l, want
+}
+
+// step reads once; the zero next: nothing was at hand.
+func step(t testing.TB, l *partition.Log, ref partition.ReaderRef, from segment.Offset, w *partition.Watch) (data []byte, next segment.Offset) {
+	t.Helper()
+	res, err := l.Read(partition.ReadRequest{Reader: ref, From: from, MaxBytes: 1 << 20, MustServe: true, Watch: w})
+	if err != nil {
+		t.Fatalf("%s at %d: %v", ref.ClientID, from, err)
+	}
+	if res.Chunk == nil {
+		return nil, 0
+	}
+	defer res.Chunk.Release()
+	data = make([]byte, res.Chunk.Len())
+	if _, err := res.Chunk.ReadAt(data, 0); err != nil {
+		t.Fatal(err)
+	}
+	return data, res.Chunk.Next()
+}
+
+// get is step that waits.
+func get(t testing.TB, l *partition.Log, ref partition.ReaderRef, from segment.Offset) (data []byte, next segment.Offset) {
+	t.Helper()
+	w := partition.NewWatch()
+	defer w.Close()
+	for {
+		if data, next = step(t, l, ref, from, w); next > 0 {
+			return data, next
+		}
+		<-w.C()
+	}
+}
+
+// TestConvoyReadsOnce: many readers of one cold log, all at once, get every byte; the device is read about once.
+func TestConvoyReadsOnce(t *testing.T) {
+	for _, records := range []int{1, 16, 150, 900, 2500} { // batches of 1 KB to 2.5 MB: larger than a chunk
+		t.Run(fmt.Sprint(records), func(t *testing.T) {
+			reg := prometheus.NewRegistry()
+			pool, err := cachectl.NewPool(64<<20, 2<<20)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := open(t, func(o *partition.Options) { o.Registerer, o.Pool = reg, pool }, osFS(t))
+			l, want := coldLog(t, s, 32<<20, records)
+			var wg sync.WaitGroup
+			for i := range 16 {
+				ref := partition.ReaderRef{ClientID: fmt.Sprint("r", i)}
+				head, next := get(t, l, ref, 0) // all are known before one runs away
+				wg.Go(func() {
+					if got := consume(t, l, ref, next, 1<<20); !bytes.Equal(append(head, got...), want) {
+						t.Errorf("reader %d: %d bytes, want %d", i, len(got), len(want))
+					}
+				})
+			}
+			wg.Wait()
+			read := counter(t, reg, "lagoon_cold_read_bytes_total") / float64(len(want))
+			t.Logf("read %.3f times, %.0f chunks shared", read, counter(t, reg, "lagoon_convoy_chunks_shared_total"))
+			if read > 1.5 { // a reader may be held up by the machine for so long that it falls out
+				t.Errorf("16 readers read the log %.2f times", read)
+			}
+			closeStore(t, s)
+			pool.Close()
+		})
+	}
+}
+
+// TestConvoyMeets: a reader that begins in the middle of a chunk, and one that comes a little later, join: from the next
+// chunk on they cost nothing.
+func TestConvoyMeets(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	s := open(t, func(o *partition.Options) { o.Registerer, o.ReadAheadChunks = reg, 1 }, osFS(t))
+	l, want := coldLog(t, s, 24<<20, 16)
+	end := l.Offsets().HighWatermark
+	first, late, inside := partition.ReaderRef{ClientID: "first"}, partition.ReaderRef{ClientID: "late"}, partition.ReaderRef{ClientID: "inside"}
+	at := map[string]segment.Offset{first.ClientID: 0, late.ClientID: 0, inside.ClientID: 77}
+	turn := func(ref partition.ReaderRef) {
+		if at[ref.ClientID] < end {
+			_, at[ref.ClientID] = get(t, l, ref, at[ref.ClientID])
+		}
+	}
+	for range 3 {
+		turn(first)
+	}
+	for at[first.ClientID] < end || at[late.ClientID] < end || at[inside.ClientID] < end {
+		turn(first)
+		turn(late)
+		turn(inside)
+	}
+	if read := counter(t, reg, "lagoon_cold_read_bytes_total"); read > float64(len(want))+4<<20 {
+		t.Errorf("%.1f MB read for a log of %.1f MB", read/1e6, float64(len(want))/1e6)
+	}
+	closeStore(t, s)
+}
+
+// TestConvoySlowReaderIsNoBrake: a reader that stands still while another one goes through the log is left behind with a
+// reason, the other one goes on, no memory stays with it, and it still gets all of its bytes.
+func TestConvoySlowReaderIsNoBrake(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	s := open(t, func(o *partition.Options) { o.Registerer, o.ReadAheadChunks = reg, 1 }, osFS(t))
+	l, want := coldLog(t, s, 40<<20, 16)
+	end := l.Offsets().HighWatermark
+	fast, slow := partition.ReaderRef{ClientID: "fast"}, partition.ReaderRef{ClientID: "slow"}
+	_, fastAt := get(t, l, fast, 0)
+	got, slowAt := get(t, l, slow, 0)
+	for fastAt < end { // without the slow one's help
+		_, fastAt = get(t, l, fast, fastAt)
+	}
+	if kept := counter(t, reg, "lagoon_convoy_kept_bytes"); kept > 8<<20 {
+		t.Errorf("%.0f bytes kept for a reader that is %d bytes behind", kept, len(want)-len(got))
+	}
+	for slowAt < end {
+		var data []byte
+		data, slowAt = get(t, l, slow, slowAt)
+		got = append(got, data...)
+	}
+	if !bytes.Equal(got, want) {
+		t.Errorf("%d bytes, want %d", len(got), len(want))
+	}
+	if n := counter(t, reg, "lagoon_convoy_leaves_total"); n != 1 {
+		t.Errorf("%.0f leaves, want 1", n)
+	}
+	for _, v := range s.Readers() {
+		if v.Key.Client == "slow" && v.Convoy.Left != partition.LeftBehind {
+			t.Errorf("%+v", v.Convoy)
+		}
+	}
+	closeStore(t, s)
+}
+
+// TestConvoyCappedReader: a reader with a cap beside one without: the other one reads at full speed, and the cap holds also
+// for bytes that others have read.
+func TestConvoyCappedReader(t *testing.T) {
+	var clock atomic.Int64 // nanoseconds since the start of the test
+	began := time.Now()
+	s := open(t, func(o *partition.Options) { o.Now = func() time.Time { return began.Add(time.Duration(clock.Load())) } }, osFS(t))
+	l, want := coldLog(t, s, 24<<20, 16)
+	clock.Store(int64(time.Hour)) // what was produced is old
+	end := l.Offsets().HighWatermark
+	const perSecond = 1 << 20
+	if err := s.Configure(admission.Subject{Kind: admission.Client, Name: "capped"}, admission.Cap{BytesPerSecond: perSecond}); err != nil {
+		t.Fatal(err)
+	}
+	free, capped := partition.ReaderRef{ClientID: "free"}, partition.ReaderRef{ClientID: "capped"}
+	data, cappedAt := get(t, l, capped, 0)
+	got := len(data)
+	for at := segment.Offset(0); at < end; {
+		_, at = get(t, l, free, at) // the clock stands still: nothing may come from the cap
+		w := partition.NewWatch()
+		if data, next := step(t, l, capped, cappedAt, w); next > 0 {
+			got, cappedAt = got+len(data), next
+		}
+		w.Close()
+	}
+	if got > perSecond/4+perSecond/8 { // the burst, and one piece beyond it
+		t.Errorf("%d bytes of %d in no time, with a cap of %d per second", got, len(want), perSecond)
+	}
+	closeStore(t, s)
+}
+
+// TestConvoyMemory: more readers than the pool has chunks for, each at its own place, all get through, and in the end every
+// buffer is back.
+func TestConvoyMemory(t *testing.T) {
+	pool, err := cachectl.NewPool(4<<20, 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := open(t, func(o *partition.Options) { o.Pool = pool }, osFS(t))
+	l, want := coldLog(t, s, 24<<20, 16)
+	end := l.Offsets().HighWatermark
+	var wg sync.WaitGroup
+	for i := range 12 {
+		wg.Go(func() {
+			from := end * segment.Offset(i) / 12
+			got := consume(t, l, partition.ReaderRef{ClientID: fmt.Sprint("r", i)}, from, 1<<20)
+			if !bytes.HasSuffix(want, got) || len(got) < len(want)*(12-i)/12-64<<10 {
+				t.Errorf("reader %d: %d bytes", i, len(got))
+			}
+		})
+	}
+	wg.Wait()
+	closeStore(t, s)
+	if n := pool.Stats().InUseBytes; n != 0 {
+		t.Errorf("%d bytes of chunk memory are lost", n)
+	}
+}
+
+// TestConvoyReadError: an error of the device reaches every reader that waits for the chunk, and what is sound afterwards
+// is served.
+func TestConvoyReadError(t *testing.T) {
+	var broken atomic.Bool
+	disk := vfs.InjectorFunc(func(op vfs.Op) error {
+		if op.Kind == vfs.OpRead && broken.Load() && strings.HasSuffix(op.Name, ".log") {
+			return syscall.EIO
+		}
+		return nil
+	})
+	s := open(t, nil, vfs.WithFaults(osFS(t), disk))
+	l, _ := coldLog(t, s, 24<<20, 16)
+	broken.Store(true)
+	failed := 0
+	for i := range 4 {
+		w := partition.NewWatch()
+		for range 100 {
+			res, err := l.Read(partition.ReadRequest{Reader: partition.ReaderRef{ClientID: fmt.Sprint("r", i)}, MaxBytes: 1 << 20, MustServe: true, Watch: w})
+			if err != nil {
+				failed++
+				break
+			}
+			if res.Chunk != nil {
+				t.Fatal("served from a broken device")
+			}
+			<-w.C()
+		}
+		w.Close()
+	}
+	if failed != 4 {
+		t.Errorf("%d of 4 readers saw the error", failed)
+	}
+	broken.Store(false)
+	for i := range 4 {
+		if data, _ := get(t, l, partition.ReaderRef{ClientID: fmt.Sprint("r", i)}, 0); len(data) == 0 {
+			t.Error("nothing after the device came back")
+		}
+	}
+	closeStore(t, s)
+}
