@@ -24,6 +24,7 @@ func check(c *Config, problems *Problems) {
 	k := &checker{c, problems}
 	k.server()
 	k.limits()
+	k.groups()
 	k.storage()
 	k.tiers()
 	k.readers()
@@ -196,6 +197,21 @@ func (k *checker) limits() {
 		k.fail(codeSizes, "server.limits.inflight_bytes", "%s is less than server.limits.request_bytes %s: the largest request could never be received",
 			l.InflightBytes, l.RequestBytes)
 	}
+}
+
+func (k *checker) groups() {
+	g := &k.c.Groups
+	k.number("groups.offsets_partitions", int64(g.OffsetsPartitions), 1, 10000)
+	k.span("groups.offsets_retention", g.OffsetsRetention, time.Minute, 100*year)
+	k.size("groups.offset_metadata", g.OffsetMetadata, 1, 32<<10-1)
+	k.span("groups.initial_rebalance_delay", g.InitialRebalanceDelay, 0, time.Hour)
+	k.span("groups.min_session_timeout", g.MinSessionTimeout, time.Millisecond, 24*time.Hour)
+	k.span("groups.max_session_timeout", g.MaxSessionTimeout, time.Millisecond, 24*time.Hour)
+	if g.MinSessionTimeout > g.MaxSessionTimeout {
+		k.fail(codeSizes, "groups.min_session_timeout", "%s is longer than groups.max_session_timeout %s: no member could join", g.MinSessionTimeout, g.MaxSessionTimeout)
+	}
+	k.number("groups.max_size", int64(g.MaxSize), 1, math.MaxInt32)
+	k.size("groups.memory", g.Memory, 1<<20, 1<<40)
 }
 
 func (k *checker) storage() {

@@ -3,6 +3,7 @@ package conf
 // Config is the whole configuration. Load fills it; nothing changes it afterwards.
 type Config struct {
 	Server   Server   `toml:"server"`
+	Groups   Groups   `toml:"groups"`
 	Storage  Storage  `toml:"storage"`
 	Readers  Readers  `toml:"readers"`
 	Throttle Throttle `toml:"throttle"`
@@ -39,6 +40,18 @@ type Limits struct {
 	RequestBytes     Bytes    `toml:"request_bytes" kafka:"socket.request.max.bytes"`
 	InflightBytes    Bytes    `toml:"inflight_bytes" kafka:"queued.max.request.bytes"`
 	IdleTimeout      Duration `toml:"idle_timeout" kafka:"connections.max.idle.ms"`
+}
+
+// Groups is the policy of consumer groups and their offsets.
+type Groups struct {
+	OffsetsPartitions     int32    `toml:"offsets_partitions" kafka:"offsets.topic.num.partitions"`
+	OffsetsRetention      Duration `toml:"offsets_retention" kafka:"offsets.retention.minutes"`
+	OffsetMetadata        Bytes    `toml:"offset_metadata" kafka:"offset.metadata.max.bytes"`
+	InitialRebalanceDelay Duration `toml:"initial_rebalance_delay" kafka:"group.initial.rebalance.delay.ms"`
+	MinSessionTimeout     Duration `toml:"min_session_timeout" kafka:"group.min.session.timeout.ms"`
+	MaxSessionTimeout     Duration `toml:"max_session_timeout" kafka:"group.max.session.timeout.ms"`
+	MaxSize               int32    `toml:"max_size" kafka:"group.max.size"`
+	Memory                Bytes    `toml:"memory"`
 }
 
 // Storage is the log: server-wide defaults of topic settings, and the tiers.

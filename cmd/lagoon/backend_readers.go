@@ -21,6 +21,14 @@ func readerName(r partition.ReaderView) string {
 	return r.Key.Client
 }
 
+// groupSource says how a reader's group is known; "none" also for readers that no client is behind.
+func groupSource(r partition.ReaderView) string {
+	if r.Source == "" {
+		return "none"
+	}
+	return r.Source
+}
+
 func rateOf(r conf.Rate) int64 { return max(int64(r), 0) }
 
 // Readers lists every reader with its class, lane, rate, and what holds it back.
@@ -41,7 +49,7 @@ func (b *backend) Readers(context.Context) ([]admin.Reader, error) {
 	out := make([]admin.Reader, 0, len(views))
 	for _, r := range views {
 		ar := admin.Reader{
-			ID: readerID(r), ClientID: r.Key.Client, Group: r.Key.Group, GroupSource: "none", Peer: r.Peer, Topic: r.Key.Topic, Partition: r.Key.Partition,
+			ID: readerID(r), ClientID: r.Key.Client, Group: r.Key.Group, GroupSource: groupSource(r), Peer: r.Peer, Topic: r.Key.Topic, Partition: r.Key.Partition,
 			Class: r.Class.State.String(), ClassReason: r.Class.Text, ClassSince: r.Class.Since, FetchOffset: r.Position.Offset,
 			EndOffset: r.Position.EndOffset, LagRecords: r.LagRecords, LagBytes: r.LagBytes, LagSeconds: r.LagAge.Seconds(), ETASeconds: r.ETA.Seconds(),
 			Tier: r.Tier, Lane: r.Decision.Lane.String(), IOMode: ioMode(r), RateBytes: float64(r.BytesPerSecond),

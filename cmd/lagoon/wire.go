@@ -18,6 +18,8 @@ import (
 	"lagoon/cachectl"
 	"lagoon/conf"
 	"lagoon/internal/broker"
+	"lagoon/internal/groups"
+	"lagoon/internal/groups/classic"
 	"lagoon/internal/metadata"
 	"lagoon/internal/partition"
 )
@@ -289,7 +291,14 @@ func (d *daemon) brokerOptions() broker.Options {
 	for _, name := range d.cfg.Metrics.Compat {
 		jmx = jmx || name == "jmx"
 	}
+	g := &d.cfg.Groups
 	return broker.Options{
+		OffsetsPartitions: g.OffsetsPartitions,
+		Groups: groups.Options{
+			Classic: classic.Config{MinSession: g.MinSessionTimeout.Std(), MaxSession: g.MaxSessionTimeout.Std(),
+				InitialDelay: g.InitialRebalanceDelay.Std(), MaxSize: int(g.MaxSize)},
+			Retention: g.OffsetsRetention.Std(), MaxMetadata: int(g.OffsetMetadata), MaxBytes: int64(g.Memory),
+		},
 		NodeID: s.NodeID, Rack: s.Rack, Endpoints: d.endpoints(),
 		Store: d.store, Metadata: d.catalogue, Logger: d.log, Registerer: d.reg, MetricsJMX: jmx,
 		MaxRequestBytes: int32(min(int64(l.RequestBytes), math.MaxInt32)), MaxInFlightBytes: int64(l.InflightBytes),
@@ -314,7 +323,7 @@ func (d *daemon) serverConfigs() []broker.ServerConfig {
 	for _, addr := range s.Listen {
 		listen = append(listen, "PLAINTEXT://"+addr)
 	}
-	e := d.endpoints()[0]
+	g, e := &d.cfg.Groups, d.endpoints()[0]
 	return []broker.ServerConfig{
 		row("node.id", "server.node_id", number(int64(s.NodeID)), typeInt, "Id of this broker."),
 		row("broker.id", "server.node_id", number(int64(s.NodeID)), typeInt, "Id of this broker."),
@@ -330,6 +339,13 @@ func (d *daemon) serverConfigs() []broker.ServerConfig {
 		row("connections.max.idle.ms", "server.limits.idle_timeout", number(l.IdleTimeout.Ms()), typeLong, "Connections without a request are closed after this time."),
 		row(metadata.FetchMaxBytesPerSecond, "throttle.catchup_total", kafkaRate(d.cfg.Throttle.CatchupTotal), typeLong, "Cap on all cold reads together."),
 		row(metadata.CopyMaxBytesPerSecond, "tiering.move_max", kafkaRate(d.cfg.Tiering.MoveMax), typeLong, "Cap on all migrations together."),
+		row("offsets.topic.num.partitions", "groups.offsets_partitions", number(int64(g.OffsetsPartitions)), typeInt, "Partitions of __consumer_offsets when it is made."),
+		row("offsets.retention.minutes", "groups.offsets_retention", number(g.OffsetsRetention.Ms()/60_000), typeInt, "Offsets of a group without members are kept for this time."),
+		row("offset.metadata.max.bytes", "groups.offset_metadata", number(int64(g.OffsetMetadata)), typeInt, "Largest text with a committed offset."),
+		row("group.initial.rebalance.delay.ms", "groups.initial_rebalance_delay", number(g.InitialRebalanceDelay.Ms()), typeInt, "A new group waits this long for more members."),
+		row("group.min.session.timeout.ms", "groups.min_session_timeout", number(g.MinSessionTimeout.Ms()), typeInt, "Shortest session timeout that a member may have."),
+		row("group.max.session.timeout.ms", "groups.max_session_timeout", number(g.MaxSessionTimeout.Ms()), typeInt, "Longest session timeout that a member may have."),
+		row("group.max.size", "groups.max_size", number(int64(g.MaxSize)), typeInt, "Members of one group."),
 		row("log.dirs", "storage.tier", strings.Join(dirs, ","), typeList, "Tiers, hot to cold."),
 	}
 }

@@ -11,6 +11,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"lagoon/internal/groups"
+	"lagoon/internal/groups/groupstest"
 	"lagoon/internal/metadata"
 	"lagoon/internal/partition"
 	"lagoon/internal/vfs"
@@ -24,6 +26,7 @@ type adminStore struct {
 	configs map[string]partition.Config
 	views   []partition.DirView
 
+	groups     map[int32]*groupstest.Log
 	failCreate func(topic string, index int32) error
 	failRemove error
 }
@@ -32,6 +35,18 @@ type adminPartition struct {
 	id         [16]byte
 	start, end segment.Offset
 	offline    error
+}
+
+func (s *adminStore) groupLog(p int32) (groups.Log, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.groups == nil {
+		s.groups = map[int32]*groupstest.Log{}
+	}
+	if s.groups[p] == nil {
+		s.groups[p] = &groupstest.Log{}
+	}
+	return s.groups[p], true
 }
 
 func (s *adminStore) log(string, int32) (partitionLog, bool) { return nil, false }
@@ -151,6 +166,7 @@ func newAdminBroker(t *testing.T, change func(*Options)) *adminBroker {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(b.groups.Close)
 	a := &adminBroker{Broker: b, t: t, store: store, disk: disk, table: map[int16]api{}}
 	for _, row := range apiTable() {
 		a.table[row.key] = row
@@ -172,9 +188,14 @@ func ask[R kmsg.Response](a *adminBroker, version int16, req kmsg.Request) R {
 		a.t.Fatalf("%s v%d: request: %v", row.name, version, err)
 	}
 	r := &request{version: version, clientID: "test", peer: peer{local: "10.0.0.9"}, endpoint: &endpoint{port: 9092}, body: body}
-	resp, err := row.handle(a.Broker, a.t.Context(), r)
-	if err != nil {
-		a.t.Fatalf("%s v%d: %v", row.name, version, err)
+	var resp kmsg.Response
+	if row.begin != nil {
+		resp = row.begin(a.Broker, a.t.Context(), r)(a.t.Context(), nil)
+	} else {
+		var err error
+		if resp, err = row.handle(a.Broker, a.t.Context(), r); err != nil {
+			a.t.Fatalf("%s v%d: %v", row.name, version, err)
+		}
 	}
 	out := body.ResponseKind()
 	if err := out.ReadFrom(resp.AppendTo(nil)); err != nil {

@@ -36,6 +36,7 @@ type api struct {
 	maxBody     int32 // bytes after the request header; 0: the broker's MaxRequestBytes
 	body        func() kmsg.Request
 	handle      handler
+	begin       beginner // in place of handle, where the response waits for something
 	// start is for Produce and Fetch, which have codecs of their own and answer later than they are read.
 	start starter
 
@@ -47,6 +48,7 @@ const (
 	smallBody = 64 << 10
 	adminBody = 1 << 20
 	fetchBody = 4 << 20
+	syncBody  = 8 << 20 // the leader's assignment for everybody; what the internal topic takes as one record
 )
 
 // apiTable is the one list of APIs: requests are dispatched by it and ApiVersions is answered from it. It is a function
@@ -57,7 +59,14 @@ func apiTable() []api {
 		{key: 1, name: "Fetch", min: 4, max: 18, maxBody: fetchBody, start: (*conn).startFetch},
 		{key: 2, name: "ListOffsets", min: 1, max: 11, maxBody: adminBody, body: newBody[kmsg.ListOffsetsRequest], handle: (*Broker).handleListOffsets},
 		{key: 3, name: "Metadata", min: 0, max: 13, maxBody: adminBody, body: newBody[kmsg.MetadataRequest], handle: (*Broker).handleMetadata},
+		{key: 8, name: "OffsetCommit", min: 2, max: 10, maxBody: adminBody, body: newBody[kmsg.OffsetCommitRequest], begin: (*Broker).beginOffsetCommit},
+		{key: 9, name: "OffsetFetch", min: 1, max: 10, maxBody: adminBody, body: newBody[kmsg.OffsetFetchRequest], handle: (*Broker).handleOffsetFetch},
 		{key: 10, name: "FindCoordinator", min: 0, max: 6, maxBody: smallBody, body: newBody[kmsg.FindCoordinatorRequest], handle: (*Broker).handleFindCoordinator},
+		{key: 11, name: "JoinGroup", min: 0, max: 9, maxBody: adminBody, body: newBody[kmsg.JoinGroupRequest], begin: (*Broker).beginJoinGroup},
+		{key: 12, name: "Heartbeat", min: 0, max: 4, maxBody: smallBody, body: newBody[kmsg.HeartbeatRequest], handle: (*Broker).handleHeartbeat},
+		{key: 13, name: "LeaveGroup", min: 0, max: 5, maxBody: adminBody, body: newBody[kmsg.LeaveGroupRequest], handle: (*Broker).handleLeaveGroup},
+		{key: 14, name: "SyncGroup", min: 0, max: 5, maxBody: syncBody, body: newBody[kmsg.SyncGroupRequest], begin: (*Broker).beginSyncGroup},
+		{key: 15, name: "DescribeGroups", min: 0, max: 6, maxBody: adminBody, body: newBody[kmsg.DescribeGroupsRequest], handle: (*Broker).handleDescribeGroups},
 		{key: 16, name: "ListGroups", min: 0, max: 5, maxBody: smallBody, body: newBody[kmsg.ListGroupsRequest], handle: (*Broker).handleListGroups},
 		{key: 18, name: "ApiVersions", min: 0, max: 4, maxBody: smallBody, body: newBody[kmsg.ApiVersionsRequest], handle: (*Broker).handleAPIVersions},
 		{key: 19, name: "CreateTopics", min: 0, max: 7, maxBody: adminBody, body: newBody[kmsg.CreateTopicsRequest], handle: (*Broker).handleCreateTopics},
@@ -69,7 +78,9 @@ func apiTable() []api {
 		{key: 33, name: "AlterConfigs", min: 0, max: 2, maxBody: adminBody, body: newBody[kmsg.AlterConfigsRequest], handle: (*Broker).handleAlterConfigs},
 		{key: 35, name: "DescribeLogDirs", min: 1, max: 5, maxBody: adminBody, body: newBody[kmsg.DescribeLogDirsRequest], handle: (*Broker).handleDescribeLogDirs},
 		{key: 37, name: "CreatePartitions", min: 0, max: 3, maxBody: adminBody, body: newBody[kmsg.CreatePartitionsRequest], handle: (*Broker).handleCreatePartitions},
+		{key: 42, name: "DeleteGroups", min: 0, max: 3, maxBody: adminBody, body: newBody[kmsg.DeleteGroupsRequest], begin: (*Broker).beginDeleteGroups},
 		{key: 44, name: "IncrementalAlterConfigs", min: 0, max: 1, maxBody: adminBody, body: newBody[kmsg.IncrementalAlterConfigsRequest], handle: (*Broker).handleIncrementalAlterConfigs},
+		{key: 47, name: "OffsetDelete", min: 0, max: 0, maxBody: adminBody, body: newBody[kmsg.OffsetDeleteRequest], begin: (*Broker).beginOffsetDelete},
 		{key: 60, name: "DescribeCluster", min: 0, max: 2, maxBody: smallBody, body: newBody[kmsg.DescribeClusterRequest], handle: (*Broker).handleDescribeCluster},
 		{key: 74, name: "ListConfigResources", min: 0, max: 1, maxBody: smallBody, body: newBody[kmsg.ListConfigResourcesRequest], handle: (*Broker).handleListConfigResources},
 		{key: 75, name: "DescribeTopicPartitions", min: 0, max: 0, maxBody: adminBody, body: newBody[kmsg.DescribeTopicPartitionsRequest], handle: (*Broker).handleDescribeTopicPartitions},

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"lagoon/internal/broker/wire"
+	"lagoon/internal/groups"
 	"lagoon/internal/metadata"
 	"lagoon/internal/partition"
 	"lagoon/segment"
@@ -64,6 +65,10 @@ type Options struct {
 
 	AutoCreateTopics  bool
 	DefaultPartitions int32 // of created topics that do not say; default 1
+	// Groups is the policy of consumer groups; the fields that connect it are the broker's to fill. OffsetsPartitions is how many
+	// partitions the internal topic gets when it is made; default 50 (offsets.topic.num.partitions).
+	Groups            groups.Options
+	OffsetsPartitions int32
 	// TopicDefaults are the server's defaults of topic configuration, by Kafka's topic names ("retention.ms").
 	TopicDefaults map[string]string
 	// ServerConfigs lists what DescribeConfigs(BROKER) answers; nil for nothing.
@@ -81,6 +86,7 @@ func (o Options) withDefaults() Options {
 	setDefault(&o.MaxFetchBytes, 55<<20)
 	setDefault(&o.FetchSessions, 1_000)
 	setDefault(&o.DefaultPartitions, 1)
+	setDefault(&o.OffsetsPartitions, 50)
 	return o
 }
 
@@ -111,6 +117,7 @@ func (o Options) Validate() error {
 	need(o.MaxFetchBytes >= 1<<10 && o.MaxFetchBytes <= 1<<30, "MaxFetchBytes %d is not between 1 KiB and 1 GiB", o.MaxFetchBytes)
 	need(o.FetchSessions >= -1, "FetchSessions %d is below -1", o.FetchSessions)
 	need(o.DefaultPartitions > 0, "DefaultPartitions %d is not positive", o.DefaultPartitions)
+	need(o.OffsetsPartitions > 0, "OffsetsPartitions %d is not positive", o.OffsetsPartitions)
 	seen := map[string]bool{}
 	for _, e := range o.Endpoints {
 		need(e.Name != "" && !seen[e.Name], "endpoint name %q is empty or used twice", e.Name)
@@ -131,6 +138,7 @@ type Broker struct {
 	budget   *budget
 	sessions *sessionCache
 	ids      producerIDs
+	groups   *groups.Coordinator
 
 	// noise bounds the log lines that hostile or broken clients can cause.
 	noise *rate.Limiter
@@ -173,6 +181,12 @@ func newBroker(opt Options, l logs) (*Broker, error) {
 		drained: make(chan struct{}),
 	}
 	b.sessions = newSessionCache(opt.FetchSessions, m)
+	if b.groups, err = b.newGroups(); err != nil {
+		return nil, err
+	}
+	if t, ok := b.meta.Snapshot().Topic(groups.Topic); ok {
+		b.groups.Start(t.Partitions)
+	}
 	for i := range b.apis {
 		b.apis[i].metrics = m.api(b.apis[i].name)
 	}

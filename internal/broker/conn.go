@@ -367,6 +367,9 @@ func (c *conn) ordinary(ctx context.Context, in *incoming) error {
 		return fmt.Errorf("%w: %s v%d: %w", wire.ErrMalformed, in.api.name, in.header.Version, err)
 	}
 	r := &request{version: in.header.Version, clientID: c.clientID, peer: c.peer, endpoint: c.endpoint, received: in.received, body: body}
+	if in.api.begin != nil {
+		return c.enqueue(&laterReply{in.withoutFrame(), in.api.begin(c.b, ctx, r)})
+	}
 	resp, err := in.api.handle(c.b, ctx, r)
 	if err != nil {
 		return fmt.Errorf("%s v%d: %w", in.api.name, in.header.Version, err)

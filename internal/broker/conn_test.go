@@ -534,8 +534,8 @@ func TestTableIsInOrderAndWhole(t *testing.T) {
 		if a.name != kmsg.NameForKey(a.key) && a.name != "InitProducerId" {
 			t.Errorf("key %d is called %s, not %s", a.key, kmsg.NameForKey(a.key), a.name)
 		}
-		ordinary := a.body != nil && a.handle != nil && a.maxBody > 0 && a.start == nil
-		if own := a.start != nil && a.body == nil && a.handle == nil; ordinary == own {
+		ordinary := a.body != nil && (a.handle != nil) != (a.begin != nil) && a.maxBody > 0 && a.start == nil
+		if own := a.start != nil && a.body == nil && a.handle == nil && a.begin == nil; ordinary == own {
 			t.Errorf("%s has not exactly one way to be served", a.name)
 		}
 		if ordinary && (a.body().Key() != a.key || a.body().MaxVersion() < a.max) {

@@ -6,6 +6,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"lagoon/internal/groups"
 	"lagoon/internal/metadata"
 )
 
@@ -52,6 +53,9 @@ func (b *Broker) handleCreatePartitions(ctx context.Context, r *request) (kmsg.R
 func (b *Broker) growTopic(ctx context.Context, asked kmsg.CreatePartitionsRequestTopic, validateOnly bool, room *int64) error {
 	if _, err := findTopic(b.meta.Snapshot(), false, asked.Topic, [16]byte{}); err != nil {
 		return err // before a lock is made for any name a client thinks of
+	}
+	if asked.Topic == groups.Topic {
+		return refuse(kerr.InvalidPartitions, "Topic %s cannot grow: groups are found by their hash over its partitions.", asked.Topic)
 	}
 	unlock, err := b.meta.LockTopic(ctx, asked.Topic)
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"golang.org/x/sync/errgroup"
 
+	"lagoon/internal/groups"
 	"lagoon/internal/metadata"
 	"lagoon/internal/partition"
 )
@@ -219,7 +220,11 @@ func (b *Broker) createTopic(ctx context.Context, topic newTopic) (*metadata.Top
 	if err := b.applyConfigs(ctx, t.Name); err != nil { // server defaults may have changed since
 		b.log.Error("configuration not applied", "topic", t.Name, "err", err)
 	}
-	b.warnNotCompacted(t.Name, t.Configs)
+	if t.Name == groups.Topic {
+		b.groups.Start(t.Partitions)
+	} else {
+		b.warnNotCompacted(t.Name, t.Configs)
+	}
 	return t, nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"lagoon/internal/groups"
 	"lagoon/internal/metadata"
 )
 
@@ -53,6 +54,9 @@ func (b *Broker) handleDeleteTopics(ctx context.Context, r *request) (kmsg.Respo
 			answered[t.ID] = true
 			err = refuse(kerr.InvalidRequest, "Duplicate topic name or id in the request.")
 		}
+		if err == nil && t.Name == groups.Topic {
+			err = refuse(kerr.InvalidRequest, "Topic %s holds the committed offsets of all consumer groups and cannot be deleted; delete the groups.", t.Name)
+		}
 		if err == nil {
 			err = b.deleteTopic(ctx, t)
 		}
@@ -91,7 +95,11 @@ func (b *Broker) deleteTopic(ctx context.Context, t *metadata.Topic) error {
 		return err
 	}
 	defer unlock()
-	if err := b.dropTopic(context.WithoutCancel(ctx), t); err != nil {
+	err = b.dropTopic(context.WithoutCancel(ctx), t)
+	if _, still := b.meta.Snapshot().TopicByID(t.ID); !still {
+		b.groups.TopicDeleted(t.Name)
+	}
+	if err != nil {
 		return err
 	}
 	b.log.Info("topic deleted", "topic", t.Name, "id", t.ID.String())

@@ -239,7 +239,7 @@ func (r *fetchReply) read(c *conn, watch *partition.Watch) (done bool) {
 		err := topicErr
 		if err == nil {
 			req := partition.ReadRequest{
-				Reader:    partition.ReaderRef{ClientID: r.clientID, Peer: c.peer.addr, Conn: c.peer.conn},
+				Reader:    b.reader(r.clientID, &c.peer, topic.Name, t.Partition),
 				From:      segment.Offset(t.FetchOffset),
 				MaxBytes:  min(int64(max(t.MaxBytes, 0)), budget),
 				MustServe: total == 0,
@@ -265,6 +265,12 @@ func (r *fetchReply) read(c *conn, watch *partition.Watch) (done bool) {
 		r.found = append(r.found, f)
 	}
 	return done || total >= int64(r.req.MinBytes) || pending && total > 0
+}
+
+// reader says who reads, with the group as far as it is known: a fetch does not name it.
+func (b *Broker) reader(clientID string, p *peer, topic string, index int32) partition.ReaderRef {
+	group, source := b.groups.Owner(clientID, p.host, topic, index)
+	return partition.ReaderRef{Group: group, GroupSource: string(source), ClientID: clientID, Peer: p.addr, Conn: p.conn}
 }
 
 // readOne reads one partition. pending is passed through and set when bytes are on their way.

@@ -9,8 +9,8 @@ import (
 
 // FindCoordinator (key 10)
 //
-// Behaviour: the only node is the coordinator of every group. Whether it serves them, the client learns from ApiVersions:
-// without JoinGroup in it, clients name the missing API at once. Transactions have no coordinator here: INVALID_REQUEST with
+// Behaviour: the only node is the coordinator of every group. The internal topic of groups is made when the first client asks;
+// COORDINATOR_NOT_AVAILABLE when that fails. Transactions have no coordinator here: INVALID_REQUEST with
 // a text, which is final for clients; so is any other kind of key.
 //
 // librdkafka takes the presence of this API for the sign that a broker can store lz4 (its feature table,
@@ -24,12 +24,15 @@ const (
 	coordinatorOfTransaction = 1
 )
 
-func (b *Broker) handleFindCoordinator(_ context.Context, r *request) (kmsg.Response, error) {
+func (b *Broker) handleFindCoordinator(ctx context.Context, r *request) (kmsg.Response, error) {
 	req := r.body.(*kmsg.FindCoordinatorRequest)
 	resp := req.ResponseKind().(*kmsg.FindCoordinatorResponse)
 	node := int32(-1)
 	host, port := "", int32(-1)
 	err := coordinates(r.version, req.CoordinatorType)
+	if err == nil && b.startGroups(ctx) != nil {
+		err = refuse(kerr.CoordinatorNotAvailable, "The internal topic of consumer groups could not be created; the broker's log has the reason.")
+	}
 	if err == nil {
 		node = b.opt.NodeID
 		host, port = b.advertised(r)

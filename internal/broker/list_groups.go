@@ -2,17 +2,38 @@ package broker
 
 import (
 	"context"
+	"slices"
+	"strings"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"lagoon/internal/groups"
+	"lagoon/internal/groups/classic"
 )
 
 // ListGroups (key 16)
 //
-// Behaviour: there are no groups yet, so the list is empty whatever it is filtered by. It is served because kafka-configs asks for the
-// groups before it shows the configuration of one, which exists before the group does.
+// Behaviour: filters know no case; a state or type that no group can have selects nothing. While groups are loaded after a start:
+// COORDINATOR_LOAD_IN_PROGRESS.
 //
-// Version notes: 1 brings the throttle time, 4 a filter by state, 5 by type.
+// Version notes: 1 brings the throttle time, 4 states and a filter by them, 5 types.
 
 func (b *Broker) handleListGroups(_ context.Context, r *request) (kmsg.Response, error) {
-	return r.body.(*kmsg.ListGroupsRequest).ResponseKind(), nil
+	req := r.body.(*kmsg.ListGroupsRequest)
+	resp := req.ResponseKind().(*kmsg.ListGroupsResponse)
+	wanted := func(kind string) bool { return strings.EqualFold(kind, groups.Type) }
+	if len(req.TypesFilter) > 0 && !slices.ContainsFunc(req.TypesFilter, wanted) {
+		return resp, nil
+	}
+	list, err := b.groups.List(req.StatesFilter)
+	if err != classic.None {
+		resp.ErrorCode = int16(err)
+		return resp, nil
+	}
+	for _, g := range list {
+		out := kmsg.NewListGroupsResponseGroup()
+		out.Group, out.ProtocolType, out.GroupState, out.GroupType = g.Group, g.ProtocolType, string(g.State), groups.Type
+		resp.Groups = append(resp.Groups, out)
+	}
+	return resp, nil
 }

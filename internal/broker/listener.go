@@ -17,6 +17,7 @@ import (
 type peer struct {
 	addr  string // remote address and port, for people
 	ip    string // "" when the address is not an IP (tests, unix sockets)
+	host  string // the ip as Kafka shows hosts, "/10.0.0.1"
 	local string // the address of this side that the client dialled
 	conn  uint64 // unique in this process
 }
@@ -230,9 +231,11 @@ func (b *Broker) Shutdown(ctx context.Context) error {
 	wg.Wait()
 	select {
 	case <-b.drained:
+		b.groups.Close()
 		return nil
 	case <-ctx.Done():
 	}
+	defer b.groups.Close()
 	for _, c := range conns {
 		c.close()
 	}
@@ -247,6 +250,7 @@ func identify(nc net.Conn, id uint64) peer {
 		p.addr = a.String()
 		if ap, err := netip.ParseAddrPort(p.addr); err == nil {
 			p.ip = ap.Addr().Unmap().WithZone("").String()
+			p.host = "/" + p.ip
 		}
 	}
 	if a := nc.LocalAddr(); a != nil {

@@ -7,6 +7,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"lagoon/internal/groups"
 	"lagoon/internal/metadata"
 )
 
@@ -94,10 +95,14 @@ func (b *Broker) handleMetadata(ctx context.Context, r *request) (kmsg.Response,
 
 // autoCreate makes a topic because a client named it. The error is what the client is told about it now: never nil.
 func (b *Broker) autoCreate(ctx context.Context, name string) error {
-	_, err := b.createTopic(ctx, newTopic{name: name, partitions: b.opt.DefaultPartitions})
+	topic := newTopic{name: name, partitions: b.opt.DefaultPartitions}
+	if name == groups.Topic {
+		topic = b.offsetsTopic()
+	}
+	_, err := b.createTopic(ctx, topic)
 	switch {
 	case err == nil:
-		b.log.Info("topic created because a client asked for it", "topic", name, "partitions", b.opt.DefaultPartitions)
+		b.log.Info("topic created because a client asked for it", "topic", name, "partitions", topic.partitions)
 		return kerr.LeaderNotAvailable
 	case errors.Is(err, metadata.ErrTopicExists): // another client was faster
 		return kerr.LeaderNotAvailable

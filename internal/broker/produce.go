@@ -112,6 +112,9 @@ func (c *conn) appendTopics(ctx context.Context, req *wire.ProduceRequest, reply
 	for i := range req.Topics {
 		t := &req.Topics[i]
 		topic, err := findTopic(snap, reply.version >= 13, t.Name, t.ID)
+		if err == nil && internalTopic(topic.Name) {
+			err = kerr.InvalidTopicException // the broker's own
+		}
 		name := ""
 		if topic != nil {
 			name = topic.Name

@@ -56,10 +56,11 @@ type Appended struct {
 
 // ReaderRef identifies who reads. Strings are bounded by the caller.
 type ReaderRef struct {
-	Group    string // "" while unknown
-	ClientID string
-	Peer     string // remote address for people
-	Conn     uint64 // tells two connections with the same client id apart
+	Group       string // "" while unknown
+	GroupSource string // how the group is known: assignment, commit, none
+	ClientID    string
+	Peer        string // remote address for people
+	Conn        uint64 // tells two connections with the same client id apart
 }
 
 // ReadRequest asks for whole batches from From on.

@@ -2,6 +2,7 @@ package partition
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 
@@ -100,6 +101,73 @@ func (l *Log) MaxTimestamp(ctx context.Context) (TimestampOffset, error) {
 	}
 	// The largest timestamp is above the readable end (not yet durable): what is readable is looked through.
 	return l.OffsetForTime(ctx, best.TimestampMs)
+}
+
+// Scan feeds the whole batches from the one that holds from up to the readable end to fn, in order, until fn says stop or fails. It
+// reads around the cache and blocks on the device. Damaged ranges are reported, stepped over and counted. Each batch is valid until
+// fn returns; its checksum has been verified.
+func (l *Log) Scan(ctx context.Context, from segment.Offset, fn func(h segment.BatchHeader, batch []byte) (more bool, err error)) (damaged int, err error) {
+	if err := l.Err(); err != nil {
+		return 0, err
+	}
+	v, limit := l.view.Load(), l.readable().offset
+	from = max(from, v.start)
+	stopped := false
+	for i, s := range v.segs {
+		if v.next(i) <= from || s.base >= limit || stopped {
+			continue
+		}
+		n, err := l.scanSegment(ctx, s, from, func(h segment.BatchHeader, batch []byte) (bool, error) {
+			if h.BaseOffset >= limit {
+				stopped = true
+				return false, nil
+			}
+			if h.LastOffset() < from {
+				return true, nil
+			}
+			more, err := fn(h, batch)
+			stopped = !more
+			return more, err
+		})
+		damaged += n
+		if err != nil {
+			return damaged, err
+		}
+	}
+	return damaged, nil
+}
+
+// scanSegment scans one segment and steps over what is damaged in it.
+func (l *Log) scanSegment(ctx context.Context, s *logSegment, from segment.Offset, fn func(h segment.BatchHeader, batch []byte) (bool, error)) (damaged int, err error) {
+	if !s.r.Acquire() {
+		return 0, fmt.Errorf("scan %s: %w: segment is gone, ask again", l.dir, ErrClosed)
+	}
+	defer s.r.Release()
+	pos, err := s.r.Floor(max(from, s.base))
+	if err != nil {
+		return 0, err
+	}
+	for {
+		err := l.scan(ctx, s, pos, fn)
+		var c *segment.CorruptError
+		if !errors.As(err, &c) {
+			return damaged, err
+		}
+		damaged++
+		if err := s.learn(c); err != nil {
+			return damaged, err
+		}
+		behind := pos
+		for _, d := range s.damaged() {
+			if d.pos <= c.Pos && c.Pos < d.end {
+				behind = max(behind, d.end)
+			}
+		}
+		if behind <= c.Pos {
+			return damaged, nil // where it ends is not known: the rest of the segment is lost
+		}
+		pos = behind
+	}
 }
 
 // scan feeds whole batches of s from byte pos on to fn until it says stop, reading around the cache.

@@ -148,6 +148,7 @@ func (l *Log) Warm(sv SegmentView, pos, n int64) (int64, error) {
 type ReaderView struct {
 	admission.ReaderView
 	Peer     string
+	Source   string // how its group is known
 	Tier     string // where its position is
 	Decision admission.Decision
 	Why      string          // the decision with its figures
@@ -164,7 +165,7 @@ func (s *Store) Readers() []ReaderView {
 	for _, l := range s.Logs() {
 		for _, c := range l.cursors.all() {
 			c.mu.Lock()
-			v := ReaderView{Peer: c.ref.Peer, Decision: c.decision, Why: c.decision.Explain(c.read), Method: c.method}
+			v := ReaderView{Peer: c.ref.Peer, Source: c.ref.GroupSource, Decision: c.decision, Why: c.decision.Explain(c.read), Method: c.method}
 			waitFrom, offset := c.waitFrom, c.offset
 			c.mu.Unlock()
 			l.convoy.mu.Lock()

@@ -55,6 +55,7 @@ var tools = map[string]string{
 	"kafka-console-consumer":    "org.apache.kafka.tools.consumer.ConsoleConsumer",
 	"kafka-producer-perf-test":  "org.apache.kafka.tools.ProducerPerformance",
 	"kafka-consumer-perf-test":  "org.apache.kafka.tools.ConsumerPerformance",
+	"kafka-consumer-groups":     "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand",
 	"kafka-e2e-latency":         "org.apache.kafka.tools.EndToEndLatency",
 	"kafka-verifiable-producer": "org.apache.kafka.tools.VerifiableProducer",
 	"kafka-topics":              "org.apache.kafka.tools.TopicCommand",

@@ -90,7 +90,7 @@ var adminTools = []toolStep{
 	{name: "delete an absent one", line: "kafka-topics --bootstrap-server BOOTSTRAP --delete --topic orders", status: 1, want: []string{`does not exist`}},
 }
 
-// TestKafkaTools: Kafka's own administration. ConsumerPerformance always subscribes, that is, joins a group: TestConsumerPerformanceNeedsGroups.
+// TestKafkaTools: Kafka's own administration; what joins groups is in TestKafkaGroupTools.
 // About 8 s.
 func TestKafkaTools(t *testing.T) {
 	lagoontest.Require(t, "kafka")
@@ -154,18 +154,6 @@ func TestToolsAsPrograms(t *testing.T) {
 	out = program("", "kafka-verifiable-producer", "--bootstrap-server", b.Bootstrap(), "--topic", "console", "--max-messages", "9", "--acks", "-1")
 	if !strings.Contains(out, `"value":"8","offset":10,`) || !strings.Contains(out, `"sent":9,"acked":9`) {
 		t.Errorf("verifiable producer says %s", out)
-	}
-}
-
-// TestConsumerPerformanceNeedsGroups: the tool subscribes, and there is no option to assign partitions instead. It must learn so at once
-// and by name, not by a timeout.
-func TestConsumerPerformanceNeedsGroups(t *testing.T) {
-	lagoontest.Require(t, "kafka")
-	b := lagoontest.Start(t, lagoontest.Options{})
-	lagoontest.CreateTopic(t, b, "read", 1)
-	_, stdout, stderr := startJVM(t).try(t, "", "kafka-consumer-perf-test", "--bootstrap-server", b.Bootstrap(), "--topic", "read", "--num-records", "1", "--timeout", "20000")
-	if !strings.Contains(stdout+stderr, "does not support JOIN_GROUP") {
-		t.Errorf("ConsumerPerformance says\n%s%s", stdout, stderr)
 	}
 }
 

@@ -1,0 +1,47 @@
+package broker
+
+import (
+	"context"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"lagoon/internal/groups/classic"
+)
+
+// DescribeGroups (key 15)
+//
+// Behaviour: metadata and assignments are told of stable groups only, as in Kafka.
+//
+// Version notes: 3 brings authorized operations, 4 static members; up to 5 an unknown group is Dead without an error, from 6
+// GROUP_ID_NOT_FOUND with a text.
+
+func (b *Broker) handleDescribeGroups(_ context.Context, r *request) (kmsg.Response, error) {
+	req := r.body.(*kmsg.DescribeGroupsRequest)
+	resp := req.ResponseKind().(*kmsg.DescribeGroupsResponse)
+	for _, id := range req.Groups {
+		out := kmsg.NewDescribeGroupsResponseGroup()
+		out.Group = id
+		if req.IncludeAuthorizedOperations {
+			out.AuthorizedOperations = groupOperations
+		}
+		d, err := b.groups.Describe(id)
+		switch {
+		case err == classic.GroupIDNotFound && r.version < 6:
+			err = classic.None
+		case err == classic.GroupIDNotFound:
+			out.ErrorMessage = clientText(refuse(kerr.GroupIDNotFound, "Group %s not found.", id))
+		}
+		out.ErrorCode, out.State, out.ProtocolType, out.Protocol = int16(err), string(d.State), d.ProtocolType, d.Protocol
+		for _, m := range d.Members {
+			om := kmsg.NewDescribeGroupsResponseGroupMember()
+			om.MemberID, om.InstanceID, om.ClientID, om.ClientHost = m.ID, nullable(m.InstanceID), m.ClientID, m.Host
+			om.ProtocolMetadata, om.MemberAssignment = m.Metadata, m.Assignment
+			out.Members = append(out.Members, om)
+		}
+		resp.Groups = append(resp.Groups, out)
+	}
+	return resp, nil
+}
+
+const groupOperations = opRead | opDelete | opDescribe | opDescribeConfigs | opAlterConfigs

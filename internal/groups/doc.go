@@ -1,0 +1,33 @@
+// Package groups coordinates consumer groups: it owns what internal/groups/classic, the state machine of one group, has no hands for.
+// It keeps groups and committed offsets in the internal topic __consumer_offsets, runs the timers, and holds the requests that wait.
+//
+// It knows no wire format of requests (the broker translates) and does not assign partitions (the group's leader does).
+//
+//	broker ─► Join, Sync, Heartbeat, Leave ─► shard lock ─► classic.Group ─► effects ─┬─► waiting requests are answered
+//	broker ─► Commit ────────────────────────► shard lock ─► append ─► Durable          ├─► records: append, durable, Stored
+//	alarm of the shard ──────────────────────► shard lock ─► classic.Group.Tick          └─► who reads what: Owner, lock-free
+//
+// # Shards
+//
+// A shard is one partition of the topic, with the groups whose id hashes to it as in Kafka (String.hashCode modulo the number of
+// partitions), one lock and one alarm. Records of a group are appended under the lock, so that the log has them in the order in which
+// memory changed. Nobody waits for a device under it but for one pwrite.
+//
+// # What is promised
+//
+//   - A commit is acknowledged when it is on stable storage (as the topic's flush setting has it), and served only then: a
+//     fetched offset cannot be taken back by a crash. Until then the older one is served; see versions.
+//   - A generation begins when its assignment is stored. A restarted coordinator knows its members by their ids.
+//   - A record that cannot be read harms no other: it is reported, counted and kept; see load.go.
+//   - The topic stays in proportion to what it holds: when a shard has written several times that, it writes everything anew and
+//     deletes what lies before; see rewrite.go.
+//
+// # Formats
+//
+// Keys and values are Kafka's own, so tools that read the topic work: OffsetCommitKey 1, OffsetCommitValue 3 (1 with an expiry of its own),
+// GroupMetadataKey 2, GroupMetadataValue 3. All versions up to 4 are read.
+//
+// # Locks
+//
+// shard.mu, then owners.mu. Under shard.mu the log is appended to and Options.Exists asked; owners.mu is held for copying maps only.
+package groups

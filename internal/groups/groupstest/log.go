@@ -1,0 +1,171 @@
+// Package groupstest has the log of one partition of the internal topic in memory, whose durability the test decides.
+package groupstest
+
+import (
+	"context"
+	"sync"
+
+	"lagoon/internal/partition"
+	"lagoon/segment"
+)
+
+// Log is a groups.Log. The zero value is empty; what is appended is durable at once, unless Hold is called.
+type Log struct {
+	mu      sync.Mutex
+	batches [][]byte
+	next    segment.Offset
+	start   segment.Offset
+	durable segment.Offset
+	held    bool
+	err     error
+	changed chan struct{} // closed and replaced when something changes; nil: nobody waits
+}
+
+func (l *Log) notify() {
+	if l.changed != nil {
+		close(l.changed)
+		l.changed = nil
+	}
+}
+
+// Hold keeps what is appended from now on from becoming durable, until Sync.
+func (l *Log) Hold() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.held = true
+}
+
+// Sync makes everything durable that was appended so far.
+func (l *Log) Sync() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.durable = l.next
+	l.notify()
+}
+
+// Fail makes every later append and wait end with err; nil ends that.
+func (l *Log) Fail(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.err = err
+	l.notify()
+}
+
+// Crash gives what a start finds: the durable batches.
+func (l *Log) Crash() *Log {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	out := &Log{start: l.start, next: l.durable, durable: l.durable}
+	for _, b := range l.batches {
+		if h, err := segment.DecodeHeader(b); err == nil && h.NextOffset() <= l.durable {
+			out.batches = append(out.batches, append([]byte(nil), b...))
+		}
+	}
+	return out
+}
+
+// Size is the bytes from the log's start on.
+func (l *Log) Size() (n int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, b := range l.batches {
+		n += int64(len(b))
+	}
+	return n
+}
+
+// Append implements groups.Log.
+func (l *Log) Append(_ context.Context, r partition.AppendRequest) (partition.Appended, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.err != nil {
+		return partition.Appended{}, l.err
+	}
+	b := append([]byte(nil), r.Records...)
+	h, err := segment.ValidateBatch(b, segment.Limits{MaxBatchBytes: 8 << 20, AllowControl: r.Internal, TimestampBeforeMaxMs: 1<<63 - 1, TimestampAfterMaxMs: 1<<63 - 1})
+	if err != nil {
+		return partition.Appended{}, err
+	}
+	base := l.next
+	segment.AssignOffsets(b, base, 0)
+	l.batches = append(l.batches, b)
+	l.next = base + segment.Offset(h.Count)
+	if !l.held {
+		l.durable = l.next
+	}
+	l.notify()
+	return partition.Appended{Base: base, Next: l.next}, nil
+}
+
+// Durable implements groups.Log.
+func (l *Log) Durable(ctx context.Context, next segment.Offset) error {
+	for {
+		l.mu.Lock()
+		if l.err != nil || l.durable >= next {
+			defer l.mu.Unlock()
+			return l.err
+		}
+		if l.changed == nil {
+			l.changed = make(chan struct{})
+		}
+		changed := l.changed
+		l.mu.Unlock()
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// Offsets implements groups.Log.
+func (l *Log) Offsets() partition.Offsets {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return partition.Offsets{LogStart: l.start, HighWatermark: l.durable, LastStable: l.durable, End: l.next}
+}
+
+// Scan implements groups.Log.
+func (l *Log) Scan(_ context.Context, from segment.Offset, fn func(h segment.BatchHeader, batch []byte) (bool, error)) (int, error) {
+	l.mu.Lock()
+	batches, durable, err := l.batches[:len(l.batches):len(l.batches)], l.durable, l.err
+	l.mu.Unlock()
+	if err != nil {
+		return 0, err
+	}
+	damaged := 0
+	for _, b := range batches {
+		h, err := segment.DecodeHeader(b)
+		switch {
+		case err != nil:
+			damaged++
+			continue
+		case h.BaseOffset >= durable:
+			return damaged, nil
+		case h.LastOffset() < from:
+			continue
+		}
+		if more, err := fn(h, b); err != nil || !more {
+			return damaged, err
+		}
+	}
+	return damaged, nil
+}
+
+// DeleteRecords implements groups.Log.
+func (l *Log) DeleteRecords(_ context.Context, before segment.Offset) (segment.Offset, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.err != nil {
+		return 0, l.err
+	}
+	l.start = max(l.start, before)
+	for len(l.batches) > 0 {
+		h, err := segment.DecodeHeader(l.batches[0])
+		if err != nil || h.NextOffset() > l.start {
+			break
+		}
+		l.batches = l.batches[1:]
+	}
+	return l.start, nil
+}

@@ -1,0 +1,296 @@
+package groups
+
+import (
+	"time"
+
+	"lagoon/internal/groups/classic"
+	"lagoon/segment"
+)
+
+// version is one commit of one partition's offset. It is served once the log is durable up to next.
+type version struct {
+	offsetValue
+	next    segment.Offset // after its record
+	deleted bool           // a tombstone
+}
+
+// versions are the last durable commit of a partition and those after it, in order.
+type versions []version
+
+// durable is the index of the last version that is durable, -1 for none.
+func (v versions) durable(to segment.Offset) int {
+	for i := len(v) - 1; i >= 0; i-- {
+		if v[i].next <= to {
+			return i
+		}
+	}
+	return -1
+}
+
+func offsetBytes(tp topicPartition, vs versions) int64 {
+	if len(vs) == 0 {
+		return 0
+	}
+	n := int64(96 + len(tp.topic) + 72*cap(vs))
+	for i := range vs {
+		n += int64(len(vs[i].metadata))
+	}
+	return n
+}
+
+// put adds a version and forgets those that nobody will ask for again.
+func (s *shard) put(g *group, tp topicPartition, v version, durable segment.Offset) {
+	vs := g.offsets[tp]
+	before := offsetBytes(tp, vs)
+	if i := vs.durable(durable); i > 0 {
+		vs = append(vs[:0], vs[i:]...)
+	}
+	vs = append(vs, v)
+	g.offsets[tp] = vs
+	s.book(g, offsetBytes(tp, vs)-before)
+}
+
+// book counts bytes of a group's offsets.
+func (s *shard) book(g *group, n int64) {
+	g.kept += n
+	s.c.bytes.Add(n)
+}
+
+// get is the offset that a client is told.
+func (g *group) get(tp topicPartition, durable segment.Offset) (offsetValue, bool) {
+	vs := g.offsets[tp]
+	i := vs.durable(durable)
+	if i < 0 || vs[i].deleted {
+		return offsetValue{}, false
+	}
+	return vs[i].offsetValue, true
+}
+
+// newest is the last version, durable or not.
+func (g *group) newest(tp topicPartition) (version, bool) {
+	vs := g.offsets[tp]
+	if len(vs) == 0 || vs[len(vs)-1].deleted {
+		return version{}, false
+	}
+	return vs[len(vs)-1], true
+}
+
+// prune forgets offsets whose deletion is durable.
+func (s *shard) prune(g *group, durable segment.Offset) {
+	for tp, vs := range g.offsets {
+		if i := vs.durable(durable); i == len(vs)-1 && i >= 0 && vs[i].deleted {
+			s.book(g, -offsetBytes(tp, vs))
+			delete(g.offsets, tp)
+		}
+	}
+}
+
+// Offset is what a client commits for one partition, and what it is told.
+type Offset struct {
+	Topic       string
+	Partition   int32
+	Offset      int64
+	LeaderEpoch int32
+	Metadata    string
+}
+
+// CommitRequest is one OffsetCommit. The partitions exist.
+type CommitRequest struct {
+	Group                string
+	MemberID, InstanceID string
+	Generation           int32
+	Retention            time.Duration // of these offsets, negative: the broker's
+	ClientID, Host       string
+	Offsets              []Offset
+}
+
+// Commit writes offsets. errs has one answer for each, None for those that are acknowledged when Pending.Wait says so; err is of all.
+func (c *Coordinator) Commit(r CommitRequest) (errs []classic.Error, wait Pending, err classic.Error) {
+	s, err := c.shardOf(r.Group)
+	if err != classic.None {
+		return nil, wait, err
+	}
+	now := time.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	g := s.groups[r.Group]
+	if g == nil {
+		if r.Generation >= 0 {
+			return nil, wait, classic.IllegalGeneration
+		}
+		if len(r.Offsets) == 0 {
+			return nil, wait, classic.None
+		}
+	} else if err := g.MayCommit(now, r.MemberID, r.InstanceID, r.Generation); err != classic.None {
+		return nil, wait, err
+	}
+	v := version{offsetValue: offsetValue{committed: now.UnixMilli(), expires: -1}}
+	if r.Retention >= 0 {
+		v.expires = now.Add(r.Retention).UnixMilli()
+	}
+	full := c.full()
+	errs = make([]classic.Error, len(r.Offsets))
+	s.builder.Reset()
+	first := 0 // of the batch in the builder
+	flush := func(to int) {
+		if s.builder.Len() == 0 {
+			return
+		}
+		next, failed := s.append()
+		s.builder.Reset()
+		code := refusal(failed)
+		if code == classic.UnknownServerError {
+			code = classic.InvalidCommitOffsetSize
+		}
+		durable := s.log.Offsets().HighWatermark
+		for i := first; i < to; i++ {
+			switch o := r.Offsets[i]; {
+			case errs[i] != classic.None:
+			case failed != nil:
+				errs[i] = code
+			default:
+				if g == nil {
+					g = s.create(r.Group)
+				}
+				nv := v
+				nv.offset, nv.leaderEpoch, nv.metadata, nv.next = o.Offset, o.LeaderEpoch, o.Metadata, next
+				s.put(g, topicPartition{o.Topic, o.Partition}, nv, durable)
+			}
+		}
+		if failed == nil {
+			wait = s.pending(next)
+		}
+		first = to
+	}
+	for i, o := range r.Offsets {
+		tp := topicPartition{o.Topic, o.Partition}
+		known := false
+		if g != nil {
+			_, known = g.offsets[tp]
+		}
+		switch {
+		case len(o.Metadata) > c.opt.MaxMetadata:
+			errs[i] = classic.OffsetMetadataTooLarge
+		case full && !known:
+			s.refuseForMemory(r.Group)
+			errs[i] = classic.InvalidCommitOffsetSize
+		default:
+			v.offset, v.leaderEpoch, v.metadata = o.Offset, o.LeaderEpoch, o.Metadata
+			s.builder.Add(appendOffsetKey(nil, r.Group, tp), appendOffsetValue(nil, v.offsetValue))
+		}
+		if s.builder.Size() > maxBatch {
+			flush(i + 1)
+		}
+	}
+	flush(len(r.Offsets))
+	c.metrics.commits.Add(float64(len(r.Offsets)))
+	if r.MemberID == "" && r.Generation < 0 {
+		c.owners.committed(r, now)
+	}
+	return errs, wait, classic.None
+}
+
+// Fetch gives the offsets of the asked partitions, -1 where there is none. A group that does not exist has none.
+func (c *Coordinator) Fetch(groupID string, asked []Offset) classic.Error {
+	for i := range asked {
+		asked[i].Offset, asked[i].LeaderEpoch, asked[i].Metadata = -1, -1, ""
+	}
+	return c.fetch(groupID, func(g *group, durable segment.Offset) {
+		for i := range asked {
+			if v, ok := g.get(topicPartition{asked[i].Topic, asked[i].Partition}, durable); ok {
+				asked[i].Offset, asked[i].LeaderEpoch, asked[i].Metadata = v.offset, v.leaderEpoch, v.metadata
+			}
+		}
+	})
+}
+
+// FetchAll gives all offsets of a group, in no order.
+func (c *Coordinator) FetchAll(groupID string) (out []Offset, err classic.Error) {
+	err = c.fetch(groupID, func(g *group, durable segment.Offset) {
+		for tp := range g.offsets {
+			if v, ok := g.get(tp, durable); ok {
+				out = append(out, Offset{tp.topic, tp.partition, v.offset, v.leaderEpoch, v.metadata})
+			}
+		}
+	})
+	return out, err
+}
+
+func (c *Coordinator) fetch(groupID string, fn func(g *group, durable segment.Offset)) classic.Error {
+	if !c.Started() {
+		return classic.None
+	}
+	s, err := c.shardOf(groupID)
+	if err != classic.None {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if g := s.groups[groupID]; g != nil {
+		fn(g, s.log.Offsets().HighWatermark)
+	}
+	return classic.None
+}
+
+// DeleteOffsets removes offsets of topics that nobody in the group subscribes to. One answer for each, or an error for all.
+func (c *Coordinator) DeleteOffsets(groupID string, asked []Offset) (errs []classic.Error, wait Pending, err classic.Error) {
+	s, g, err := c.find(groupID)
+	switch {
+	case err == classic.UnknownMemberID:
+		return nil, wait, classic.GroupIDNotFound
+	case err != classic.None:
+		return nil, wait, err
+	}
+	defer s.mu.Unlock()
+	if err := g.MayDeleteOffsets(); err != classic.None {
+		return nil, wait, err
+	}
+	errs = make([]classic.Error, len(asked))
+	var doomed []topicPartition
+	for i, o := range asked {
+		if g.Subscribed(o.Topic) {
+			errs[i] = classic.GroupSubscribedToTopic
+			continue
+		}
+		doomed = append(doomed, topicPartition{o.Topic, o.Partition})
+	}
+	wait, failed := s.bury(g, doomed)
+	return errs, wait, refusal(failed)
+}
+
+// bury writes tombstones for those of the given offsets that are there.
+func (s *shard) bury(g *group, doomed []topicPartition) (wait Pending, err error) {
+	s.builder.Reset()
+	var batch []topicPartition
+	flush := func() error {
+		if len(batch) == 0 {
+			return nil
+		}
+		next, err := s.append()
+		s.builder.Reset()
+		if err != nil {
+			return err
+		}
+		wait = s.pending(next)
+		durable := s.log.Offsets().HighWatermark
+		for _, tp := range batch {
+			s.put(g, tp, version{next: next, deleted: true}, durable)
+		}
+		batch = batch[:0]
+		return nil
+	}
+	for _, tp := range doomed {
+		if _, ok := g.newest(tp); !ok {
+			continue
+		}
+		s.builder.Add(appendOffsetKey(nil, g.id, tp), nil)
+		batch = append(batch, tp)
+		if s.builder.Size() > maxBatch {
+			if err := flush(); err != nil {
+				return wait, err
+			}
+		}
+	}
+	err = flush()
+	return wait, err
+}

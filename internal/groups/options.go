@@ -1,0 +1,86 @@
+package groups
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"lagoon/internal/groups/classic"
+	"lagoon/internal/partition"
+	"lagoon/segment"
+)
+
+// Topic is the internal topic that groups and offsets are kept in.
+const Topic = "__consumer_offsets"
+
+// Log is one partition of Topic; a partition.Log is one.
+type Log interface {
+	Append(ctx context.Context, r partition.AppendRequest) (partition.Appended, error)
+	Durable(ctx context.Context, next segment.Offset) error
+	Offsets() partition.Offsets
+	Scan(ctx context.Context, from segment.Offset, fn func(h segment.BatchHeader, batch []byte) (more bool, err error)) (damaged int, err error)
+	DeleteRecords(ctx context.Context, before segment.Offset) (segment.Offset, error)
+}
+
+// Options configure a Coordinator. Zero values stand for the defaults named at each field.
+type Options struct {
+	Classic classic.Config // MaxSize 0: no limit; MaxSession 0: 30 min; MinSession 0: 6 s
+	// Retention is how long offsets outlive the group's last member, or their commit where there was none; 0: 7 days
+	// (offsets.retention.minutes). CheckInterval 0: 10 min (offsets.retention.check.interval.ms).
+	Retention     time.Duration
+	CheckInterval time.Duration
+	MaxMetadata   int           // bytes a client may attach to one offset, 0: 4096 (offset.metadata.max.bytes)
+	CommitTimeout time.Duration // how long a commit waits for its durability; 0: 5 s (offsets.commit.timeout.ms)
+	// MaxBytes bounds the memory of all groups: new members and offsets are refused above it. 0: 256 MiB.
+	MaxBytes int64
+	// RewriteBytes is what a shard's log may grow to before it is written anew, or four times what it holds. 0: 4 MiB.
+	RewriteBytes int64
+
+	Log func(partition int32) (Log, bool) // required
+	// Exists tells whether a partition of a topic exists: offsets of others are dropped when they are loaded. Required.
+	Exists     func(topic string, partition int32) bool
+	Logger     *slog.Logger // required
+	Registerer prometheus.Registerer
+}
+
+func (o Options) withDefaults() Options {
+	orDefault(&o.Classic.MaxSize, 1<<31-1)
+	orDefault(&o.Classic.MinSession, 6*time.Second)
+	orDefault(&o.Classic.MaxSession, 30*time.Minute)
+	orDefault(&o.Retention, 7*24*time.Hour)
+	orDefault(&o.CheckInterval, 10*time.Minute)
+	orDefault(&o.MaxMetadata, 4096)
+	orDefault(&o.CommitTimeout, 5*time.Second)
+	orDefault(&o.MaxBytes, 256<<20)
+	orDefault(&o.RewriteBytes, 4<<20)
+	return o
+}
+
+func orDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+// Validate names every fault at once.
+func (o Options) Validate() error {
+	var faults []error
+	need := func(ok bool, what string) {
+		if !ok {
+			faults = append(faults, fmt.Errorf("groups options: %s", what))
+		}
+	}
+	need(o.Log != nil && o.Exists != nil && o.Logger != nil, "Log, Exists and Logger are required")
+	need(o.Classic.MaxSize > 0, "MaxSize must be positive")
+	need(o.Classic.MinSession > 0 && o.Classic.MaxSession >= o.Classic.MinSession, "MinSession must be positive and not above MaxSession")
+	need(o.Classic.InitialDelay >= 0, "InitialDelay is negative")
+	need(o.Retention > 0 && o.CheckInterval > 0 && o.CommitTimeout > 0, "times must be positive")
+	need(o.MaxMetadata > 0 && o.MaxMetadata < 1<<15, "MaxMetadata must be between 1 and 32767")
+	need(o.MaxBytes > 0 && o.RewriteBytes > 0, "sizes must be positive")
+	return errors.Join(faults...)
+}

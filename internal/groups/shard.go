@@ -1,0 +1,263 @@
+package groups
+
+import (
+	"container/heap"
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"lagoon/internal/groups/classic"
+	"lagoon/internal/partition"
+	"lagoon/internal/records"
+	"lagoon/segment"
+)
+
+// States of a shard.
+const (
+	shardLoading = iota
+	shardReady
+	shardFailed // its log cannot be read, or is offline
+)
+
+// shard is one partition of the topic with its groups.
+type shard struct {
+	c         *Coordinator
+	partition int32
+	state     atomic.Int32
+
+	mu      sync.Mutex
+	log     Log
+	groups  map[string]*group
+	joins   map[classic.Ticket]chan<- classic.JoinResult // that wait
+	syncs   map[classic.Ticket]chan<- classic.SyncResult
+	alarms  alarms
+	alarm   *time.Timer // rings for alarms[0]; nil before the first
+	rings   time.Time   // when
+	builder records.Builder
+
+	logBytes  int64 // of the log from its start
+	rewriteAt int64 // … at which it is written anew
+	rewriting bool
+	foreign   []foreignRecord // what load could not read, for rewrites
+	keep      bool            // there was too much of it: the log is not shortened
+}
+
+// group is one group with its offsets. Guarded by shard.mu.
+type group struct {
+	*classic.Group
+	id      string
+	offsets map[topicPartition]versions
+	last    *classic.Metadata // the newest record of the group itself in the log, durable or not; nil for none
+	bytes   int64             // of the group without its offsets
+	kept    int64             // of its offsets
+	due     time.Time         // its alarm, which may ring early
+	seat    int               // in alarms, -1 none
+}
+
+func newShard(c *Coordinator, partition int32) *shard {
+	return &shard{c: c, partition: partition, groups: map[string]*group{}, joins: map[classic.Ticket]chan<- classic.JoinResult{},
+		syncs: map[classic.Ticket]chan<- classic.SyncResult{}, rewriteAt: c.opt.RewriteBytes}
+}
+
+// create makes an empty group.
+func (s *shard) create(id string) *group {
+	return s.take(id, classic.New(&s.c.opt.Classic, time.Now()))
+}
+
+func (s *shard) take(id string, machine *classic.Group) *group {
+	g := &group{Group: machine, id: id, offsets: map[topicPartition]versions{}, seat: -1}
+	s.groups[id] = g
+	s.account(g)
+	return g
+}
+
+// account books the memory of a group without its offsets, which put books.
+func (s *shard) account(g *group) {
+	n := g.SizeBytes() + int64(2*len(g.id))
+	s.c.bytes.Add(n - g.bytes)
+	g.bytes = n
+}
+
+// drop forgets a group.
+func (s *shard) drop(g *group) {
+	g.Kill(time.Now())
+	delete(s.groups, g.id)
+	s.c.bytes.Add(-g.bytes - g.kept)
+	g.bytes, g.kept = 0, 0
+	if g.seat >= 0 {
+		heap.Remove(&s.alarms, g.seat)
+	}
+	s.c.owners.assign(g.id, nil)
+}
+
+// apply carries out what events have come to, until nothing is left.
+func (s *shard) apply(g *group) {
+	for again := true; again; {
+		again = false
+		e := g.Effects()
+		for _, r := range e.Joined {
+			if c := s.joins[r.Ticket]; c != nil {
+				delete(s.joins, r.Ticket)
+				c <- r.JoinResult
+			}
+		}
+		for _, r := range e.Synced {
+			if c := s.syncs[r.Ticket]; c != nil {
+				delete(s.syncs, r.Ticket)
+				c <- r.SyncResult
+			}
+		}
+		if e.Assigned {
+			s.c.owners.assign(g.id, g.Assignments())
+		}
+		for _, st := range e.Stores {
+			s.c.metrics.generations.Inc()
+			again = !s.store(g, st) || again
+		}
+	}
+	s.account(g)
+	s.schedule(g)
+}
+
+// store appends a group's metadata and reports its durability later; false when the outcome has been reported already.
+func (s *shard) store(g *group, st classic.Store) bool {
+	s.builder.Reset()
+	s.builder.Add(appendGroupKey(nil, g.id), appendGroupValue(nil, st.Metadata))
+	next, err := s.append()
+	if err == nil && s.c.ctx.Err() != nil {
+		err = s.c.ctx.Err() // closing: nobody would wait for the sync
+	}
+	if err != nil {
+		s.c.opt.Logger.Warn("group metadata not stored", "group", g.id, "partition", s.partition, "err", err)
+		g.Stored(time.Now(), st.ID, refusal(err))
+		return false
+	}
+	g.last = &st.Metadata
+	log := s.log
+	s.c.wg.Go(func() {
+		err := log.Durable(s.c.ctx, next)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		g.Stored(time.Now(), st.ID, refusal(err))
+		if s.groups[g.id] == g {
+			s.apply(g)
+		}
+	})
+	return true
+}
+
+// append writes what is in the builder and gives the offset after it.
+func (s *shard) append() (next segment.Offset, err error) {
+	size := s.builder.Size()
+	done, err := s.log.Append(s.c.ctx, partition.AppendRequest{Records: s.builder.Batch(time.Now().UnixMilli())})
+	if err != nil {
+		return 0, err
+	}
+	s.logBytes += int64(size)
+	s.rewriteIfDue()
+	return done.Next, nil
+}
+
+// maxBatch is where a batch of many records is cut: well below what the topic accepts.
+const maxBatch = 256 << 10
+
+// refuseForMemory says, now and then, why clients are turned away.
+func (s *shard) refuseForMemory(group string) {
+	s.c.metrics.refused.Inc()
+	if s.c.metrics.noise.Allow() {
+		s.c.opt.Logger.Error("no memory for more groups: new members and offsets are refused; delete unused groups, or raise groups.memory",
+			"group", group, "bytes", s.c.bytes.Load(), "limit", s.c.opt.MaxBytes)
+	}
+}
+
+// alarms is a heap of groups by due.
+type alarms []*group
+
+func (a alarms) Len() int           { return len(a) }
+func (a alarms) Less(i, j int) bool { return a[i].due.Before(a[j].due) }
+func (a alarms) Swap(i, j int)      { a[i], a[j] = a[j], a[i]; a[i].seat, a[j].seat = i, j }
+func (a *alarms) Push(x any)        { g := x.(*group); g.seat = len(*a); *a = append(*a, g) }
+func (a *alarms) Pop() any {
+	old := *a
+	g := old[len(old)-1]
+	old[len(old)-1] = nil
+	*a = old[:len(old)-1]
+	g.seat = -1
+	return g
+}
+
+// schedule sets a group's alarm. One that would ring early stays: heartbeats move deadlines all the time.
+func (s *shard) schedule(g *group) {
+	next := g.NextDeadline()
+	switch {
+	case next.IsZero() || s.groups[g.id] != g:
+	case g.seat < 0:
+		g.due = next
+		heap.Push(&s.alarms, g)
+	case next.Before(g.due):
+		g.due = next
+		heap.Fix(&s.alarms, g.seat)
+	}
+	s.wind()
+}
+
+// wind sets the shard's timer for the first alarm.
+func (s *shard) wind() {
+	if len(s.alarms) == 0 || s.c.ctx.Err() != nil {
+		return
+	}
+	first := s.alarms[0].due
+	switch {
+	case s.alarm == nil:
+		s.alarm = time.AfterFunc(time.Until(first), s.ring)
+	case s.rings.IsZero() || first.Before(s.rings):
+		s.alarm.Reset(time.Until(first))
+	default:
+		return
+	}
+	s.rings = first
+}
+
+// ring does what is due.
+func (s *shard) ring() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.rings = time.Time{}
+	now := time.Now()
+	for len(s.alarms) > 0 && !s.alarms[0].due.After(now) && s.c.ctx.Err() == nil {
+		g := heap.Pop(&s.alarms).(*group)
+		g.Tick(now)
+		s.apply(g)
+	}
+	s.wind()
+}
+
+func (s *shard) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.alarm != nil {
+		s.alarm.Stop()
+	}
+}
+
+// Pending is a change that is written and not yet durable; the zero value is nothing to wait for.
+type Pending struct {
+	log     Log
+	next    segment.Offset
+	timeout time.Duration
+}
+
+// Wait returns when the change is durable, with Kafka's error when it will not be, or not in time.
+func (p Pending) Wait(ctx context.Context) classic.Error {
+	if p.log == nil {
+		return classic.None
+	}
+	ctx, cancel := context.WithTimeout(ctx, p.timeout)
+	defer cancel()
+	return refusal(p.log.Durable(ctx, p.next))
+}
+
+func (s *shard) pending(next segment.Offset) Pending {
+	return Pending{s.log, next, s.c.opt.CommitTimeout}
+}

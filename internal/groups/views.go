@@ -1,0 +1,184 @@
+package groups
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+	"time"
+
+	"lagoon/internal/groups/classic"
+)
+
+// Type is the kind of all groups here, as ListGroups names it.
+const Type = "classic"
+
+// Listed is one group of a list.
+type Listed struct {
+	Group, ProtocolType string
+	State               classic.State
+}
+
+// List gives all groups by id. states keeps those in one of them, whatever the case of the letters; none keeps all. The error is that
+// of shards that are not loaded; the others are listed all the same.
+func (c *Coordinator) List(states []string) (out []Listed, err classic.Error) {
+	for _, s := range c.all() {
+		switch s.state.Load() {
+		case shardLoading:
+			err = classic.LoadInProgress
+			continue
+		case shardFailed:
+			continue
+		}
+		s.mu.Lock()
+		for _, g := range s.groups {
+			if len(states) == 0 || slices.ContainsFunc(states, func(want string) bool { return strings.EqualFold(want, string(g.State())) }) {
+				out = append(out, Listed{g.id, g.ProtocolType(), g.State()})
+			}
+		}
+		s.mu.Unlock()
+	}
+	slices.SortFunc(out, func(a, b Listed) int { return cmp.Compare(a.Group, b.Group) })
+	return out, err
+}
+
+// Description is one group for people.
+type Description struct {
+	State                  classic.State
+	ProtocolType, Protocol string // Protocol: of a stable group
+	Generation             int32
+	Members                []classic.Member
+}
+
+// Describe tells about a group. Errors: GroupIDNotFound, and those of a coordinator that is not ready.
+func (c *Coordinator) Describe(id string) (Description, classic.Error) {
+	s, g, err := c.find(id)
+	switch {
+	case err == classic.UnknownMemberID:
+		return Description{State: classic.Dead}, classic.GroupIDNotFound
+	case err != classic.None:
+		return Description{}, err
+	}
+	defer s.mu.Unlock()
+	d := Description{State: g.State(), ProtocolType: g.ProtocolType(), Generation: g.Generation(), Members: g.Members()}
+	if d.State == classic.Stable {
+		d.Protocol = g.Protocol()
+	}
+	return d, classic.None
+}
+
+// Delete removes an empty group with its offsets.
+func (c *Coordinator) Delete(id string) (Pending, classic.Error) {
+	s, g, err := c.find(id)
+	switch {
+	case err == classic.UnknownMemberID:
+		return Pending{}, classic.GroupIDNotFound
+	case err != classic.None:
+		return Pending{}, err
+	}
+	defer s.mu.Unlock()
+	if g.State() != classic.Empty {
+		return Pending{}, classic.NonEmptyGroup
+	}
+	wait, failed := s.erase(g)
+	return wait, refusal(failed)
+}
+
+// erase writes tombstones for a group and everything it has, and forgets it.
+func (s *shard) erase(g *group) (Pending, error) {
+	doomed := make([]topicPartition, 0, len(g.offsets))
+	for tp := range g.offsets {
+		doomed = append(doomed, tp)
+	}
+	wait, err := s.bury(g, doomed)
+	if err != nil {
+		return wait, err
+	}
+	if g.last != nil {
+		s.builder.Reset()
+		s.builder.Add(appendGroupKey(nil, g.id), nil)
+		next, err := s.append()
+		if err != nil {
+			return wait, err
+		}
+		wait = s.pending(next)
+	}
+	s.drop(g)
+	return wait, nil
+}
+
+// TopicDeleted removes the offsets of a topic from all groups. It returns when that is written; the next start drops what a crash
+// brings back.
+func (c *Coordinator) TopicDeleted(topic string) {
+	for _, s := range c.all() {
+		if s.state.Load() != shardReady {
+			continue // a shard that is loaded later looks for itself
+		}
+		s.mu.Lock()
+		for _, g := range s.groups {
+			s.buryLogged(g, func(tp topicPartition, _ version) bool { return tp.topic == topic })
+		}
+		s.mu.Unlock()
+	}
+}
+
+// buryLogged deletes the offsets that doomed names; a failure is logged, and the next run tries again.
+func (s *shard) buryLogged(g *group, doomed func(topicPartition, version) bool) {
+	var list []topicPartition
+	for tp := range g.offsets {
+		if v, ok := g.newest(tp); ok && doomed(tp, v) {
+			list = append(list, tp)
+		}
+	}
+	if len(list) == 0 {
+		return
+	}
+	if _, err := s.bury(g, list); err != nil {
+		s.c.opt.Logger.Warn("offsets not deleted yet", "group", g.id, "partition", s.partition, "err", err)
+	}
+}
+
+// expireLoop drops what nobody uses any more.
+func (c *Coordinator) expireLoop() {
+	t := time.NewTicker(c.opt.CheckInterval)
+	defer t.Stop()
+	for {
+		select {
+		case <-c.ctx.Done():
+			return
+		case <-t.C:
+			for _, s := range c.all() {
+				if s.state.Load() == shardReady {
+					s.expire(time.Now())
+				}
+			}
+			c.owners.expire(time.Now())
+		}
+	}
+}
+
+// expire drops offsets whose retention is over, and groups without members and offsets.
+func (s *shard) expire(now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	durable := s.log.Offsets().HighWatermark
+	for _, g := range s.groups {
+		s.buryLogged(g, func(tp topicPartition, v version) bool { return s.expired(g, tp, v, now) })
+		s.prune(g, durable)
+		if g.Idle() && len(g.offsets) == 0 {
+			if _, err := s.erase(g); err != nil {
+				s.c.opt.Logger.Warn("empty group not deleted yet", "group", g.id, "partition", s.partition, "err", err)
+			}
+		}
+	}
+}
+
+func (s *shard) expired(g *group, tp topicPartition, v version, now time.Time) bool {
+	base, ok := g.ExpiryBase(tp.topic, time.UnixMilli(v.committed))
+	switch {
+	case !ok:
+		return false
+	case v.expires >= 0:
+		return now.UnixMilli() >= v.expires
+	}
+	return now.Sub(base) >= s.c.opt.Retention
+}
