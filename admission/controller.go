@@ -206,7 +206,7 @@ func (c *Controller) Budget() Budget {
 // measure brings the gauges up to date.
 func (c *Controller) measure(s *Sample, dt time.Duration) {
 	c.rate += (float64(s.ColdBytes)/dt.Seconds() - c.rate) * (1 - math.Exp(-dt.Seconds()/rateOver.Seconds()))
-	if c.rate > 2*float64(c.cfg.Floor) {
+	if c.rate > 2*float64(min(c.cfg.Floor, DefaultFloor)) {
 		c.loudAt = c.at
 	}
 	quiet := c.at-c.loudAt >= quietFor || c.loudAt == 0
