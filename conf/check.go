@@ -403,7 +403,7 @@ func (k *checker) rest() {
 		k.warn(codeUnusedValue, "cache.drop_behind", "has no effect while cache.hot_window_memory is 0%%: what may be dropped is not known")
 	}
 	k.span("cache.sample_interval", k.c.Cache.SampleInterval, 100*time.Millisecond, time.Hour)
-	k.size("cache.warm_tail_on_start", k.c.Cache.WarmTailOnStart, 0, math.MaxInt64)
+	k.size("cache.warm_tail_on_start", k.c.Cache.WarmTailOnStart, 0, 1<<50)
 	k.rate("tiering.move_max", k.c.Tiering.MoveMax, 1<<20)
 	k.span("tiering.demand_horizon", k.c.Tiering.DemandHorizon, 0, 24*time.Hour)
 	k.span("tiering.interval", k.c.Tiering.Interval, 100*time.Millisecond, 24*time.Hour)

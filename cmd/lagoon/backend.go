@@ -150,6 +150,10 @@ func (b *backend) Checks(context.Context) []admin.Check {
 	if hot, on := b.store.HotWindows(); on {
 		pins := admin.Check{Name: "hot-windows", OK: hot.Trouble == "", Severity: "warn",
 			Text: fmt.Sprintf("%s pinned of %s planned, budget %s, %.0f s of tail", size(hot.Pinned), size(hot.Kept), size(hot.Budget), hot.Seconds.Seconds())}
+		if done, total, running := b.store.WarmProgress(); running {
+			pins.Progress = &admin.Progress{Done: done, Total: total, Unit: "bytes"}
+			pins.Text += ", warming tails"
+		}
 		if !pins.OK {
 			pins.Text = "not pinned: " + hot.Trouble + "; give the process CAP_IPC_LOCK or a higher RLIMIT_MEMLOCK"
 		}

@@ -378,9 +378,6 @@ func (d *daemon) serveClients(ctx context.Context) (err error) {
 	if err := d.broker.FinishDeletions(ctx); err != nil {
 		d.log.Warn("deleted topics left for the next start", "err", err)
 	}
-	if n := int64(d.cfg.Cache.WarmTailOnStart); n > 0 {
-		d.warmTails(ctx, n)
-	}
 	d.backend.server.Store(d.broker)
 	// Connections outlive ctx: Shutdown lets them finish.
 	life, cut := context.WithCancel(context.Background())
@@ -403,24 +400,4 @@ func (d *daemon) serveClients(ctx context.Context) (err error) {
 		return nil
 	})
 	return nil
-}
-
-// warmTails starts reading the newest bytes of every partition into the page cache, so that real-time readers find them.
-func (d *daemon) warmTails(ctx context.Context, tail int64) {
-	var pages int64
-	for _, l := range d.store.Logs() {
-		left := tail
-		segments := l.Segments()
-		for i := len(segments) - 1; i >= 0 && left > 0 && ctx.Err() == nil; i-- {
-			n := min(left, segments[i].SizeBytes)
-			warmed, err := l.Warm(segments[i], segments[i].SizeBytes-n, n)
-			if err != nil {
-				d.log.Warn("tail not warmed", "topic", l.Topic(), "partition", l.Partition(), "err", err)
-				break
-			}
-			pages += warmed
-			left -= n
-		}
-	}
-	d.log.Info("tails warmed", "bytes", pages*cachectl.PageSize)
 }

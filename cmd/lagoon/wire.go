@@ -75,7 +75,7 @@ func adaptiveConfig(c *conf.Config) *partition.Adaptive {
 
 func hotConfig(c *conf.Config) partition.HotWindows {
 	return partition.HotWindows{Share: float64(c.Cache.HotWindowMemory), Keep: c.Cache.HotWindowKeep.Std(), Drop: partition.DropBehind(c.Cache.DropBehind),
-		Memory: cachectl.ReadMemory}
+		Memory: cachectl.ReadMemory, WarmBytes: int64(c.Cache.WarmTailOnStart)}
 }
 
 // deviceConfig knows two kinds of device. A rotating disk gets one stream at a time in large turns, because a seek costs as much as

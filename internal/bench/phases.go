@@ -165,9 +165,9 @@ func (r *runner) backlogOf(p *report.Phase, a, b counters) {
 	}
 	r.mu.Lock()
 	for _, one := range slices.Concat(r.readers, []*tally{r.mixedTally}) {
-		out.Gaps += one.gaps.Load()
-		out.BadBatches += one.bad.Load()
-		out.FullChecked += one.checked.Load()
+		out.Gaps += one.gaps.Swap(0)
+		out.BadBatches += one.bad.Swap(0)
+		out.FullChecked += one.checked.Swap(0)
 	}
 	r.mu.Unlock()
 	p.Backlog = out

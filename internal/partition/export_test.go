@@ -1,6 +1,9 @@
 package partition
 
-import "time"
+import (
+	"runtime"
+	"time"
+)
 
 // Abandon leaves the store as kill -9 would: nothing is written any more; locks are let go so that a test can open the
 // directories again.
@@ -30,3 +33,11 @@ func (s *Store) SetHot(h HotWindows) { s.hot.opt = h.withDefaults() }
 
 // HotRound is one round of the hot windows.
 func (s *Store) HotRound() { s.hotRound(s.now()) }
+
+// Warm warms tails and waits until that is done.
+func (s *Store) Warm() {
+	s.warmTails()
+	for _, _, running := s.WarmProgress(); running; _, _, running = s.WarmProgress() {
+		runtime.Gosched()
+	}
+}

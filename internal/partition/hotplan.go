@@ -72,14 +72,12 @@ func hotBudget(share float64, m cachectl.Memory, pinned, reserve int64) int64 {
 	return max(0, min(int64(share*float64(max(0, m.Limit-reserve))), pinned+(m.Available-hotReserve/2)/2))
 }
 
-// tail is how many of the newest bytes were appended in the last d; all of them when that is not known.
+// tail is how many of the newest bytes were appended in the last d. What came before the first mark counts as older.
 func (l *hotLog) tail(d time.Duration) int64 {
 	i := sort.Search(len(l.marks), func(i int) bool { return l.marks[i].age <= d }) // the oldest mark inside
 	switch {
-	case d < 0:
+	case d < 0 || len(l.marks) == 0:
 		return 0
-	case i == 0 && (len(l.marks) == 0 || l.marks[0].age < d):
-		return l.end - l.start
 	case i > 0:
 		i-- // the mark before it: what came between the two may be inside
 	}

@@ -23,6 +23,8 @@ type HotWindows struct {
 	// Keep: what was appended since then is kept for readers that are on their way. 0 means 60 s.
 	Keep time.Duration
 	Drop DropBehind // "" means auto
+	// WarmBytes is how much of the tails is read into the page cache after a start, at most; 0: nothing.
+	WarmBytes int64
 	// Memory tells what the process has; required with Share. Called once a second while there is something to do.
 	Memory func() (cachectl.Memory, error)
 }
@@ -38,7 +40,7 @@ func (h HotWindows) withDefaults() HotWindows {
 }
 
 func (h HotWindows) validate() error {
-	if h.Share < 0 || h.Share > 0.8 || h.Share > 0 && h.Memory == nil || h.Keep < 0 {
+	if h.WarmBytes < 0 || h.Share < 0 || h.Share > 0.8 || h.Share > 0 && h.Memory == nil || h.Keep < 0 {
 		return fmt.Errorf("partition: hot windows: a share of %v of the memory (0 to 0.8), kept for %v, is not possible", h.Share, h.Keep)
 	}
 	return nil
@@ -77,7 +79,8 @@ type hotState struct {
 	evicted int64     // recently evicted pages at the last look, where nothing is pinned
 	looked  time.Time
 
-	refilled atomic.Int64 // a refill began here, before dropped; MaxInt64: none
+	found    atomic.Pointer[[]hotMark] // set before the first round
+	refilled atomic.Int64              // a refill began here, before dropped; MaxInt64: none
 	view     atomic.Pointer[HotView]
 }
 
@@ -106,6 +109,7 @@ type hotWindows struct {
 	asleep  atomic.Bool
 	wakeup  chan struct{}
 	summary atomic.Pointer[HotSummary]
+	warm    warmProgress
 	metrics *hotMetrics
 
 	memory   cachectl.Memory
@@ -156,6 +160,9 @@ func (h *hotWindows) poke() {
 func (s *Store) hotLoop() {
 	h := s.hot
 	defer s.unpinAll()
+	if h.opt.WarmBytes > 0 {
+		s.warmTails()
+	}
 	timer := time.NewTimer(hotEvery)
 	defer timer.Stop()
 	for last := int64(-1); ; {
@@ -269,6 +276,15 @@ func (l *Log) hotKnown(now time.Time) (hotLog, *HotView) {
 		st.known, st.seen = true, now
 		st.refilled.Store(math.MaxInt64)
 		st.dropped = v.segs[max(0, len(v.segs)-2)].before
+		// What is younger than this run; what the readers of the last one may want, when that was looked up.
+		marks := []hotMark{{l.endPos.Load() - l.bytesIn.Load(), 0}}
+		if found := l.hot.found.Load(); found != nil {
+			marks = *found
+		}
+		for _, m := range marks {
+			st.marks[st.n].end, st.marks[st.n].at = m.end, now.Add(-m.age)
+			st.n++
+		}
 	}
 	if at := st.refilled.Swap(math.MaxInt64); at < st.dropped {
 		st.dropped = at

@@ -17,34 +17,45 @@ const mib = 1 << 20
 
 // hotWorld is a store over a simulated page cache, with a clock that the test moves and rounds that the test calls.
 type hotWorld struct {
-	t   *testing.T
-	sim *cachetest.Sim
-	fs  vfs.FS
-	s   *partition.Store
-	l   *partition.Log
-	now atomic.Int64
+	t    *testing.T
+	sim  *cachetest.Sim
+	base vfs.FS // below the page cache
+	fs   vfs.FS
+	s    *partition.Store
+	l    *partition.Log
+	now  atomic.Int64
 }
 
 func newHotWorld(t *testing.T, simOpt cachetest.Options, hot partition.HotWindows) *hotWorld {
-	w := &hotWorld{t: t, sim: cachetest.New(simOpt)}
-	w.fs = w.sim.FS(vfs.NewMem(1))
+	w := &hotWorld{t: t, base: vfs.NewMem(1)}
 	w.now.Store(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC).UnixNano())
-	w.s = open(t, func(o *partition.Options) {
+	sim := cachetest.New(simOpt)
+	w.reopen(sim, sim.FS(w.base))
+	if hot.Memory == nil {
+		hot.Memory = w.memory
+	}
+	w.s.SetHot(hot)
+	return w
+}
+
+// memory is a process that has plenty.
+func (w *hotWorld) memory() (cachectl.Memory, error) {
+	return cachectl.Memory{Limit: 1 << 30, Free: 1 << 29, Available: 1 << 29}, nil
+}
+
+func (w *hotWorld) reopen(sim *cachetest.Sim, fs vfs.FS) {
+	w.t.Helper()
+	w.sim, w.fs = sim, fs
+	w.s = open(w.t, func(o *partition.Options) {
 		o.Cache = cachectl.New(w.sim, cachectl.Options{VerifyEvery: -1})
 		o.Now = func() time.Time { return time.Unix(0, w.now.Load()) }
 		o.Readers.MinBytes, o.Readers.MinAge = 64*mib, time.Minute
 	}, w.fs)
-	t.Cleanup(func() { closeStore(t, w.s) })
+	s := w.s
+	w.t.Cleanup(func() { closeStore(w.t, s) })
 	cfg := config()
 	cfg.SegmentBytes = 4 * mib
-	w.l = load(t, w.s, cfg, 1)
-	if hot.Memory == nil {
-		hot.Memory = func() (cachectl.Memory, error) {
-			return cachectl.Memory{Limit: 1 << 30, Free: 1 << 29, Available: 1 << 29}, nil
-		}
-	}
-	w.s.SetHot(hot)
-	return w
+	w.l = load(w.t, w.s, cfg, 1)
 }
 
 // write appends n batches of about 512 KiB, one each second, with a round after each.
@@ -223,5 +234,28 @@ func TestPinsEndWithSegments(t *testing.T) {
 	w.s.HotRound()
 	if hot := w.l.HotWindow(); hot.Pinned != w.sim.LockedBytes() || hot.Pinned > 14*mib {
 		t.Errorf("half is deleted: %+v, locked %d", hot, w.sim.LockedBytes())
+	}
+}
+
+// TestTailsAreWarm: after a start with an empty page cache the newest records of the last run are read back, the oldest of them
+// first, within the budget, and kept.
+func TestTailsAreWarm(t *testing.T) {
+	w := newHotWorld(t, cachetest.Options{CapacityBytes: 256 * mib}, partition.HotWindows{Share: 0.5, Keep: 8 * time.Second})
+	w.write(40)
+	closeStore(t, w.s)
+	sim := cachetest.New(cachetest.Options{CapacityBytes: 256 * mib})
+	w.reopen(sim, sim.FS(w.base))
+	w.s.SetHot(partition.HotWindows{Share: 0.5, Keep: 8 * time.Second, WarmBytes: 64 * mib, Memory: w.memory})
+	if newest, older := w.resident(20 * mib); newest+older > 2 { // what loading has read
+		t.Fatalf("the cache is not empty: %.1f MiB", newest+older)
+	}
+	w.s.Warm()
+	done, total, running := w.s.WarmProgress()
+	if newest, _ := w.resident(4 * mib); newest < 4 || running || done != total || total > 8*mib {
+		t.Errorf("%.1f MiB of the newest 4 are resident; read %d of %d", newest, done, total)
+	}
+	w.s.HotRound()
+	if hot := w.l.HotWindow(); hot.Pinned < 4*mib || hot.Pinned > 8*mib {
+		t.Errorf("%+v", hot)
 	}
 }

@@ -37,7 +37,7 @@ func Compare(w io.Writer, markdown bool, runs ...*Isolation) error {
 	rows(checkRows(runs, names))
 	for i, r := range runs {
 		for _, n := range r.Notes {
-			fmt.Fprintf(&b, "\n%s: %s", names[i], n)
+			fmt.Fprintf(&b, "\n* %s: %s", names[i], n)
 		}
 	}
 	_, err := io.WriteString(w, strings.TrimLeft(b.String(), "\n")+"\n")
@@ -206,5 +206,5 @@ func checkRows(runs []*Isolation, names []string) [][]string {
 			rows = append(rows, row)
 		}
 	}
-	return rows
+	return append(rows, each(runs, []string{"backlog"}, (*Isolation).backlogCell))
 }

@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// HTML writes one self-contained page: for each role a chart of p50 and p99 per second, all runs in one chart, the backlog's MB/s
-// below, phases marked, and the tables. No script, nothing loaded from elsewhere.
+// HTML writes one self-contained page: for each role a chart of p50 and p99 per second, those of several runs one below the other on
+// the same scale, the backlog's MB/s, phases marked, and the tables. No script, nothing loaded from elsewhere.
 func HTML(w io.Writer, runs ...*Isolation) error {
 	page := htmlPage{Title: "lagoon-bench isolation"}
 	names := columns(runs)
@@ -17,21 +17,17 @@ func HTML(w io.Writer, runs ...*Isolation) error {
 		page.Legend = append(page.Legend, legend{name, colour(i)})
 	}
 	for _, role := range Roles {
-		c := chart{title: role + ": p99 per second, ms (thin: p50)", log: true}
-		for i, r := range runs {
+		page.add(runs, names, func(i int, r *Isolation) *chart {
+			c := &chart{title: role + ": p99 per second, ms (thin: p50)", log: true}
 			c.role(r, role, i)
-		}
-		if len(c.lines) > 0 {
-			c.phases(runs)
-			page.Charts = append(page.Charts, template.HTML(c.svg())) //nolint:gosec // made of numbers and escaped text
-		}
+			return c
+		})
 	}
-	c := chart{title: "backlog, MB/s"}
-	for i, r := range runs {
+	page.add(runs, names, func(i int, r *Isolation) *chart {
+		c := &chart{title: "backlog, MB/s"}
 		c.backlog(r, i)
-	}
-	c.phases(runs)
-	page.Charts = append(page.Charts, template.HTML(c.svg())) //nolint:gosec // as above
+		return c
+	})
 	var text strings.Builder
 	for i, r := range runs {
 		if i > 0 {
@@ -50,6 +46,29 @@ type htmlPage struct {
 	Legend []legend
 	Charts []template.HTML
 	Text   string
+}
+
+// add draws a chart for each run that has something in it, all on one scale.
+func (p *htmlPage) add(runs []*Isolation, names []string, draw func(i int, r *Isolation) *chart) {
+	var charts []*chart
+	low, high, end := math.Inf(1), 0.0, 0.0
+	for i, r := range runs {
+		c := draw(i, r)
+		if len(c.lines) == 0 {
+			continue
+		}
+		if len(runs) > 1 {
+			c.title = names[i] + ", " + c.title
+		}
+		c.phases(r)
+		l, h := c.bounds()
+		low, high, end = min(low, l), max(high, h), max(end, c.end)
+		charts = append(charts, c)
+	}
+	for _, c := range charts {
+		c.low, c.high, c.end = low, high, end
+		p.Charts = append(p.Charts, template.HTML(c.svg())) //nolint:gosec // made of numbers and escaped text
+	}
 }
 
 type legend struct{ Name, Colour string }
@@ -90,6 +109,8 @@ type chart struct {
 	lines []line
 	bands []Phase
 	end   float64
+
+	low, high float64 // of the scale
 }
 
 func (c *chart) role(r *Isolation, role string, i int) {
@@ -115,11 +136,9 @@ func (c *chart) backlog(r *Isolation, i int) {
 	c.lines = append(c.lines, l)
 }
 
-// phases marks those of the first run: runs beside each other have the same, though not to the second.
-func (c *chart) phases(runs []*Isolation) {
-	if len(runs) > 0 {
-		c.bands = runs[0].Phases
-	}
+// phases marks the run's.
+func (c *chart) phases(r *Isolation) {
+	c.bands = r.Phases
 	for _, l := range c.lines {
 		for _, p := range l.xy {
 			c.end = max(c.end, p[0]+0.5)
@@ -138,7 +157,7 @@ const (
 )
 
 func (c *chart) svg() string {
-	low, high := c.bounds()
+	low, high := c.low, c.high
 	x := func(s float64) float64 { return left + (right-left)*s/max(c.end, 1) }
 	y := func(v float64) float64 {
 		if c.log {
@@ -176,7 +195,7 @@ func (c *chart) svg() string {
 	return b.String()
 }
 
-// bounds of the values: powers of ten around them, or from 0.
+// bounds for the scale of the values: powers of ten around them, or from 0.
 func (c *chart) bounds() (low, high float64) {
 	low, high = math.Inf(1), 0
 	for _, l := range c.lines {
@@ -209,7 +228,7 @@ func (c *chart) ticks(low, high float64) (out []float64) {
 }
 
 func timeStep(end float64) float64 {
-	for _, step := range []float64{5, 10, 20, 30, 60, 120, 300, 600} {
+	for _, step := range []float64{1, 2, 5, 10, 20, 30, 60, 120, 300, 600} {
 		if end/step <= 20 {
 			return step
 		}

@@ -234,9 +234,20 @@ const floorMs = 0.01
 
 func ratio(a, b float64) float64 { return max(a, floorMs) / max(b, floorMs) }
 
+// backlogCheck adds up what backlog readers found.
+func (r *Isolation) backlogCheck() (gaps, bad, checked int64) {
+	for _, p := range r.Phases {
+		if g := p.Backlog; g != nil {
+			gaps, bad, checked = gaps+g.Gaps, bad+g.BadBatches, checked+g.FullChecked
+		}
+	}
+	return gaps, bad, checked
+}
+
 // Whole tells whether every check held.
 func (r *Isolation) Whole() bool {
-	return !slices.ContainsFunc(r.Checks, func(c Check) bool { return !c.OK() })
+	gaps, bad, _ := r.backlogCheck()
+	return gaps == 0 && bad == 0 && !slices.ContainsFunc(r.Checks, func(c Check) bool { return !c.OK() })
 }
 
 // ParseIsolation reads a result back.

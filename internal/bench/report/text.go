@@ -28,6 +28,7 @@ func (r *Isolation) Text(w io.Writer) error {
 	}
 	b.WriteString("\nEvery record checked\n")
 	r.checks(&b)
+	fmt.Fprintf(&b, "backlog: %s\n", r.backlogCell())
 	for _, n := range r.Notes {
 		fmt.Fprintf(&b, "note: %s\n", n)
 	}
@@ -254,4 +255,9 @@ func (r *Isolation) checks(b *strings.Builder) {
 			fmt.Sprint(c.Reordered), fmt.Sprint(c.Corrupt), fmt.Sprint(c.Failed)})
 	}
 	table(b, rows)
+}
+
+func (r *Isolation) backlogCell() string {
+	gaps, bad, checked := r.backlogCheck()
+	return fmt.Sprintf("%d batches that did not follow the one before, %d with a wrong CRC in %d responses checked in full", gaps, bad, checked)
 }
