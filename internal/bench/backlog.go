@@ -49,7 +49,7 @@ func (b *backlog) wants(keep bool) []rawkafka.Want {
 // took accounts for one partition's part of a response.
 func (b *backlog) took(f *rawkafka.Fetched) error {
 	if f.Err != nil {
-		return fmt.Errorf("backlog reader of %s/%d: %w", f.Topic, f.Partition, f.Err)
+		return fmt.Errorf("%s/%d: %w", f.Topic, f.Partition, f.Err)
 	}
 	b.bytes.Add(f.Whole)
 	b.gaps.Add(int64(f.Gaps))

@@ -25,6 +25,9 @@ type cluster struct {
 // adminTime is how long one administrative call may take: topics on a slow disk take their time.
 const adminTime = time.Minute
 
+// pingTime is how long a broker may take to answer at all.
+const pingTime = 10 * time.Second
+
 func connect(ctx context.Context, brokers []string) (*cluster, error) {
 	if len(brokers) == 0 {
 		return nil, errors.New("no broker given: use --brokers host:port")
@@ -33,7 +36,7 @@ func connect(ctx context.Context, brokers []string) (*cluster, error) {
 	if err != nil {
 		return nil, fmt.Errorf("--brokers %s: %w", strings.Join(brokers, ","), err)
 	}
-	ping, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ping, cancel := context.WithTimeout(ctx, pingTime)
 	defer cancel()
 	if err := cl.Ping(ping); err != nil {
 		cl.Close()
@@ -49,6 +52,11 @@ func (c *cluster) close(keep bool) error {
 	defer c.adm.Close()
 	if keep || len(c.made) == 0 {
 		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), pingTime)
+	defer cancel()
+	if _, err := c.adm.ListBrokers(ctx); err != nil {
+		return fmt.Errorf("topics %s were not deleted: no broker answers", strings.Join(c.made, ", "))
 	}
 	return c.remove(context.Background(), slices.Clone(c.made)...)
 }

@@ -78,7 +78,7 @@ func (r *reading) fetch(c *rawkafka.Conn, req rawkafka.FetchRequest, offsets map
 		case f.Topic != r.stream.topic && other != nil:
 			return other(f)
 		case f.Err != nil:
-			return fmt.Errorf("%s of %s/%d: %w", r.role, f.Topic, f.Partition, f.Err)
+			return fmt.Errorf("%s/%d: %w", f.Topic, f.Partition, f.Err)
 		}
 		got = append(got, *f)
 		return nil
@@ -95,7 +95,7 @@ func (r *reading) fetch(c *rawkafka.Conn, req rawkafka.FetchRequest, offsets map
 			}
 		})
 		if err != nil {
-			return fmt.Errorf("%s of %s/%d: %w", r.role, f.Topic, f.Partition, err)
+			return fmt.Errorf("%s/%d: %w", f.Topic, f.Partition, err)
 		}
 		offsets[f.Partition] = f.Next
 	}

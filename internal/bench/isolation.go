@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"lagoon/internal/bench/report"
+	"lagoon/internal/lab"
 )
 
 // IsolationOptions are what `lagoon-bench isolation` is asked for. Rates and sizes are of values, without what the protocol adds.
@@ -154,7 +155,7 @@ func RunIsolation(ctx context.Context, o IsolationOptions, log io.Writer) (resul
 	}
 	r := &runner{o: o, log: log, mixedTally: &tally{}}
 	r.specs, _ = parsePhases(o.Phases) // validated
-	if r.devices, err = o.Outside.devices(); err != nil {
+	if r.devices, err = o.Outside.check(ctx); err != nil {
 		return nil, err
 	}
 	if r.c, err = connect(ctx, o.Brokers); err != nil {
@@ -310,7 +311,7 @@ func (r *runner) run(ctx context.Context) error {
 	if err := r.startRoles(roles, produce); err != nil {
 		return err
 	}
-	r.background(func() error { return r.sample(roles) })
+	r.background("looking from outside", func() error { return r.sample(roles) })
 
 	err := r.phases(roles)
 	if cause := context.Cause(roles); cause != nil {
@@ -333,10 +334,10 @@ func (r *runner) run(ctx context.Context) error {
 }
 
 // background runs f beside; an error ends the run.
-func (r *runner) background(f func() error) {
+func (r *runner) background(what string, f func() error) {
 	r.work.Go(func() {
 		if err := f(); err != nil {
-			r.fail(err)
+			r.fail(fmt.Errorf("%s: %w", what, err))
 		}
 	})
 }
@@ -363,7 +364,7 @@ func (r *runner) startRoles(roles, produce context.Context) error {
 	if r.live != nil {
 		tail := newReading(report.Tail, r.live, r.recorder(report.Tail), 0, numbered(r.o.LivePartitions)...)
 		r.readings = append(r.readings, tail)
-		r.background(func() error { return tail.tail(roles, r.o.Brokers) })
+		r.background(tail.role, func() error { return tail.tail(roles, r.o.Brokers) })
 	}
 	if r.slow != nil {
 		delayed := newReading(report.Delayed, r.slow, r.recorder(report.Delayed), r.o.Behind, numbered(r.o.SlowPartitions)...)
@@ -373,7 +374,7 @@ func (r *runner) startRoles(roles, produce context.Context) error {
 			return err
 		}
 		for addr, parts := range byLeader(leaders) {
-			r.background(func() error { return delayed.delayed(roles, addr, parts, &r.draining) })
+			r.background(delayed.role, func() error { return delayed.delayed(roles, addr, parts, &r.draining) })
 		}
 	}
 	if r.live != nil {
@@ -404,7 +405,7 @@ func (r *runner) startStream(ctx, produce context.Context, name string, rate int
 	if err != nil {
 		return nil, err
 	}
-	r.background(func() error { return s.produce(produce, cl) })
+	r.background("producer of "+s.topic, func() error { return s.produce(ctx, produce, cl) })
 	return s, nil
 }
 
@@ -428,7 +429,7 @@ func (r *runner) startMixed(ctx context.Context) error {
 	}
 	mixed := newReading(report.Mixed, r.live, r.recorder(report.Mixed), 0, 0)
 	r.readings = append(r.readings, mixed)
-	r.background(func() error { return mixed.mixed(ctx, leaders[0], 0, &r.mixedOld, &r.mixedCold) })
+	r.background(mixed.role, func() error { return mixed.mixed(ctx, leaders[0], 0, &r.mixedOld, &r.mixedCold) })
 	return nil
 }
 
@@ -442,7 +443,7 @@ func (r *runner) startReaders(ctx context.Context, n int) (stop func()) {
 		for addr, one := range r.reader(i, n, readers[i]) {
 			running.Go(func() {
 				if err := one.read(ctx, addr, "lagoon-bench-backlog-"+strconv.Itoa(i)); err != nil {
-					r.fail(err)
+					r.fail(fmt.Errorf("backlog reader %d: %w", i, err))
 				}
 			})
 		}
@@ -525,6 +526,9 @@ func (r *runner) finish(err error) {
 		r.result.Series = append(r.result.Series, rec.series())
 	}
 	r.result.SetRatios()
+	if what, on := lab.ProactiveReclaim(); on && len(r.o.Outside.DataDirs) > 0 {
+		r.note("the kernel of this machine pages out by age without pressure (%s): the hot window may miss pages through nobody's fault", what)
+	}
 	if r.o.Outside.PID == 0 {
 		r.note("processor time and memory of the broker were not measured: give --pid")
 	}

@@ -96,6 +96,25 @@ func ownCPU() time.Duration {
 	return time.Duration(ru.Utime.Nano() + ru.Stime.Nano())
 }
 
+// check finds mistakes before anything is measured, and returns the block devices to watch.
+func (o *Outside) check(ctx context.Context) ([]string, error) {
+	if o.PID != 0 {
+		if _, err := readProc(o.PID); err != nil {
+			return nil, err
+		}
+	}
+	if o.Admin != "" {
+		m, err := o.metrics(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if !strings.Contains(string(m), "lagoon_") {
+			return nil, fmt.Errorf("--admin: %s has no metrics of Lagoon", o.Admin)
+		}
+	}
+	return o.devices()
+}
+
 // devices are the block devices to watch: the given ones, or those that hold the data.
 func (o *Outside) devices() ([]string, error) {
 	if len(o.Devices) > 0 {

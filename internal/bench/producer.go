@@ -51,8 +51,9 @@ func (s *stream) client(brokers []string, linger time.Duration) (*kgo.Client, er
 	)
 }
 
-// produce sends records as they become due until ctx ends, and returns when all of them are settled or patience has run out.
-func (s *stream) produce(ctx context.Context, cl *kgo.Client) error {
+// produce sends records as they become due until stop ends, and returns when all of them are settled or patience has run out. The end
+// of ctx gives up what is not settled.
+func (s *stream) produce(ctx, stop context.Context, cl *kgo.Client) error {
 	defer cl.Close()
 	s.failed = make([]numbers, s.partitions)
 	pool := sync.Pool{New: func() any { return &kgo.Record{Value: make([]byte, s.valueBytes)} }}
@@ -66,16 +67,16 @@ func (s *stream) produce(ctx context.Context, cl *kgo.Client) error {
 	for running := true; running; {
 		select {
 		case <-ticker.C:
-		case <-ctx.Done():
+		case <-stop.Done():
 			running = false
 			continue
 		}
-		for due := s.due(time.Now().UnixNano()); k < due && ctx.Err() == nil; k++ {
+		for due := s.due(time.Now().UnixNano()); k < due && stop.Err() == nil; k++ {
 			at, partition := s.at(k), k%s.partitions
 			r := pool.Get().(*kgo.Record)
 			encodeValue(r.Value, s.run, partition, k/s.partitions, at, s.random)
 			*r = kgo.Record{Value: r.Value, Partition: int32(partition)}
-			cl.Produce(context.WithoutCancel(ctx), r, settled)
+			cl.Produce(ctx, r, settled)
 			if k%16 == 0 {
 				s.late.record(at, time.Now().UnixNano()-at)
 			}
@@ -84,9 +85,9 @@ func (s *stream) produce(ctx context.Context, cl *kgo.Client) error {
 	s.mu.Lock()
 	s.stopped, s.ended = k, true
 	s.mu.Unlock()
-	flush, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+	flush, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	if err := cl.Flush(flush); err != nil {
+	if err := cl.Flush(flush); err != nil && ctx.Err() == nil {
 		return fmt.Errorf("topic %s: records were not acknowledged within %v after the end", s.topic, patience)
 	}
 	return nil

@@ -28,7 +28,7 @@ func (r *reading) tail(ctx context.Context, brokers []string) error {
 		}
 		now := time.Now().UnixNano()
 		if errs := fetches.Errors(); len(errs) > 0 {
-			return fmt.Errorf("%s of %s/%d: %w", r.role, errs[0].Topic, errs[0].Partition, errs[0].Err)
+			return fmt.Errorf("%s/%d: %w", errs[0].Topic, errs[0].Partition, errs[0].Err)
 		}
 		fetches.EachPartition(func(p kgo.FetchTopicPartition) {
 			for _, rec := range p.Records {

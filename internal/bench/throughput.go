@@ -91,7 +91,7 @@ func RunThroughput(ctx context.Context, o ThroughputOptions, log io.Writer) (res
 	defer func() { err = errors.Join(err, c.close(o.Keep)) }()
 	t := &throughput{o: o, c: c, log: log, result: &report.Table{Tool: "lagoon-bench throughput", Format: report.Format, Label: o.Label,
 		Started: time.Now(), Machine: machine(), Brokers: o.Brokers, Columns: throughputColumns}}
-	if t.devices, err = o.Outside.devices(); err != nil {
+	if t.devices, err = o.Outside.check(ctx); err != nil {
 		return nil, err
 	}
 	if o.Outside.PID == 0 {

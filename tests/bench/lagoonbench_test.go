@@ -87,7 +87,7 @@ func TestLagoonBenchIsolation(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	r := readResult(t, js)
-	if len(r.Phases) != 4 || r.Interrupted || r.Device.Limit() <= 0 || len(r.Checks) != 3 || len(r.Residency) == 0 {
+	if len(r.Phases) != 4 || r.Interrupted || r.Device == nil || r.Device.MBPerSec <= 0 || len(r.Checks) != 3 || len(r.Residency) == 0 {
 		t.Errorf("phases %d, interrupted %t, device %+v, checks %d, looks at the page cache %d", len(r.Phases), r.Interrupted, r.Device, len(r.Checks), len(r.Residency))
 	}
 	rates := map[string]int64{report.Ack: 2048, report.Tail: 2048, report.Mixed: 256, report.AckSlow: 1024, report.Delayed: 1024}
@@ -171,6 +171,32 @@ func TestLagoonBenchInterrupted(t *testing.T) {
 		t.Errorf("topics %v are left", left)
 	}
 	b.Stop()
+}
+
+// TestLagoonBenchBrokerDies: the run ends at once and says which role noticed, and what could not be deleted.
+func TestLagoonBenchBrokerDies(t *testing.T) {
+	bench, b := buildBench(t), lagoontest.Start(t, lagoontest.Options{})
+	ctx, cancel := context.WithTimeout(context.Background(), benchTime)
+	defer cancel()
+	c := exec.CommandContext(ctx, bench, isolationArgs(b, "--phase", "1h", "--phases", "base")...)
+	progress, err := c.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var all strings.Builder
+	for s := bufio.NewScanner(progress); s.Scan(); {
+		all.WriteString(s.Text() + "\n")
+		if strings.HasPrefix(s.Text(), "phase base:") {
+			b.Kill()
+		}
+	}
+	code := exitCode(c.Wait())
+	if text := all.String(); code != 1 || ctx.Err() != nil || !strings.Contains(text, "no broker answers") || strings.Contains(text, "interrupted") {
+		t.Errorf("exit code %d:\n%s", code, text)
+	}
 }
 
 // TestLagoonBenchTables runs throughput and partitions for a moment each.

@@ -58,19 +58,10 @@ type Machine struct {
 
 // Device is what the device gives to one sequential reader with O_DIRECT and 1 MiB reads, measured in the same run.
 type Device struct {
-	Path          string  `json:"path"`
-	Bytes         int64   `json:"bytes"`
-	Seconds       float64 `json:"seconds"`
-	MBPerSec      float64 `json:"mb_per_second"`
-	AfterMBPerSec float64 `json:"after_mb_per_second,omitempty"` // measured again at the end; 0: not
-}
-
-// Limit is the larger of the device's two measurements in MB/s, 0 when there is none.
-func (d *Device) Limit() float64 {
-	if d == nil {
-		return 0
-	}
-	return max(d.MBPerSec, d.AfterMBPerSec)
+	Path     string  `json:"path"`
+	Bytes    int64   `json:"bytes"`
+	Seconds  float64 `json:"seconds"`
+	MBPerSec float64 `json:"mb_per_second"`
 }
 
 // The roles, in the order of tables.
@@ -213,8 +204,8 @@ func (r *Isolation) SetRatios() {
 	base := r.Base()
 	for i := range r.Phases {
 		p := &r.Phases[i]
-		if b := p.Backlog; b != nil && r.Device.Limit() > 0 {
-			share := b.MBPerSec / r.Device.Limit()
+		if b := p.Backlog; b != nil && r.Device != nil {
+			share := b.MBPerSec / r.Device.MBPerSec
 			b.OfLimit = &share
 		}
 		if base == nil || p.Name == base.Name {
