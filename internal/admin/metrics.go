@@ -223,7 +223,7 @@ func (m *scrape) partitions() {
 		m.gauge("lagoon_partition_resident_bytes", "Bytes in the page cache, of the last sample.", float64(p.ResidentBytes), l...)
 		m.gauge("lagoon_partition_segments", "Segments.", float64(p.Segments), l...)
 		m.gauge("lagoon_partition_hot_window_bytes", "Newest bytes that are kept in the page cache for real-time readers.", float64(p.HotWindowBytes), l...)
-		m.gauge("lagoon_partition_hot_window_seconds", "Age of the oldest of them.", p.HotWindowSeconds, l...)
+		m.gauge("lagoon_cache_resident_tail_seconds", "Age back to which the newest records are pinned in the page cache; 0: none are.", p.HotWindowSeconds, l...)
 		m.counter("lagoon_partition_bytes_in_total", "Bytes appended since the start.", float64(p.BytesIn), l...)
 		m.counter("lagoon_partition_bytes_out_total", "Bytes read since the start.", float64(p.BytesOut), l...)
 		m.counter("lagoon_partition_records_in_total", "Records appended since the start.", float64(p.RecordsIn), l...)

@@ -23,6 +23,8 @@
 //   - A stream (cold.go) is the read-ahead of one lagging reader in one partition; its chunks are whole batches in
 //     pooled buffers. Streams are filled by the device queue of the segment's directory, whose order and pace
 //     admission.Scheduler decides. Cold reads therefore never run on a goroutine that answers a fetch.
+//   - The goroutine of the hot windows (hotwindow.go) pins the newest bytes and drops what real-time readers have passed, as
+//     hotplan.go says. Neither appends nor reads wait for it. A segment's pin is closed before the segment is retired.
 //   - Lock order: Store.mu, Log.mu, Log.cursorsMu, stream.mu, coldQueue.mu. None is held across I/O but Log.mu (pwrite).
 //
 // # Crash guarantees

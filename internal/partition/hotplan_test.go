@@ -147,3 +147,22 @@ func TestHotPlanBounds(t *testing.T) {
 		}
 	}
 }
+
+// BenchmarkHotPlan is a round's thinking for many partitions whose memory is short.
+func BenchmarkHotPlan(b *testing.B) {
+	for _, n := range []int{100, 10_000} {
+		b.Run(strconv.Itoa(n), func(b *testing.B) {
+			logs := make([]hotLog, n)
+			for i := range logs {
+				logs[i] = hotLog{end: 1 << 30, reader: 1<<30 - 1000, wanted: true}
+				for age := 120; age >= 0; age-- {
+					logs[i].marks = append(logs[i].marks, hotMark{1<<30 - int64(age)<<20, time.Duration(age) * time.Second})
+				}
+			}
+			lim := hotLimits{budget: int64(n) * 10 << 20, keep: time.Minute, drop: DropOn}
+			for b.Loop() {
+				planHot(lim, logs)
+			}
+		})
+	}
+}

@@ -3,6 +3,7 @@ package partition
 import (
 	"fmt"
 	"math"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -89,7 +90,7 @@ type HotView struct {
 	From    int64         // bytes from the log's first one: the window is [From, end of the log)
 	Bytes   int64         // kept
 	Pinned  int64         // of them locked in memory
-	Seconds time.Duration // how far back that reaches
+	Seconds time.Duration // how far back the pinned ones reach
 	Readers int           // real-time readers
 	Slowest int64         // bytes that the slowest of them has still to read
 }
@@ -115,6 +116,12 @@ type hotWindows struct {
 	memory   cachectl.Memory
 	memoryAt time.Time
 	pinned   int64
+
+	// Scratch of a round: ten thousand partitions come by four times a second.
+	logs  []*Log
+	known []hotLog
+	views []*HotView
+	marks []hotMark
 }
 
 type hotMetrics struct {
@@ -195,9 +202,14 @@ func (s *Store) hotLoop() {
 
 func (s *Store) unpinAll() {
 	for _, l := range s.Logs() {
-		for _, seg := range l.view.Load().segs {
-			seg.pin.close()
-		}
+		l.unpin()
+	}
+}
+
+// unpin lets everything go for good: the store closes, or the partition is offline until a restart.
+func (l *Log) unpin() {
+	for _, seg := range l.view.Load().segs {
+		seg.pin.close()
 	}
 }
 
@@ -216,22 +228,29 @@ func (s *Store) hotRound(now time.Time) (end int64, busy bool) {
 	}
 	reserve := s.opt.Pool.Stats().CapacityBytes + hotReserve
 	lim := hotLimits{budget: hotBudget(h.opt.Share, h.memory, h.pinned, reserve), keep: h.opt.Keep, drop: h.opt.Drop, memory: h.memory}
-	all := s.Logs()
-	var logs []*Log
-	var known []hotLog
-	var views []*HotView
-	for _, l := range all {
+	h.logs, h.known, h.views, h.marks = h.logs[:0], h.known[:0], h.views[:0], h.marks[:0]
+	s.mu.RLock()
+	for _, l := range s.logs {
+		h.logs = append(h.logs, l)
+	}
+	s.mu.RUnlock()
+	h.logs = slices.DeleteFunc(h.logs, func(l *Log) bool {
 		if l.Err() != nil {
-			continue
+			l.unpin()
+			return true
 		}
+		return false
+	})
+	for _, l := range h.logs {
 		k, v := l.hotKnown(now)
 		end += k.end
-		logs, known, views = append(logs, l), append(known, k), append(views, v)
+		h.known, h.views = append(h.known, k), append(h.views, v)
 	}
+	known := h.known
 	p := planHot(lim, known)
 	drop := int64(dropStep)
 	h.pinned = 0
-	for i, l := range logs {
+	for i, l := range h.logs {
 		k := p.logs[i]
 		pinned, err := l.keepHot(k, known[i].end, now)
 		if err != nil {
@@ -241,9 +260,11 @@ func (s *Store) hotRound(now time.Time) (end int64, busy bool) {
 		if k.drop > l.hot.dropped && drop > 0 {
 			drop -= l.dropHot(k.drop, drop)
 		}
-		v := views[i]
+		v := h.views[i]
 		v.From, v.Bytes, v.Pinned = k.from-known[i].start, known[i].end-k.from, pinned
-		v.Seconds = l.hotAge(k.from, now)
+		if pinned > 0 {
+			v.Seconds = l.hotAge(known[i].end-pinned, now)
+		}
 		l.hot.view.Store(v)
 		busy = busy || v.Bytes > 0 || k.drop-l.hot.dropped >= cachectl.WindowBytes
 	}
@@ -312,7 +333,7 @@ func (l *Log) hotKnown(now time.Time) (hotLog, *HotView) {
 		st.seen, hv.Slowest = now, k.end-k.reader
 	}
 	k.wanted = now.Sub(st.seen) < hotLinger
-	k.marks = st.list(now)
+	k.marks = st.list(&l.store.hot.marks, now)
 	return k, hv
 }
 
@@ -329,13 +350,14 @@ func (st *hotState) mark(end int64, now time.Time, keep time.Duration) {
 	st.n++
 }
 
-func (st *hotState) list(now time.Time) []hotMark {
-	out := make([]hotMark, 0, hotMarks)
+// list gives the marks, oldest first, in memory taken from the end of scratch.
+func (st *hotState) list(scratch *[]hotMark, now time.Time) []hotMark {
+	from := len(*scratch)
 	for i := max(0, st.n-hotMarks); i < st.n; i++ {
 		m := st.marks[i%hotMarks]
-		out = append(out, hotMark{m.end, now.Sub(m.at)})
+		*scratch = append(*scratch, hotMark{m.end, now.Sub(m.at)})
 	}
-	return out
+	return (*scratch)[from:]
 }
 
 // hotAge is about how long ago the byte at pos was appended; from before the first mark, how long ago that was.
