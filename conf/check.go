@@ -414,6 +414,9 @@ func (k *checker) rest() {
 	k.word("log.format", k.c.Log.Format, "text", "json")
 }
 
+// maxSocketPath is what fits into sockaddr_un (unix(7)), with its final zero.
+const maxSocketPath = 107
+
 func (k *checker) admin() {
 	a := &k.c.Admin
 	if k.address(codeListen, "admin.listen", a.Listen) {
@@ -421,6 +424,13 @@ func (k *checker) admin() {
 			k.fail(codeAdminOpen, "admin.listen",
 				"%s can be reached from other machines: set admin.token_file, or listen on 127.0.0.1", a.Listen)
 		}
+	}
+	switch {
+	case a.Socket == "":
+	case !filepath.IsAbs(a.Socket) || filepath.Clean(a.Socket) == "/":
+		k.fail(codeValue, "admin.socket", "%s is relative: write the whole path, as in \"/run/lagoon/admin.sock\"", clip(a.Socket))
+	case len(a.Socket) > maxSocketPath || strings.ContainsRune(a.Socket, 0):
+		k.fail(codeValue, "admin.socket", "%s is longer than the %d bytes that a unix socket's path may have", clip(a.Socket), maxSocketPath)
 	}
 	if a.TokenFile != "" && !filepath.IsAbs(a.TokenFile) {
 		k.fail(codeValue, "admin.token_file", "%s is relative: write the whole path, beginning with /", clip(a.TokenFile))

@@ -130,6 +130,7 @@ type Tiering struct {
 // Admin is the HTTP API for operators.
 type Admin struct {
 	Listen    string   `toml:"listen"`
+	Socket    string   `toml:"socket"`
 	TokenFile string   `toml:"token_file"`
 	Hosts     []string `toml:"hosts"`
 }

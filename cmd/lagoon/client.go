@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -23,6 +25,8 @@ const (
 	askTimeout     = 30 * time.Second
 	slowTimeout    = 11 * time.Minute // evict and warm; the server gives up after 10
 	maxTokenBytes  = 4 << 10
+	// defaultSocket is where packages put the admin socket; the CLI uses it when it is there.
+	defaultSocket = "/run/lagoon/admin.sock"
 )
 
 // ask calls the admin API, prints nothing, and gives the body. in, when not nil, is sent as JSON.
@@ -44,9 +48,21 @@ func (a *app) ask(ctx context.Context, method, path string, query url.Values, in
 }
 
 func (a *app) call(ctx context.Context, method, path string, query url.Values, in any) (*http.Response, []byte, error) {
-	base, err := url.Parse(a.admin)
+	endpoint, client := a.admin, http.DefaultClient
+	if path, ok := strings.CutPrefix(a.admin, "unix:"); ok {
+		if path == "" {
+			return nil, nil, usagef("--admin unix: needs a path, as in unix:%s", defaultSocket)
+		}
+		transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "unix", path)
+		}}
+		defer transport.CloseIdleConnections()
+		endpoint, client = "http://localhost", &http.Client{Transport: transport}
+	}
+	base, err := url.Parse(endpoint)
 	if err != nil || base.Scheme != "http" && base.Scheme != "https" || base.Host == "" {
-		return nil, nil, usagef("--admin %q is not a URL like http://127.0.0.1:9645", a.admin)
+		return nil, nil, usagef("--admin %q is not a URL like http://127.0.0.1:9645 or unix:%s", a.admin, defaultSocket)
 	}
 	var body io.Reader
 	if in != nil {
@@ -56,7 +72,7 @@ func (a *app) call(ctx context.Context, method, path string, query url.Values, i
 		}
 		body = bytes.NewReader(text)
 	}
-	target := strings.TrimSuffix(a.admin, "/") + path
+	target := strings.TrimSuffix(endpoint, "/") + path
 	if len(query) > 0 {
 		target += "?" + query.Encode()
 	}
@@ -74,7 +90,7 @@ func (a *app) call(ctx context.Context, method, path string, query url.Values, i
 		}
 		req.Header.Set("Authorization", "Bearer "+token)
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := client.Do(req)
 	if err != nil {
 		return nil, nil, a.dialError(err)
 	}
@@ -91,7 +107,10 @@ func (a *app) call(ctx context.Context, method, path string, query url.Values, i
 
 // dialError says in one line how to get a daemon to talk to.
 func (a *app) dialError(err error) error {
-	if errors.Is(err, syscall.ECONNREFUSED) {
+	if errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("%s may be opened by its owner and group only: run as one of them", a.admin)
+	}
+	if errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("no daemon answers at %s: start one with `lagoon dev` or `lagoon serve -c FILE`, or point --admin (or $LAGOON_ADMIN) at it", a.admin)
 	}
 	if errors.Is(err, context.DeadlineExceeded) {

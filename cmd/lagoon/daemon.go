@@ -180,9 +180,21 @@ func (d *daemon) listenAdmin(context.Context) error {
 		}
 	}
 	d.reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	var err error
+	local, err := listenSocket(d.cfg.Admin.Socket)
+	if err != nil {
+		return fmt.Errorf("admin.socket: %w", err)
+	}
+	d.undo(func(context.Context) error {
+		if local == nil {
+			return nil
+		}
+		if err := local.Close(); err != nil && !errors.Is(err, net.ErrClosed) { // the admin server closes it, too
+			return err
+		}
+		return nil
+	})
 	d.admin, err = admin.New(admin.Options{
-		Listen: d.cfg.Admin.Listen, Hosts: d.cfg.Admin.Hosts, Token: token, Backend: d.backend, Gatherer: d.reg, Compat: d.cfg.Metrics.Compat, Log: d.log,
+		Local: local, Listen: d.cfg.Admin.Listen, Hosts: d.cfg.Admin.Hosts, Token: token, Backend: d.backend, Gatherer: d.reg, Compat: d.cfg.Metrics.Compat, Log: d.log,
 	})
 	if err != nil {
 		return err
@@ -195,6 +207,35 @@ func (d *daemon) listenAdmin(context.Context) error {
 		return d.admin.Close(ctx)
 	})
 	return nil
+}
+
+// listenSocket binds a unix socket for its owner and group; what a killed daemon left is taken away, a living one is not. The path ""
+// gives nil.
+func listenSocket(path string) (net.Listener, error) {
+	if path == "" {
+		return nil, nil
+	}
+	if info, err := os.Lstat(path); err == nil {
+		if info.Mode()&os.ModeSocket == 0 {
+			return nil, fmt.Errorf("%s is there and is no socket: choose another path", path)
+		}
+		conn, err := net.Dial("unix", path)
+		if err == nil {
+			_ = conn.Close() // nothing was said
+			return nil, fmt.Errorf("%s is in use by another process: choose another path", path)
+		}
+		if err := os.Remove(path); err != nil {
+			return nil, err
+		}
+	}
+	// Between bind and chmod nobody else may connect. The mask is the process's: start is the only one that makes files here.
+	mask := syscall.Umask(0o117)
+	ln, err := net.Listen("unix", path)
+	syscall.Umask(mask)
+	if err != nil {
+		return nil, fmt.Errorf("%w: does its directory exist, and may the daemon write it?", err)
+	}
+	return ln, nil
 }
 
 // serveAdmin completes the backend and lets it answer.

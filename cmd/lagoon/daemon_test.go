@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -255,4 +257,53 @@ func TestStartRefusals(t *testing.T) {
 		t.Fatal(err)
 	}
 	refused("cold tier empty", "mount its file system", testConfig(t, used), daemonOptions{MakeTiers: true})
+}
+
+// TestAdminSocket: the CLI talks to the daemon by its unix socket, without the token that the port asks for.
+func TestAdminSocket(t *testing.T) {
+	root := t.TempDir()
+	socket, token := filepath.Join(root, "admin.sock"), filepath.Join(root, "token")
+	if err := os.WriteFile(token, []byte("0123456789abcdef0123456789abcdef\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg := testConfig(t, root, "admin.socket="+socket, "admin.token_file="+token)
+	// What a killed daemon leaves behind.
+	stale, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stale.SetUnlinkOnClose(false)
+	if err := stale.Close(); err != nil {
+		t.Fatal(err)
+	}
+	d, stop := startDaemon(t, cfg, daemonOptions{MakeTiers: true})
+	if info, err := os.Stat(socket); err != nil || info.Mode().Perm() != 0o660 {
+		t.Errorf("socket: %v, %v", info, err)
+	}
+	if out, code := command(t, nil, false, "status", "--admin", "unix:"+socket); code != exitOK || !strings.Contains(out, "state") {
+		t.Errorf("by the socket: %d %s", code, out)
+	}
+	if out, code := command(t, nil, false, "status", "--admin", "http://"+d.admin.Addr().String()); code != exitFailed || !strings.Contains(out, "--token-file") {
+		t.Errorf("by the port: %d %s", code, out)
+	}
+	if err := run(t.Context(), testConfig(t, t.TempDir(), "admin.socket="+socket), slog.New(slog.DiscardHandler), daemonOptions{MakeTiers: true}); err == nil ||
+		!strings.Contains(err.Error(), "in use by another process") {
+		t.Errorf("a second daemon: %v", err)
+	}
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(socket); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the socket is still there: %v", err)
+	}
+	if out, code := command(t, nil, false, "status", "--admin", "unix:"+socket); code != exitFailed || !strings.Contains(out, "no daemon answers at unix:"+socket) {
+		t.Errorf("nobody there: %d %s", code, out)
+	}
+	if out, code := command(t, nil, false, "status", "--admin", "unix:"); code != exitUsage {
+		t.Errorf("no path: %d %s", code, out)
+	}
+	if err := run(t.Context(), testConfig(t, t.TempDir(), "admin.socket="+token), slog.New(slog.DiscardHandler), daemonOptions{MakeTiers: true}); err == nil ||
+		!strings.Contains(err.Error(), "is no socket") {
+		t.Errorf("a file: %v", err)
+	}
 }

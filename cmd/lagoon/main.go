@@ -99,7 +99,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 the check says n
 		return usagef("%w (see %s --help)", err, c.CommandPath())
 	})
 	f := root.PersistentFlags()
-	f.StringVar(&a.admin, "admin", a.getenv("LAGOON_ADMIN", "http://127.0.0.1:9645"), "admin API of the daemon, or $LAGOON_ADMIN")
+	f.StringVar(&a.admin, "admin", a.getenv("LAGOON_ADMIN", standardAdmin()), "admin API of the daemon, a URL or unix:PATH, or $LAGOON_ADMIN")
 	f.StringVar(&a.tokenFile, "token-file", a.getenv("LAGOON_TOKEN_FILE", ""), "file with the bearer token of the admin API, or $LAGOON_TOKEN_FILE")
 	f.StringVarP(&a.output, "output", "o", "table", "table, wide, json or ndjson")
 	f.BoolVar(&a.noColor, "no-color", false, "no colours, also with $NO_COLOR")
@@ -109,6 +109,14 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 the check says n
 		a.doctorCommand(), a.statusCommand(), a.healthCommand(), a.topCommand(), a.cacheCommand(), a.readersCommand(), a.tiersCommand(), a.throttleCommand(), a.migrationsCommand(), a.explainCommand(),
 	)
 	return root
+}
+
+// standardAdmin is the socket of a packaged daemon when there is one, else the standard port.
+func standardAdmin() string {
+	if info, err := os.Stat(defaultSocket); err == nil && info.Mode()&os.ModeSocket != 0 {
+		return "unix:" + defaultSocket
+	}
+	return "http://127.0.0.1:9645"
 }
 
 func (a *app) getenv(name, standard string) string {

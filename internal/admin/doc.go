@@ -14,6 +14,8 @@
 // anything; what changes something needs Content-Type application/json, passes http.CrossOriginProtection and leaves
 // an audit line in the log; a Host header that is neither an address nor an allowed name is refused (DNS rebinding).
 //
+// A unix socket may be served beside the TCP port: who may open it is the file's mode, so its callers need no token.
+//
 // Evicting and warming are dry runs unless the body says "dry_run": false.
 //
 // Lists carry now and total. Units are in names (_bytes, _seconds, _ratio), times are RFC 3339, offsets are numbers

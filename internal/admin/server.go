@@ -21,6 +21,9 @@ import (
 type Options struct {
 	// Listen is host:port; default 127.0.0.1:9645. Port 0 picks one (tests).
 	Listen string
+	// Local is a further listener whose callers need no token and send any Host: a unix socket, whose file mode says who may call. The
+	// server owns it from Listen on. Nil: none.
+	Local net.Listener
 	// Hosts are further names that the Host header may carry, besides addresses, localhost and the listen host.
 	Hosts []string
 	// Token, when set, is the bearer token that every call but the health endpoints must carry. Required unless
@@ -92,7 +95,13 @@ type Server struct {
 	inFlight chan struct{}
 	http     *http.Server
 	listener net.Listener
+	local    net.Listener
 }
+
+// localKey marks the requests that came in by Options.Local.
+type localKey struct{}
+
+func isLocal(r *http.Request) bool { return r.Context().Value(localKey{}) != nil }
 
 // New checks the options and makes a Server that does not listen yet.
 // Errors: ErrUnsafeListen and faults of the options, joined.
@@ -117,7 +126,12 @@ func New(opt Options) (*Server, error) {
 		IdleTimeout:       time.Minute,
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          slog.NewLogLogger(opt.Log.Handler(), slog.LevelDebug),
-		BaseContext:       func(net.Listener) context.Context { return context.Background() },
+		BaseContext: func(l net.Listener) context.Context {
+			if s.local != nil && l == s.local {
+				return context.WithValue(context.Background(), localKey{}, true)
+			}
+			return context.Background()
+		},
 		// No WriteTimeout: a warm call may rightly take minutes. Handlers set a deadline per call.
 	}
 	return s, nil
@@ -133,6 +147,9 @@ func (s *Server) Listen() error {
 		return fmt.Errorf("admin: %w", err)
 	}
 	s.listener = &limitListener{Listener: l, free: make(chan struct{}, maxConns)}
+	if s.opt.Local != nil {
+		s.local = &limitListener{Listener: s.opt.Local, free: make(chan struct{}, maxConns)}
+	}
 	return nil
 }
 
@@ -146,10 +163,23 @@ func (s *Server) Addr() net.Addr {
 
 // Serve answers calls until Close; it returns nil after Close.
 func (s *Server) Serve() error {
-	if err := s.http.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("admin: %w", err)
+	serve := func(l net.Listener) error {
+		if err := s.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			return fmt.Errorf("admin: %s: %w", l.Addr(), err)
+		}
+		return nil
 	}
-	return nil
+	if s.local == nil {
+		return serve(s.listener)
+	}
+	both := make(chan error, 2)
+	for _, l := range []net.Listener{s.listener, s.local} {
+		go func() { both <- serve(l) }()
+	}
+	if err := <-both; err != nil {
+		return err // the other ends with Close
+	}
+	return <-both
 }
 
 // Close stops accepting and waits for running calls until ctx ends, then cuts them off.
@@ -158,8 +188,10 @@ func (s *Server) Close(ctx context.Context) error {
 	if err != nil {
 		err = errors.Join(err, s.http.Close())
 	}
-	if s.listener != nil {
-		_ = s.listener.Close() // Shutdown knows it only after Serve; closing it twice is harmless
+	for _, l := range []net.Listener{s.listener, s.local} {
+		if l != nil {
+			_ = l.Close() // Shutdown knows it only after Serve; closing it twice is harmless
+		}
 	}
 	return err
 }
