@@ -17,7 +17,7 @@ const (
 	forgetAt   = 1.20 // a rate that was harmful and is harmless by so much says nothing any more
 
 	cutGrave, cutMild   = 0.5, 0.88
-	waitGrave, waitMild = 500 * time.Millisecond, time.Second // until the effect of a cut can be seen
+	waitGrave, waitMild = 300 * time.Millisecond, time.Second // until the effect of a cut can be seen, and until more is cut for little
 	calmFor             = 500 * time.Millisecond              // without harm before the budget grows
 	patienceMin         = 4 * time.Second                     // below the harmful rate before it is tried again …
 	patienceMax         = time.Minute                         // … doubled each time that it was harmful again
@@ -39,7 +39,9 @@ const (
 	missSlack     = 2.0  // a second
 	deviceFactor  = 10
 	deviceSlack   = 20 * time.Millisecond
-	graveShare    = 0.10
+	graveShare    = 0.10 // of the samples of a second above the threshold …
+	graveLately   = 0.30 // … or of a quarter of one
+	farFactor     = 3    // times the threshold: such a sample counts three times
 	graveCPU      = 0.30
 	blameShare    = 0.25 // of all cold bytes, from which a device answers for harm to the whole machine
 	slotBytes     = 64 << 20
@@ -132,7 +134,7 @@ type Controller struct {
 
 	activeAt, loudAt, demandAt, heldAt, activeSince time.Duration
 	active, everActive                              bool
-	harmAt, waitUntil, surpriseAt                   time.Duration
+	harmAt, waitUntil, mildUntil, surpriseAt        time.Duration
 	cuts                                            [NumSignals]int64
 }
 
@@ -206,7 +208,7 @@ func (c *Controller) Budget() Budget {
 // measure brings the gauges up to date.
 func (c *Controller) measure(s *Sample, dt time.Duration) {
 	c.rate += (float64(s.ColdBytes)/dt.Seconds() - c.rate) * (1 - math.Exp(-dt.Seconds()/rateOver.Seconds()))
-	if c.rate > 2*float64(c.cfg.Floor) {
+	if c.rate > 2*float64(min(c.cfg.Floor, DefaultFloor)) {
 		c.loudAt = c.at
 	}
 	quiet := c.at-c.loudAt >= quietFor || c.loudAt == 0
@@ -312,6 +314,8 @@ func (c *Controller) decide(s *Sample, dt time.Duration) {
 	case c.at < c.waitUntil: // what is seen now began before the cut
 		c.settle()
 		c.harmAt = c.at
+	case g != nil && !grave && c.at < c.mildUntil:
+		c.harmAt = c.at
 	case g != nil:
 		c.harmAt = c.at
 		c.cut(g, grave)
@@ -380,12 +384,12 @@ func (c *Controller) cut(g *gauge, grave bool) {
 		c.harmful = max(from, c.harmful/2) // harm at far less than ever may be chance; again, and it is known
 	}
 	c.grown = false
-	by, wait := cutMild, waitMild
+	by := cutMild
 	if grave {
-		by, wait = cutGrave, waitGrave
+		by = cutGrave
 	}
 	c.limit = c.within(from * by)
-	c.waitUntil = c.at + wait
+	c.waitUntil, c.mildUntil = c.at+waitGrave, c.at+waitMild
 	c.cuts[g.signal]++
 	c.be(StateReduced, fmt.Sprintf("%s: budget %s/s → %s/s", g.describe(), Bytes(int64(from)), Bytes(int64(c.limit))))
 	c.settle()

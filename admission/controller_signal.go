@@ -78,6 +78,8 @@ type gauge struct {
 	sinceAt time.Duration
 	seen    bool
 
+	lateBad   float64 // samples above the threshold, and all, of about the last quarter of a second
+	lateAll   float64
 	score     float64 // harm from need on
 	need      float64 // 1, or more where undisturbed times reach as much
 	base      float64 // seconds, share or count per second; valid with known
@@ -157,14 +159,17 @@ func (g *gauge) weigh(l *Latencies, stuck time.Duration, figure, n float64, dt t
 	switch {
 	case g.isLatency():
 		limit := seconds(g.threshold)
-		bad := 0.0
+		bad, far := 0.0, 0.0
 		if l != nil {
-			bad = float64(l.above(limit))
+			bad, far = float64(l.above(limit)), float64(l.above(farFactor*limit))
 		}
 		if stuck > limit {
 			bad++
 			n++
 		}
+		faded := max(0, 1-4*dt.Seconds())
+		g.lateBad, g.lateAll = g.lateBad*faded+bad, g.lateAll*faded+n
+		bad += 2 * far
 		share, least := allowedShare, 10.0
 		if g.signal == SignalDevice {
 			share = 0.1
@@ -265,7 +270,7 @@ func (g *gauge) hurts() (hurt, grave bool) {
 	case g.signal == SignalDevice:
 		grave = g.recent.above(seconds(g.threshold)) > 0.5
 	case g.isLatency():
-		grave = g.recent.above(seconds(g.threshold)) > graveShare
+		grave = g.recent.above(seconds(g.threshold)) > graveShare || g.lateBad > graveLately*g.lateAll
 	case g.signal == SignalCPU:
 		grave = g.level > g.threshold+graveCPU
 	default:

@@ -63,6 +63,6 @@
 // at a time; no lock is held while callbacks run. Before a partition's directory is renamed or removed: make Prepare and
 // Publish answer ErrGone, then Migrator.CancelWhere.
 //
-// A migration gives way to foreground work at its Gate, asked before each transfer of at most ChunkBytes; the target is
-// synced every 8 MiB so that no sync holds the device for long.
+// A migration gives way to foreground work at its Gate, asked before each transfer, which is as small as the gate says and
+// at most ChunkBytes; the target is synced every 2 to 8 MiB so that no sync holds the device for long.
 package tiering

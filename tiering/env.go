@@ -100,6 +100,9 @@ type Reader interface {
 
 // Gate paces migrations so that foreground work goes first: it is asked before each transfer of at most ChunkBytes.
 type Gate interface {
+	// Step is how large the next transfers should be at most: a multiple of 4096, from 4096 to ChunkBytes. It is asked for each
+	// chunk, so that a device that has become slow is given less at a time.
+	Step() int64
 	// Wait returns when the transfer may start, or with ctx's error. done is called when it ended, whatever came of it.
 	Wait(ctx context.Context, t Transfer) (done func(), err error)
 }
@@ -114,6 +117,8 @@ type Transfer struct {
 }
 
 type noGate struct{}
+
+func (noGate) Step() int64 { return ChunkBytes }
 
 func (noGate) Wait(ctx context.Context, _ Transfer) (func(), error) { return func() {}, ctx.Err() }
 

@@ -14,8 +14,9 @@ import (
 )
 
 const (
-	// syncChunks is how many chunks of the target may be dirty before they are synced and dropped: 8 MiB bound what one
-	// sync keeps the device from doing, and are a multiple of the 2 MiB under which dropping leaves pages (see cachectl).
+	// syncChunks is how many chunks of the target may be dirty before they are synced and dropped: 8 MiB, on a slow device
+	// down to 2 MiB, bound what one sync keeps it from doing, and are no less than the 2 MiB under which dropping leaves
+	// pages (see cachectl).
 	syncChunks = 8
 	// indexBufBytes is the read size for indexes: whole entries of either kind (8 and 12 bytes) and whole pages.
 	indexBufBytes = 24 * 4096
@@ -219,7 +220,8 @@ func (m *migration) copyFile(ctx context.Context, file *copied) (err error) {
 	}
 	synced := int64(0)
 	for pos := int64(0); pos < file.size; {
-		chunk := m.buf[:min(int64(len(m.buf)), file.size-pos)]
+		step := m.stepBytes()
+		chunk := m.buf[:min(step, file.size-pos)]
 		if err := m.readChunk(ctx, StepCopy, m.job.From, src, file.suffix, chunk, pos); err != nil {
 			return err
 		}
@@ -233,7 +235,7 @@ func (m *migration) copyFile(ctx context.Context, file *copied) (err error) {
 			return err
 		}
 		pos += int64(len(chunk))
-		if pos-synced >= syncChunks*int64(len(m.buf)) {
+		if pos-synced >= syncChunks*max(step, int64(len(m.buf))/4) {
 			if err := m.settle(dst, synced, pos); err != nil {
 				return err
 			}
@@ -247,6 +249,11 @@ func (m *migration) copyFile(ctx context.Context, file *copied) (err error) {
 		}
 	}
 	return m.settle(dst, synced, file.size)
+}
+
+// stepBytes is the size of the next transfer.
+func (m *migration) stepBytes() int64 {
+	return min(int64(len(m.buf)), max(m.env.Gate.Step()&^4095, 4096))
 }
 
 // settle makes what was written durable and takes it out of the page cache. A sync that failed is final: the copy is
@@ -356,7 +363,7 @@ func (m *migration) readBack(ctx context.Context, file copied, batches *batchChe
 	defer r.Close() // read only: nothing to lose
 	var crc uint32
 	for pos := int64(0); pos < file.size; {
-		chunk := m.buf[:min(int64(len(m.buf)), file.size-pos)]
+		chunk := m.buf[:min(m.stepBytes(), file.size-pos)]
 		if err := m.readChunk(ctx, StepVerify, m.job.To, r, file.suffix, chunk, pos); err != nil {
 			return err
 		}

@@ -207,6 +207,8 @@ type gate struct {
 	worst         int64
 }
 
+func (g *gate) Step() int64 { return tiering.ChunkBytes }
+
 func (g *gate) Wait(ctx context.Context, tr tiering.Transfer) (func(), error) {
 	g.calls++
 	g.worst = max(g.worst, tr.Bytes)

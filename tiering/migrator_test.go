@@ -291,6 +291,8 @@ func TestMigratorHoldsCorruptSegment(t *testing.T) {
 // slowGate takes a second per transfer and can be told apart from a pause.
 type slowGate struct{}
 
+func (slowGate) Step() int64 { return tiering.ChunkBytes }
+
 func (slowGate) Wait(ctx context.Context, _ tiering.Transfer) (func(), error) {
 	select {
 	case <-time.After(time.Second):

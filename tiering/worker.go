@@ -251,6 +251,9 @@ type taskGate struct {
 	gate Gate
 }
 
+// Step implements Gate.
+func (g *taskGate) Step() int64 { return g.gate.Step() }
+
 // Wait implements Gate.
 func (g *taskGate) Wait(ctx context.Context, t Transfer) (func(), error) {
 	g.m.mu.Lock()

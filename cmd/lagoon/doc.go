@@ -6,6 +6,7 @@
 //	output.go    tables, bars, JSON
 //	ask_*.go     one file per noun; top_frame.go draws what `lagoon top` shows
 //	serve.go     serve, dev, check-config
+//	demo.go      dev --demo: a backfill beside a real-time consumer; demo_show.go draws it
 //	doctor.go    is this machine fit for Lagoon
 //	daemon.go    puts the packages together, and takes them apart in order
 //	backend.go   answers the admin API from the partition store

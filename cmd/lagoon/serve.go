@@ -12,6 +12,7 @@ import (
 	"runtime/debug"
 	"strconv"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -85,8 +86,11 @@ func (a *app) serveCommand() *cobra.Command {
 
 func (a *app) devCommand() *cobra.Command {
 	var (
-		data string
-		set  []string
+		data        string
+		set         []string
+		demo        bool
+		demoSeconds int
+		demoBytes   string
 	)
 	c := &cobra.Command{
 		Use: "dev", Short: "Run a broker to try things out: two tiers under ./lagoon-data, no configuration file", Args: args(),
@@ -94,6 +98,16 @@ func (a *app) devCommand() *cobra.Command {
 			root, err := filepath.Abs(data)
 			if err != nil {
 				return usagef("--data %s: %w", data, err)
+			}
+			if demo {
+				history, err := conf.ParseBytes(demoBytes)
+				if err != nil || history < 64<<20 {
+					return usagef("--demo-bytes %s is not a size of at least 64MiB", demoBytes)
+				}
+				if demoSeconds < 5 || demoSeconds > 3600 {
+					return usagef("--demo-seconds must be from 5 to 3600")
+				}
+				return a.runDemo(c.Context(), demoOptions{root: filepath.Dir(root), length: time.Duration(demoSeconds) * time.Second, history: int64(history), set: set})
 			}
 			cfg, err := a.load(conf.LoadOptions{Preset: devSettings(root), PresetName: "lagoon dev", Env: a.environ, Set: set})
 			if err != nil {
@@ -104,6 +118,9 @@ func (a *app) devCommand() *cobra.Command {
 	}
 	c.Flags().StringVar(&data, "data", "lagoon-data", "directory for the tiers ssd and hdd; it is made when absent")
 	c.Flags().StringArrayVar(&set, "set", nil, "override one key, as in --set storage.segment_bytes=16MiB; may be repeated")
+	c.Flags().BoolVar(&demo, "demo", false, "show a backfill beside a real-time consumer, on a broker of its own beside --data that is removed afterwards")
+	c.Flags().IntVar(&demoSeconds, "demo-seconds", 60, "how long the demo takes")
+	c.Flags().StringVar(&demoBytes, "demo-bytes", "1GiB", "old data to replay, at most; written in a quarter of the time")
 	return c
 }
 

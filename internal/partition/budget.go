@@ -205,6 +205,7 @@ func (q *coldQueue) load(t time.Time) (granted int64, busy, held bool) {
 func (q *coldQueue) setBudget(b admission.Budget) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	q.hurt.Store(reduced(b.State))
 	q.sched.SetBudget(b, q.now())
 	q.pumpLocked()
 }

@@ -3,6 +3,7 @@ package partition
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"lagoon/admission"
@@ -14,6 +15,8 @@ import (
 type coldQueue struct {
 	now      func() time.Time
 	onDemand func() // nil: nobody wants to know that work was queued; must not block
+
+	hurt atomic.Bool // the budget was cut because the real-time path was hurt
 
 	mu     *sync.Mutex // shared by the queues of all devices, because their schedulers share the caps
 	sched  *admission.Scheduler

@@ -45,6 +45,7 @@ type logDir struct {
 	rank   int    // tier rank, 0 is the hottest
 	log    *slog.Logger
 	cold   *coldQueue
+	moves  movePace
 	commit committer // hottest tier only
 	lock   io.Closer
 	device uint64 // of the file system, as cachectl names its ladder

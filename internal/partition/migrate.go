@@ -261,6 +261,10 @@ type migrationGate struct {
 // migrationFlow is the migrations' subject at the schedulers. Client ids of that name share it; they gain nothing by it.
 var migrationFlow = admission.Subject{Kind: admission.Client, Name: "lagoon-migration"}
 
+// Step implements tiering.Gate: the slower of what the two devices do in a moment.
+func (g migrationGate) Step() int64 { return min(g.from.moves.step(), g.to.moves.step()) }
+
+// Wait implements tiering.Gate.
 func (g migrationGate) Wait(ctx context.Context, t tiering.Transfer) (func(), error) {
 	d := g.from
 	if t.Tier == g.to.name {
@@ -269,8 +273,19 @@ func (g migrationGate) Wait(ctx context.Context, t tiering.Transfer) (func(), er
 	if err := d.fenced(); err != nil {
 		return nil, err
 	}
-	return d.cold.hold(ctx, admission.Request{Kind: admission.KindMigration, Flow: migrationFlow, Topic: g.log.topic,
+	if err := d.yield(ctx); err != nil {
+		return nil, err
+	}
+	done, err := d.cold.hold(ctx, admission.Request{Kind: admission.KindMigration, Flow: migrationFlow, Topic: g.log.topic,
 		Client: migrationFlow.Name, Bytes: t.Bytes, Position: t.Pos})
+	if err != nil {
+		return nil, err
+	}
+	began := time.Now()
+	return func() {
+		d.moves.took(t.Bytes, time.Since(began))
+		done()
+	}, nil
 }
 
 // openBypass opens a file for reads that leave nothing in the page cache.

@@ -162,7 +162,13 @@ func fill(ctx context.Context, f *os.File, n int64) error {
 
 // connect starts the sink and waits for it.
 func (b *bench) connect(ctx context.Context) error {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	// As Lagoon's listener on loopback does: bbr would pace within the machine, at a timer's cost per packet (docs/benchmarks.md).
+	config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		var set error
+		err := c.Control(func(fd uintptr) { set = unix.SetsockoptString(int(fd), unix.IPPROTO_TCP, unix.TCP_CONGESTION, "reno") })
+		return errors.Join(err, set)
+	}}
+	listener, err := config.Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
 	}
