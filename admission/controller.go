@@ -511,8 +511,8 @@ func (c *Controller) View() ControllerView {
 	return v
 }
 
-// SetBudget brings a controller's budget in force. Its burst is 100 ms of the rate: a budget that is small because of harm
-// must not come in heaps.
+// SetBudget brings a budget in force from now on; debts stay. The burst is 100 ms of the rate, however small: a budget that
+// is small because of harm must not come in heaps.
 func (s *Scheduler) SetBudget(b Budget, now time.Time) {
 	s.cfg.MaxInFlight = max(b.Slots, 1)
 	if b.BytesPerSecond == s.cfg.BytesPerSecond {

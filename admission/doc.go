@@ -1,11 +1,12 @@
 // Package admission decides how each read is served and when each cold read may start.
 //
-// It answers three questions:
+// It answers four questions:
 //
 //   - What is this reader? Readers keeps one state per consumer and partition.
 //   - Which lane? Decide chooses hot, fill, bypass or defer for one read of one partition.
 //   - Whose turn is it on this device? Scheduler shares a device's cold budget between flows (consumer groups, or client ids
 //     while the group is not known), under the caps and weights of Limits.
+//   - How much may a device do for cold reads? Controller finds the budget by the harm that they do.
 //
 // It is not a rate limiter for clients: hot reads and real-time misses are never delayed here, and nothing in it waits. It
 // performs no I/O, reads no clock, starts no goroutine, and imports the standard library only. Time comes in as an
@@ -68,7 +69,7 @@
 // while it has a request queued: a consumer that keeps fewer requests outstanding than the device has slots
 // is limited by itself, and no scheduler can give it more without leaving the device idle.
 //
-// Seams: SetRate and Limits.SetConfig are where a controller sets budgets; Limits.weight is the one place that knows a
+// Seams: SetBudget is where a controller sets a device's budget, Limits.SetConfig where the global ones change; Limits.weight is the one place that knows a
 // flow's share; flow.streams is where requests can be ordered by Position for a rotating disk.
 //
 // # Retention race
@@ -82,6 +83,31 @@
 //
 // Up at once, down by a tenth a second, so that a race just won is not lost again. What cannot be won (the device, or a cap,
 // which a race never lifts) is said with the bytes that go. A boost changes Limits.weight and nothing else.
+//
+// # Controller
+//
+//	counts since the last tick ──► gauge per signal ──► worst harm ──► budget: bytes per second, slots, state, reason
+//
+// Signals are the harm itself: append until durable, sync, record readable until handed to the socket, real-time reads that
+// missed, hot pages that were evicted; and what comes before it on a small machine: goroutines and tasks that wait for a core.
+//
+// Each gauge learns its undisturbed level from windows of about a second without cold reads to speak of: the median of their
+// p99s (means, rates). Too much is what lies more than 10 % and half a millisecond above it, 40 % on a rotating disk; or above
+// protect_tail_p99. Harm is proven by a sum (CUSUM): samples above the threshold count up, more than one in a hundred of them
+// is needed, and undisturbed times set how much is chance. So one bad tick is no harm, grave harm takes 0.2 s, and a p99 that
+// is barely too high takes a second or two.
+//
+//	no real-time path at work                          unlimited
+//	its undisturbed level is not known yet             learning: the floor
+//	harm ─ a third of the samples or far beyond        half, again after 0.3 s
+//	     ─ else                                        ×0.88, again after 1 s
+//	well ─ below 70 % of the last harmful rate         ×4 a second
+//	     ─ below 95 %                                  10 % of it a second
+//	     ─ at 95 %                                     holding: 4 s, doubled to 60 s each time that it was harmful again
+//	     ─ then                                        5 % of it a second, and from 120 % on it is forgotten
+//
+// Harm at the floor is somebody else's: what is measured there is quiet, and becomes the undisturbed level within half a ring
+// of windows. Harm far below the last harmful rate may be chance, and lowers that rate by half at most.
 //
 // # Concurrency and ownership
 //

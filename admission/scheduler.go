@@ -78,18 +78,6 @@ func NewScheduler(cfg DeviceConfig, limits *Limits, now time.Time) (*Scheduler, 
 	return s, nil
 }
 
-// SetRate changes the device's budget (0: unlimited) from now on; debts stay. The burst follows: 100 ms of the rate, at
-// least a quantum. Errors: ErrConfig.
-func (s *Scheduler) SetRate(bytesPerSecond int64, now time.Time) error {
-	if err := rate("BytesPerSecond", bytesPerSecond); err != nil {
-		return fmt.Errorf("device %s: %w", s.cfg.Name, err)
-	}
-	s.cfg.BytesPerSecond = bytesPerSecond
-	s.cfg.BurstBytes = max(bytesPerSecond/10, s.cfg.QuantumBytes)
-	s.device.setRate(bytesPerSecond, s.cfg.BurstBytes, now)
-	return nil
-}
-
 // Enqueue queues a request. Errors: ErrBadRequest, ErrDuplicateID, ErrQueueFull.
 func (s *Scheduler) Enqueue(req Request, now time.Time) error {
 	if err := s.check(req); err != nil {

@@ -68,7 +68,7 @@ func TestScheduler_QueueIsBounded(t *testing.T) {
 }
 
 // A changed budget holds at once, and an unlimited one knows no debt.
-func TestScheduler_SetRate(t *testing.T) {
+func TestScheduler_SetBudget(t *testing.T) {
 	s, _ := newScheduler(t, admission.DeviceConfig{BytesPerSecond: 10 << 20}, admission.LimitsConfig{})
 	d := newDevice(s, 0, epoch)
 	l := &load{flow: group(0), topic: "t", size: 1 << 20, outstanding: 4}
@@ -76,9 +76,7 @@ func TestScheduler_SetRate(t *testing.T) {
 	for _, step := range []struct{ rate, least, most int64 }{
 		{10 << 20, 99 << 20, 106 << 20}, {40 << 20, 395 << 20, 405 << 20}, {5 << 20, 48 << 20, 55 << 20},
 	} {
-		if err := s.SetRate(step.rate, d.now); err != nil {
-			t.Fatal(err)
-		}
+		s.SetBudget(admission.Budget{BytesPerSecond: step.rate, Slots: 4}, d.now)
 		before := l.got
 		if err := d.run(10 * time.Second); err != nil {
 			t.Fatal(err)
@@ -87,14 +85,9 @@ func TestScheduler_SetRate(t *testing.T) {
 			t.Fatalf("at %d per second: %d bytes in 10 s", step.rate, got)
 		}
 	}
-	if err := s.SetRate(0, d.now); err != nil {
-		t.Fatal(err)
-	}
+	s.SetBudget(admission.Budget{Slots: 8}, d.now)
 	if req, wait, ok := s.Next(d.now); !ok {
 		t.Fatalf("unlimited, and yet %v waits %s", req, wait)
-	}
-	if err := s.SetRate(-1, d.now); !errors.Is(err, admission.ErrConfig) {
-		t.Fatal(err)
 	}
 }
 

@@ -25,6 +25,9 @@
 //     admission.Scheduler decides. Cold reads therefore never run on a goroutine that answers a fetch.
 //   - The goroutine of the hot windows (hotwindow.go) pins the newest bytes and drops what real-time readers have passed, as
 //     hotplan.go says. Neither appends nor reads wait for it. A segment's pin is closed before the segment is retired.
+//   - Harm that cold reads do to the real-time path is counted where it happens (harm.go, one atomic addition each); a loop
+//     (budget.go) gives the counts to one admission.Controller per directory and its answers to the device queues. Its lock,
+//     budgets.mu, comes before coldQueue.mu.
 //   - Lock order: Store.mu, Log.mu, Log.cursorsMu, stream.mu, coldQueue.mu. None is held across I/O but Log.mu (pwrite).
 //
 // # Crash guarantees
