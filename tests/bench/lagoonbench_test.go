@@ -18,18 +18,6 @@ import (
 	"lagoon/tests/internal/lagoontest"
 )
 
-// buildBench builds lagoon-bench for one test.
-func buildBench(t *testing.T) string {
-	t.Helper()
-	binary := filepath.Join(t.TempDir(), "lagoon-bench")
-	c := exec.Command("go", "build", "-o", binary, "./cmd/lagoon-bench")
-	c.Dir = lagoontest.Root()
-	if out, err := c.CombinedOutput(); err != nil {
-		t.Fatalf("build lagoon-bench: %v\n%s", err, out)
-	}
-	return binary
-}
-
 // benchTime is far above what the runs here take.
 const benchTime = 2 * time.Minute
 
@@ -77,7 +65,7 @@ func readResult(t *testing.T, name string) *report.Isolation {
 
 // TestLagoonBenchIsolation runs every role against the real broker for about 25 s: all of them live, nothing lost, the result whole.
 func TestLagoonBenchIsolation(t *testing.T) {
-	bench, b := buildBench(t), lagoontest.Start(t, lagoontest.Options{})
+	bench, b := lagoontest.BuildBench(t), lagoontest.Start(t, lagoontest.Options{})
 	dir := t.TempDir()
 	js, html := filepath.Join(dir, "r.json"), filepath.Join(dir, "r.html")
 	ctx, cancel := context.WithTimeout(context.Background(), benchTime)
@@ -139,7 +127,7 @@ func TestLagoonBenchIsolation(t *testing.T) {
 
 // TestLagoonBenchInterrupted: Ctrl-C ends it cleanly with what is whole, and deletes the topics.
 func TestLagoonBenchInterrupted(t *testing.T) {
-	bench, b := buildBench(t), lagoontest.Start(t, lagoontest.Options{})
+	bench, b := lagoontest.BuildBench(t), lagoontest.Start(t, lagoontest.Options{})
 	js := filepath.Join(t.TempDir(), "r.json")
 	ctx, cancel := context.WithTimeout(context.Background(), benchTime)
 	defer cancel()
@@ -201,7 +189,7 @@ func TestLagoonBenchBrokerDies(t *testing.T) {
 
 // TestLagoonBenchTables runs throughput and partitions for a moment each.
 func TestLagoonBenchTables(t *testing.T) {
-	bench, b := buildBench(t), lagoontest.Start(t, lagoontest.Options{})
+	bench, b := lagoontest.BuildBench(t), lagoontest.Start(t, lagoontest.Options{})
 	pid := strconv.Itoa(b.PID())
 	for _, c := range []struct {
 		args []string
@@ -234,7 +222,7 @@ func TestLagoonBenchTables(t *testing.T) {
 
 // TestLagoonBenchUsage: mistakes end with code 2 and a line that says what to do, before anything is made.
 func TestLagoonBenchUsage(t *testing.T) {
-	bench := buildBench(t)
+	bench := lagoontest.BuildBench(t)
 	for _, c := range []struct {
 		args []string
 		code int

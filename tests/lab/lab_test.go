@@ -48,13 +48,7 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	labtest.New(t) // no other laboratory of this machine changes settings meanwhile
-	w := &world{t: t, program: filepath.Join(t.TempDir(), "lagoon-bench"), lagoon: lagoontest.Build(t), base: t.TempDir(), before: settings(t)}
-	c := exec.Command("go", "build", "-o", w.program, "./cmd/lagoon-bench")
-	c.Dir = lagoontest.Root()
-	if out, err := c.CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
-	}
-	return w
+	return &world{t: t, program: lagoontest.BuildBench(t), lagoon: lagoontest.Build(t), base: t.TempDir(), before: settings(t)}
 }
 
 func settings(t *testing.T) map[string]string {

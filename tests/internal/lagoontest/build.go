@@ -53,3 +53,15 @@ func Root() string {
 	_, file, _, _ := runtime.Caller(0)
 	return filepath.Join(filepath.Dir(file), "..", "..", "..")
 }
+
+// BuildBench builds lagoon-bench for one test. It stays on disk: the program starts itself in other roles.
+func BuildBench(t testing.TB) string {
+	t.Helper()
+	binary := filepath.Join(t.TempDir(), "lagoon-bench")
+	c := exec.Command("go", "build", "-o", binary, "./cmd/lagoon-bench")
+	c.Dir = Root()
+	if out, err := c.CombinedOutput(); err != nil {
+		t.Fatalf("build lagoon-bench: %v\n%s", err, out)
+	}
+	return binary
+}
