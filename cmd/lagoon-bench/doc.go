@@ -6,6 +6,7 @@
 //	lab*.go         laboratory: devices and brokers (internal/lab)
 //	isolation.go    isolation
 //	throughput.go   throughput, partitions
+//	readpath.go     readpath
 //	compare.go      its results side by side
 //
 // Exit codes: 0 done, 1 failed or interrupted, 2 wrong usage, 3 the broker lost, repeated, reordered or damaged records.

@@ -163,7 +163,7 @@ func TestLagoonBenchInterrupted(t *testing.T) {
 
 // TestLagoonBenchBrokerDies: the run ends at once and says which role noticed, and what could not be deleted.
 func TestLagoonBenchBrokerDies(t *testing.T) {
-	bench, b := buildBench(t), lagoontest.Start(t, lagoontest.Options{})
+	bench, b := lagoontest.BuildBench(t), lagoontest.Start(t, lagoontest.Options{})
 	ctx, cancel := context.WithTimeout(context.Background(), benchTime)
 	defer cancel()
 	c := exec.CommandContext(ctx, bench, isolationArgs(b, "--phase", "1h", "--phases", "base")...)
