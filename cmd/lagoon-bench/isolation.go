@@ -48,7 +48,7 @@ Phases   base            no backlog: what ratios refer to
          after           as base
 
 Every reader checks every record of live and slow (sequence, partition, checksum); backlog readers check that batches follow each
-other, and one response in 64 in full. A record that is lost, repeated, out of order or damaged makes the exit code 3.
+other, and a part of one response in 64 in full. A record that is lost, repeated, out of order or damaged makes the exit code 3.
 
 On the broker's machine, --pid, --data-dir and --device add what it costs, --admin what Lagoon says itself. Topics that the run made are
 deleted at its end, also after Ctrl-C, unless --keep. Ctrl-C reports the phases that are whole.`,

@@ -32,15 +32,15 @@ type oldPart struct {
 	from, to, next int64
 }
 
-// checkEvery is how often a response is checked in full: the CRC of every batch in it.
+// checkEvery is how often a partition's part of a response is checked in full: the CRC of every batch in it.
 const checkEvery = 64
 
-// wants is the next fetch, with another partition first each time.
+// wants is the next fetch, with another partition first each time; that one's records are kept if so wished.
 func (b *backlog) wants(keep bool) []rawkafka.Want {
 	out := make([]rawkafka.Want, 0, len(b.parts))
 	for i := range b.parts {
 		p := &b.parts[(i+b.turn)%len(b.parts)]
-		out = append(out, rawkafka.Want{Topic: b.topic, Partition: p.partition, Offset: p.next, MaxBytes: b.maxBytes, Keep: keep})
+		out = append(out, rawkafka.Want{Topic: b.topic, Partition: p.partition, Offset: p.next, MaxBytes: b.maxBytes, Keep: keep && i == 0})
 	}
 	b.turn++
 	return out
@@ -79,7 +79,7 @@ func (b *backlog) read(ctx context.Context, addr, clientID string) error {
 		return err
 	}
 	defer done()
-	for n := 1; ; n++ {
+	for n := 0; ; n++ {
 		req := rawkafka.FetchRequest{MaxWait: maxWait, Wants: b.wants(n%checkEvery == 0)}
 		if err := c.Fetch(req, b.took); err != nil {
 			if ctx.Err() != nil {

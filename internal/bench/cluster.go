@@ -105,12 +105,14 @@ func (c *cluster) create(ctx context.Context, topic string, partitions int32, re
 	return true, nil
 }
 
-// await returns when every partition has a leader.
+// await returns when every partition has a leader that knows it is one.
 func (c *cluster) await(ctx context.Context, topic string, partitions int32) error {
 	for end := time.Now().Add(adminTime); ; {
 		led, err := c.leaders(ctx, topic)
 		if err == nil && len(led) == int(partitions) {
-			return nil
+			if _, _, err = c.offsets(ctx, topic, partitions); err == nil {
+				return nil
+			}
 		}
 		if time.Now().After(end) {
 			return fmt.Errorf("topic %s: %d of %d partitions have a leader after %v (%v)", topic, len(led), partitions, adminTime, err)

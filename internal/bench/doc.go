@@ -22,6 +22,6 @@
 // Clients that stand for users (producers, the tail) are franz-go's. The others are made of raw requests, which makes what they ask
 // for exact and leaves the cores, which they often share with the broker, to the broker: backlog readers never copy what they drop.
 //
-// Every record of the live topics carries its run, partition, sequence number, due time and a checksum; each reader checks
-// every record. Backlog readers check that batches follow each other, and in full one response in 64.
+// Every record of the live topics carries its run, partition, sequence number, due time and a checksum; each reader checks every
+// record. Backlog readers check that batches follow each other, and in full one partition of one response in 64.
 package bench

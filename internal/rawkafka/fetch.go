@@ -133,7 +133,9 @@ func (r *response) count(size int64) int {
 
 // receiveFetch reads a version 11 response.
 func (c *Conn) receiveFetch(req FetchRequest, fn func(*Fetched) error) error {
-	c.kept = c.kept[:0]
+	if c.kept = c.kept[:0]; cap(c.kept) > keepStep {
+		c.kept = nil // what is seldom needed is not held
+	}
 	r := response{in: &c.in, left: 4}
 	if r.left = int64(r.int32()); r.left > maxResponse {
 		return fmt.Errorf("rawkafka: response of %d bytes", r.left)
