@@ -31,6 +31,22 @@ func check(c *Config, problems *Problems) {
 	k.throttle()
 	k.rest()
 	k.admin()
+	k.topics()
+}
+
+// inStorage are the topic settings that [storage] has a key for: one way to say a thing.
+var inStorage = map[string]string{
+	"segment.bytes": "segment_bytes", "segment.ms": "segment_age", "retention.ms": "retention", "retention.bytes": "retention_bytes",
+	"index.interval.bytes": "index_interval", "max.message.bytes": "max_message_bytes", "file.delete.delay.ms": "file_delete_delay",
+	"lagoon.flush": "flush", "lagoon.flush.interval.ms": "flush_interval",
+}
+
+func (k *checker) topics() {
+	for _, name := range slices.Sorted(maps.Keys(k.c.Topics)) {
+		if key, ok := inStorage[name]; ok {
+			k.fail(codeUnknownKey, "topic_defaults."+name, "is storage.%s here: set that", key)
+		}
+	}
 }
 
 func (k *checker) add(severity Severity, code, key, format string, args ...any) {

@@ -72,6 +72,9 @@ rack = "a \"quoted\" \\ rack\twith\u0001control"
 [storage]
 retention = "1h30m"
 retention_bytes = "1500MB"
+[topic_defaults]
+cleanup.policy = "compact"
+"message.timestamp.type" = "LogAppendTime"
 [[storage.tier]]
 name = "only"
 path = "/srv/a b"

@@ -10,8 +10,11 @@ type Config struct {
 	Cache    Cache    `toml:"cache"`
 	Tiering  Tiering  `toml:"tiering"`
 	Admin    Admin    `toml:"admin"`
-	Metrics  Metrics  `toml:"metrics"`
-	Log      Log      `toml:"log"`
+	// Topics are server-wide defaults of topic settings by Kafka's topic names, beside those that [storage] names. Their names and
+	// values are checked by whoever knows Kafka's topic settings: see cmd/lagoon.
+	Topics  map[string]string `toml:"topic_defaults"`
+	Metrics Metrics           `toml:"metrics"`
+	Log     Log               `toml:"log"`
 
 	// File is the path the file layer came from, "" when there was none.
 	File string `toml:"-"`

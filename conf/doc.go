@@ -27,6 +27,9 @@
 // The schema is the Config struct itself: `toml` tags name keys, `kafka` tags list the names Kafka uses for the same
 // thing (only for suggestions), `unlimited:"yes"` allows the word unlimited.
 //
+// [topic_defaults] is the one open table: topic settings by Kafka's names, with or without quotes around their dots. This package
+// refuses those for which [storage] has a key; cmd/lagoon, which knows all of them, checks names and values.
+//
 // Units are required and never guessed: KiB is 1024, KB is 1000; times need ms, s, m, h or d. Negative values, overflow
 // and bare numbers are refused.
 //

@@ -61,8 +61,8 @@ func (c *Config) Effective() string {
 		lines = nil
 	}
 	c.each(func(key, val string) {
-		dot := strings.LastIndexByte(key, '.')
-		if in := key[:dot]; in != table {
+		in, name := tableOf(key)
+		if in != table {
 			flush()
 			if table != "" {
 				out.WriteByte('\n')
@@ -74,10 +74,19 @@ func (c *Config) Effective() string {
 			}
 			table = in
 		}
-		lines = append(lines, [2]string{key[dot+1:] + " = " + val, printable(c.Source(key))})
+		lines = append(lines, [2]string{name + " = " + val, printable(c.Source(key))})
 	})
 	flush()
 	return out.String()
+}
+
+// tableOf splits a dotted key into its table and its name there. Kafka's names have dots of their own, which need quotes.
+func tableOf(key string) (table, name string) {
+	if name, ok := strings.CutPrefix(key, "topic_defaults."); ok {
+		return "topic_defaults", tomlQuote(name)
+	}
+	dot := strings.LastIndexByte(key, '.')
+	return key[:dot], key[dot+1:]
 }
 
 func (c *Config) values() map[string]string {

@@ -208,8 +208,8 @@ func (a *assigner) path(c *Config, path []string, text string) {
 				return
 			}
 			v, at = v.Index(tier), fmt.Sprintf("%s[%d]", at, tier)
-		case f.typ.Kind() == reflect.Map && i == len(path)-2:
-			a.value(v, f, "", at, map[string]any{path[i+1]: text})
+		case f.typ.Kind() == reflect.Map && (i == len(path)-2 || i < len(path)-2 && f.typ.Elem().Kind() == reflect.String):
+			a.value(v, f, "", at, map[string]any{strings.Join(path[i+1:], "."): text})
 			return
 		case last && f.typ.Kind() != reflect.Struct && f.typ.Kind() != reflect.Map && !isTables(f.typ):
 			a.leaf(v, f, "", at, fromText(v, text))

@@ -89,4 +89,6 @@ const (
 	codeSetSyntax   = "LC071"
 	codeTwoListens  = "LC012"
 	codeUnusedValue = "LC080" // warn: set, but another setting makes it ineffective
+	// CodeTopicDefault is for whoever checks Config.Topics.
+	CodeTopicDefault = "LC032"
 )

@@ -176,10 +176,17 @@ func (a *assigner) value(v reflect.Value, f field, raw, dotted string, val any) 
 			fresh.SetMapIndex(k, v.MapIndex(k))
 		}
 		v.Set(fresh)
+		if f.typ.Elem().Kind() == reflect.String {
+			tree = flat(tree)
+		}
 		for _, name := range slices.Sorted(maps.Keys(tree)) {
 			elem := reflect.New(f.typ.Elem()).Elem()
 			f.typ, f.name = elem.Type(), name
-			if a.leaf(elem, f, join(raw, name), dotted+"."+name, tree[name]) {
+			at := join(raw, name)
+			if _, whole := a.places[at]; !whole { // written without quotes, its dots made tables of it
+				at = join(raw, strings.ReplaceAll(name, ".", sep))
+			}
+			if a.leaf(elem, f, at, dotted+"."+name, tree[name]) {
 				v.SetMapIndex(reflect.ValueOf(name), elem)
 			}
 			f.typ = v.Type()
@@ -187,6 +194,25 @@ func (a *assigner) value(v reflect.Value, f field, raw, dotted string, val any) 
 	default:
 		a.leaf(v, f, raw, dotted, val)
 	}
+}
+
+// flat turns tables in tables into one with dotted names: Kafka's names have dots, and few people quote them. Numbers and truth values
+// become the text that Kafka's tools would send.
+func flat(tree map[string]any) map[string]any {
+	out := map[string]any{}
+	for name, val := range tree {
+		switch val := val.(type) {
+		case map[string]any:
+			for inner, v := range flat(val) {
+				out[name+"."+inner] = v
+			}
+		case int64, float64, bool:
+			out[name] = fmt.Sprint(val)
+		default:
+			out[name] = val
+		}
+	}
+	return out
 }
 
 // tables replaces a whole array of tables: a layer that names tiers names all of them.

@@ -168,6 +168,14 @@ lagoon: 2 fault(s) in ` + bad + "\n"
 	if code != exitUsage || out != want {
 		t.Errorf("%d %s", code, out)
 	}
+	topics := write("topics.toml", "[topic_defaults]\ncleanup.polcy = \"compact\"\nlagoon.tier.policy = \"nvme:1h\"\nlocal.retention.ms = \"soon\"\n")
+	out, code = command(t, nil, false, "check-config", topics)
+	for _, want := range []string{"topics.toml:2: topic_defaults.cleanup.polcy: Unknown topic config name: cleanup.polcy (did you mean cleanup.policy?) [LC032]\n",
+		"topics.toml:3: topic_defaults.lagoon.tier.policy: ", "topics.toml:4: topic_defaults.local.retention.ms: Invalid value soon", "3 fault(s)"} {
+		if code != exitUsage || !strings.Contains(out, want) {
+			t.Errorf("%d %q in\n%s", code, want, out)
+		}
+	}
 	out, code = command(t, nil, false, "check-config", bad, "-o", "ndjson")
 	if code != exitUsage || strings.Count(out, `"code":"LC00`) != 2 {
 		t.Errorf("%d %s", code, out)

@@ -5,18 +5,23 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"lagoon/conf"
+	"lagoon/internal/metadata"
+	"lagoon/tiering"
 )
 
 // version is set by release builds: -ldflags "-X main.version=v0.1.0".
@@ -165,11 +170,54 @@ Ctrl-C stops it; the data stay.
 
 // load reads the configuration; its faults are printed one per line, and the error counts them.
 func (a *app) load(opt conf.LoadOptions) (*conf.Config, error) {
-	cfg, err := conf.Load(opt)
+	cfg, err := loadConfig(opt)
 	if err != nil {
 		return nil, a.configError(opt.Path, err)
 	}
 	return cfg, nil
+}
+
+// loadConfig reads the configuration and checks what conf leaves to those who know topic settings and tiers.
+func loadConfig(opt conf.LoadOptions) (*conf.Config, error) {
+	cfg, err := conf.Load(opt)
+	if err != nil {
+		return nil, err
+	}
+	var faults conf.Problems
+	fault := func(key string, err error) {
+		text := strings.TrimPrefix(err.Error(), metadata.ErrInvalidConfig.Error()+": ")
+		faults = append(faults, conf.Problem{Code: conf.CodeTopicDefault, Severity: conf.SeverityError, Where: cfg.Source(key), Key: key, Text: text})
+	}
+	rest := cfg.TopicDefaults()
+	for name := range cfg.Topics {
+		delete(rest, name)
+	}
+	for _, name := range slices.Sorted(maps.Keys(cfg.Topics)) {
+		err := metadata.ValidateTopicConfigs(map[string]string{name: cfg.Topics[name]}, rest)
+		if err == nil && name == "lagoon.tier.policy" {
+			_, err = tiering.ParsePolicy(cfg.Topics[name], tierNames(cfg))
+		}
+		if err != nil {
+			fault("topic_defaults."+name, err)
+		}
+	}
+	if len(faults) == 0 {
+		if err := metadata.ValidateTopicConfigs(cfg.Topics, rest); err != nil {
+			fault("topic_defaults", err)
+		}
+	}
+	if len(faults) > 0 {
+		return nil, faults
+	}
+	return cfg, nil
+}
+
+func tierNames(cfg *conf.Config) []string {
+	var out []string
+	for _, t := range cfg.Storage.Tiers {
+		out = append(out, t.Name)
+	}
+	return out
 }
 
 func (a *app) configError(path string, err error) error {
@@ -246,7 +294,7 @@ type checkReport struct {
 }
 
 func (a *app) checkConfig(file string, set []string, effective bool) error {
-	cfg, err := conf.Load(conf.LoadOptions{Path: file, Env: a.environ, Set: set})
+	cfg, err := loadConfig(conf.LoadOptions{Path: file, Env: a.environ, Set: set})
 	report := checkReport{File: file, OK: err == nil, Problems: conf.Problems{}}
 	if err == nil {
 		report.Problems = append(report.Problems, cfg.Warnings...)
