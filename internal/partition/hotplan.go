@@ -61,7 +61,7 @@ type hotPlan struct {
 	logs     []hotKeep
 	kept     int64         // bytes
 	wanted   int64         // bytes that would be kept if there were memory for it
-	seconds  time.Duration // of tail that each partition gets at least, or keep when nothing is short
+	seconds  time.Duration // of tail for the partitions among which memory is short, keep when it is not
 	short    bool          // wanted is more than the budget
 	dropping bool
 }
@@ -72,16 +72,28 @@ func hotBudget(share float64, m cachectl.Memory, pinned, reserve int64) int64 {
 	return max(0, min(int64(share*float64(max(0, m.Limit-reserve))), pinned+(m.Available-hotReserve/2)/2))
 }
 
-// tail is how many of the newest bytes were appended in the last d. What came before the first mark counts as older.
+// tail is how many of the newest bytes were appended in the last d, evenly between two marks. What came before the first mark
+// counts as older.
 func (l *hotLog) tail(d time.Duration) int64 {
 	i := sort.Search(len(l.marks), func(i int) bool { return l.marks[i].age <= d }) // the oldest mark inside
-	switch {
-	case d < 0 || len(l.marks) == 0:
+	if d < 0 || len(l.marks) == 0 {
 		return 0
-	case i > 0:
-		i-- // the mark before it: what came between the two may be inside
 	}
-	return l.end - max(l.start, min(l.end, l.marks[i].end))
+	at := l.end
+	if i < len(l.marks) {
+		at = min(at, l.marks[i].end)
+	}
+	if i > 0 { // part of what came after the mark before it
+		newer := time.Duration(0)
+		if i < len(l.marks) {
+			newer = l.marks[i].age
+		}
+		older := l.marks[i-1]
+		if span := older.age - newer; span > 0 && older.end < at {
+			at -= int64(float64(at-older.end) * float64(d-newer) / float64(span))
+		}
+	}
+	return l.end - max(l.start, at)
 }
 
 // need is what the slowest real-time reader still has to read, and the margin.
@@ -93,11 +105,11 @@ func (l *hotLog) need() int64 {
 }
 
 // planHot shares the budget out. What real-time readers still have to read comes first, then what was appended in the last
-// keep; what is short is shared as equal time, newest bytes first.
+// keep where there are such readers, then where there lately were; what is short is shared as equal time, newest bytes first.
 func planHot(lim hotLimits, logs []hotLog) hotPlan {
 	p := hotPlan{logs: make([]hotKeep, len(logs)), seconds: lim.keep}
 	needs, wants := make([]int64, len(logs)), make([]int64, len(logs))
-	var needed int64
+	var needed, wantedByReaders int64
 	for i := range logs {
 		l := &logs[i]
 		if l.wanted {
@@ -105,18 +117,33 @@ func planHot(lim hotLimits, logs []hotLog) hotPlan {
 			wants[i] = max(needs[i], l.tail(lim.keep))
 		}
 		needed += needs[i]
+		if l.reader >= 0 {
+			wantedByReaders += wants[i]
+		}
 		p.wanted += wants[i]
 	}
-	p.short = p.wanted > lim.budget
-	give := func(i int, _ time.Duration) int64 { return wants[i] }
-	if p.short {
-		most := lim.keep
-		give = func(i int, d time.Duration) int64 { return max(needs[i], min(wants[i], logs[i].tail(d))) }
-		if needed > lim.budget {
-			most = oldest(logs)
-			give = func(i int, d time.Duration) int64 { return min(needs[i], logs[i].tail(d)) }
+	most, give := lim.keep, func(i int, _ time.Duration) int64 { return wants[i] }
+	switch {
+	case p.wanted <= lim.budget:
+	case needed > lim.budget:
+		most, give = oldest(logs), func(i int, d time.Duration) int64 { return min(needs[i], logs[i].tail(d)) }
+	case wantedByReaders > lim.budget:
+		give = func(i int, d time.Duration) int64 {
+			if logs[i].reader < 0 {
+				return 0
+			}
+			return max(needs[i], min(wants[i], logs[i].tail(d)))
 		}
-		p.seconds = mostTime(most, lim.budget, logs, give)
+	default:
+		give = func(i int, d time.Duration) int64 {
+			if logs[i].reader >= 0 {
+				return wants[i]
+			}
+			return min(wants[i], logs[i].tail(d))
+		}
+	}
+	if p.wanted > lim.budget {
+		p.short, p.seconds = true, mostTime(most, lim.budget, logs, give)
 	}
 	p.dropping = lim.drop == DropOn || lim.drop == DropAuto && lim.memory.Free < lim.memory.Limit/plentyShare
 	for i := range logs {

@@ -98,7 +98,7 @@ type HotView struct {
 // HotSummary is all hot windows together.
 type HotSummary struct {
 	Budget, Wanted, Kept, Pinned int64
-	Seconds                      time.Duration // of tail that every partition with real-time readers gets
+	Seconds                      time.Duration // of tail for those among which memory is short; negative: nothing
 	Memory                       cachectl.Memory
 	Dropping                     bool
 	Trouble                      string // why nothing is pinned, "" when it is
@@ -140,7 +140,7 @@ func newHotMetrics(reg prometheus.Registerer) *hotMetrics {
 		budget:      gauge("hot_window_budget_bytes", "Memory that hot windows may take now."),
 		wanted:      gauge("hot_window_wanted_bytes", "Memory that hot windows would take if nothing were short."),
 		kept:        gauge("hot_window_bytes", "Newest bytes of partitions with real-time readers that are kept in the page cache."),
-		seconds:     gauge("hot_window_seconds", "Age up to which records of every partition with real-time readers are kept."),
+		seconds:     gauge("hot_window_seconds", "Age up to which records are kept where memory is short, else hot_window_keep."),
 		dropping:    gauge("dropbehind_active", "1 while pages that no real-time reader needs are dropped, 0 while there is memory for them."),
 		dropped:     counter("dropbehind_bytes_total", "Bytes dropped from the page cache behind all real-time readers."),
 		ineffective: counter("dropbehind_ineffective_bytes_total", "Bytes that were to be dropped behind all real-time readers and stayed."),
