@@ -3,6 +3,7 @@ package lab
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -98,4 +99,27 @@ func ProcIO(pid int, name string) (int64, error) {
 		}
 	}
 	return 0, fmt.Errorf("/proc/%d/io has no %s", pid, name)
+}
+
+// ProactiveReclaim tells whether the kernel of this machine pages out memory by age although there is no pressure (DAMON, as
+// some virtual machines have it to give memory back to their host). It judges regions of up to megabytes by a few samples
+// and takes pages that are seconds old with them. A test can only know; it is not for a test to switch that off.
+func ProactiveReclaim() (what string, on bool) {
+	const kdamonds = "/sys/kernel/mm/damon/admin/kdamonds/*"
+	states, _ := filepath.Glob(kdamonds + "/state")
+	for _, state := range states {
+		if b, err := os.ReadFile(state); err != nil || strings.TrimSpace(string(b)) != "on" {
+			continue
+		}
+		actions, _ := filepath.Glob(filepath.Join(filepath.Dir(state), "contexts/*/schemes/*/action"))
+		for _, action := range actions {
+			if b, err := os.ReadFile(action); err == nil && strings.TrimSpace(string(b)) == "pageout" {
+				return action, true
+			}
+		}
+	}
+	if b, err := os.ReadFile("/sys/module/damon_reclaim/parameters/enabled"); err == nil && strings.TrimSpace(string(b)) == "Y" {
+		return "damon_reclaim", true
+	}
+	return "", false
 }
