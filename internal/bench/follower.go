@@ -28,8 +28,8 @@ func dial(ctx context.Context, addr, clientID string) (c *rawkafka.Conn, done fu
 }
 
 // delayed reads partitions that one broker leads, each record when it is due and r.behind older: it is the first to read it, after
-// so long. Once draining is set it reads what is left at once.
-func (r *reading) delayed(ctx context.Context, addr string, partitions []int32, draining *atomic.Bool) error {
+// so long. Once r.draining is set it reads what is left at once.
+func (r *reading) delayed(ctx context.Context, addr string, partitions []int32) error {
 	c, done, err := dial(ctx, addr, "lagoon-bench-"+r.role)
 	if err != nil {
 		return err
@@ -48,7 +48,7 @@ func (r *reading) delayed(ctx context.Context, addr string, partitions []int32, 
 			return nil
 		}
 		now := time.Now().UnixNano() - r.behind
-		if draining.Load() {
+		if r.draining.Load() {
 			now += r.behind
 		}
 		due, req := r.stream.due(now), rawkafka.FetchRequest{MaxWait: maxWait}

@@ -374,7 +374,7 @@ func (r *runner) startRoles(roles, produce context.Context) error {
 			return err
 		}
 		for addr, parts := range byLeader(leaders) {
-			r.background(delayed.role, func() error { return delayed.delayed(roles, addr, parts, &r.draining) })
+			r.background(delayed.role, func() error { return delayed.delayed(roles, addr, parts) })
 		}
 	}
 	if r.live != nil {
@@ -478,7 +478,9 @@ const drainTime = time.Minute
 
 // drain gives the readers time to get everything that was acknowledged.
 func (r *runner) drain(ctx context.Context) {
-	r.draining.Store(true)
+	for _, one := range r.readings {
+		one.draining.Store(true)
+	}
 	r.logf("draining")
 	settled := func() bool {
 		for _, s := range []*stream{r.live, r.slow} {
@@ -540,9 +542,6 @@ func (r *runner) finish(err error) {
 	}
 }
 
-// evictTime is how long dirty pages may take to be written back.
-const evictTime = 10 * time.Second
-
 // evictOld makes old data cold, as far as that can be done from here.
 func (r *runner) evictOld(ctx context.Context) error {
 	if r.o.EvictCommand != "" {
@@ -553,15 +552,9 @@ func (r *runner) evictOld(ctx context.Context) error {
 	if len(r.o.Outside.DataDirs) == 0 {
 		return nil
 	}
-	left := int64(1)
-	for end := time.Now().Add(evictTime); left > 0; {
-		var err error
-		if left, err = r.o.Outside.evict(r.topic("old")); err != nil {
-			return err
-		}
-		if left > 0 && (time.Now().After(end) || !pause(ctx, 100*time.Millisecond)) {
-			break
-		}
+	left, err := r.o.Outside.evictAll(ctx, r.topic("old"))
+	if err != nil {
+		return err
 	}
 	if left > 0 {
 		r.logf("%.1f MB of %s could not be evicted", float64(left)/1e6, r.topic("old"))

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -217,6 +218,28 @@ func lookFile(name string, window int64, all, newest *lab.Pages) (size int64, er
 	end, err := lab.Cached(name, size-part, part)
 	newest.Add(end)
 	return size, err
+}
+
+// evictTime is how long dirty pages may take to be written back.
+const evictTime = 10 * time.Second
+
+// evictAll takes a topic out of the page cache and tells what stayed. Dirty pages need a moment; what a broker has locked in memory
+// stays, and nobody waits for it.
+func (o *Outside) evictAll(ctx context.Context, topic string) (left int64, err error) {
+	left = math.MaxInt64
+	for tries, end := 0, time.Now().Add(evictTime); left > 0 && tries < 5 && time.Now().Before(end); tries++ {
+		now, err := o.evict(topic)
+		if err != nil {
+			return now, err
+		}
+		if now < left {
+			tries = 0
+		}
+		if left = now; left > 0 && !pause(ctx, 100*time.Millisecond) {
+			break
+		}
+	}
+	return left, nil
 }
 
 // evict takes a topic out of the page cache and tells what could not be taken.

@@ -96,6 +96,11 @@ func (r *runner) phase(ctx context.Context, s phaseSpec) error {
 	}
 	after := r.count(ctx)
 	stop()
+	if len(r.o.Outside.DataDirs) > 0 { // at least one look in every phase, and one before the next evicts
+		if err := r.sampleCache(to); err != nil {
+			return err
+		}
+	}
 	p := report.Phase{Name: s.name, FromSeconds: from.Sub(r.begun).Seconds(), ToSeconds: to.Sub(r.begun).Seconds(), BacklogReaders: s.readers, MixedCold: s.mixed}
 	r.use(&p, before, after)
 	if s.cold() {
@@ -317,17 +322,18 @@ func (r *runner) sample(ctx context.Context) error {
 
 // sampleBacklog adds the last second's MB/s to the chart.
 func (r *runner) sampleBacklog(now time.Time, last int64) int64 {
-	second := int(now.Sub(r.begun).Seconds())
+	second := int(math.Round(now.Sub(r.begun).Seconds()))
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	total := r.mixedTally.bytes.Load() + r.past
 	for _, b := range r.readers {
 		total += b.bytes.Load()
 	}
-	for second >= 0 && len(r.result.Backlog) < min(second, maxSeconds) {
-		r.result.Backlog = append(r.result.Backlog, 0)
-	}
-	if second >= 0 && second < maxSeconds {
+	// What has come up to now came in the second before.
+	if second--; second >= 0 && second < maxSeconds {
+		for len(r.result.Backlog) < second {
+			r.result.Backlog = append(r.result.Backlog, 0)
+		}
 		r.result.Backlog = append(r.result.Backlog[:second], float64(total-last)/1e6)
 	}
 	return total

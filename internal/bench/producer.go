@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -130,6 +131,8 @@ type reading struct {
 	rec    *recorder
 	behind int64 // ns after its due time at which the role wants a record
 
+	draining atomic.Bool // the run has ended: what is left is read although it is not due
+
 	mu      sync.Mutex
 	parts   map[int32]*sequence
 	corrupt int64
@@ -153,8 +156,7 @@ func (r *reading) take(partition int32, data []byte, now int64) {
 		r.corrupt++
 		return
 	}
-	// What is read long before it is due is read at the end of the run.
-	if late := now - v.due - r.behind; seq.see(v.sequence) && late > -int64(time.Second) {
+	if late := now - v.due - r.behind; seq.see(v.sequence) && (late >= 0 || !r.draining.Load()) {
 		r.rec.record(v.due+r.behind, late)
 	}
 }

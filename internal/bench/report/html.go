@@ -13,6 +13,9 @@ import (
 func HTML(w io.Writer, runs ...*Isolation) error {
 	page := htmlPage{Title: "lagoon-bench isolation"}
 	names := columns(runs)
+	for _, r := range runs {
+		page.end = max(page.end, float64(len(r.Backlog)))
+	}
 	for i, name := range names {
 		page.Legend = append(page.Legend, legend{name, colour(i)})
 	}
@@ -46,12 +49,14 @@ type htmlPage struct {
 	Legend []legend
 	Charts []template.HTML
 	Text   string
+
+	end float64 // in seconds, of every chart
 }
 
 // add draws a chart for each run that has something in it, all on one scale.
 func (p *htmlPage) add(runs []*Isolation, names []string, draw func(i int, r *Isolation) *chart) {
 	var charts []*chart
-	low, high, end := math.Inf(1), 0.0, 0.0
+	low, high, end := math.Inf(1), 0.0, p.end
 	for i, r := range runs {
 		c := draw(i, r)
 		if len(c.lines) == 0 {
