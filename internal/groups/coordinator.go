@@ -94,8 +94,13 @@ func (c *Coordinator) all() []*shard {
 // PartitionFor is the partition of the topic that a group belongs to: Utils.abs(groupId.hashCode) % partitions.
 func PartitionFor(group string, partitions int32) int32 {
 	hash := int32(0)
-	for _, unit := range utf16.Encode([]rune(group)) { // Java hashes UTF-16 units
-		hash = 31*hash + int32(unit)
+	for _, r := range group { // Java hashes UTF-16 units
+		if r > 0xffff {
+			high, low := utf16.EncodeRune(r)
+			hash = 31*hash + high
+			r = low
+		}
+		hash = 31*hash + r
 	}
 	return hash & 0x7fffffff % partitions
 }

@@ -66,16 +66,23 @@ func (o *owners) bucket(client, host string) *atomic.Pointer[map[ownerKey][]owne
 // none: the fetch does not say which.
 func (c *Coordinator) Owner(clientID, host, topic string, partition int32) (group string, source Source) {
 	list := (*c.owners.bucket(clientID, host).Load())[ownerKey{clientID, host, topic, partition}]
-	found := owner{source: SourceNone}
-	for _, w := range list {
-		switch {
-		case found.group == "" || w.source == SourceAssignment && found.source == SourceCommit:
-			found = w
-		case w.source == found.source && w.group != found.group:
+	for _, source := range [...]Source{SourceAssignment, SourceCommit} {
+		claims := 0
+		for i := range list {
+			if list[i].source == source {
+				group = list[i].group
+				claims++
+			}
+		}
+		switch claims {
+		case 0:
+		case 1:
+			return group, source
+		default:
 			return "", SourceNone
 		}
 	}
-	return found.group, found.source
+	return "", SourceNone
 }
 
 // change replaces the claims of some keys; mu is held.

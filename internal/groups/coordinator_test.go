@@ -1,0 +1,466 @@
+package groups_test
+
+import (
+	"fmt"
+	"log/slog"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"lagoon/internal/groups"
+	"lagoon/internal/groups/classic"
+	"lagoon/internal/groups/groupstest"
+	"lagoon/internal/partition"
+	"lagoon/internal/records"
+)
+
+// world is a coordinator on one log in memory. Use it within synctest: its clock is the coordinator's.
+type world struct {
+	*groups.Coordinator
+	t   testing.TB
+	log *groupstest.Log
+}
+
+func start(t testing.TB, log *groupstest.Log, change func(*groups.Options)) *world {
+	t.Helper()
+	w := &world{t: t, log: log}
+	opt := groups.Options{
+		Log:    func(int32) (groups.Log, bool) { return log, true },
+		Exists: func(topic string, _ int32) bool { return topic != "gone" },
+		Logger: slog.New(slog.DiscardHandler),
+	}
+	if change != nil {
+		change(&opt)
+	}
+	c, err := groups.New(opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Coordinator = c
+	c.Start(1)
+	return w
+}
+
+// crash ends the coordinator and starts another on what was durable.
+func (w *world) crash(change func(*groups.Options)) *world {
+	w.t.Helper()
+	w.Close()
+	next := start(w.t, w.log.Crash(), change)
+	synctest.Wait()
+	return next
+}
+
+func commit(group, topic string, p int32, offset int64) groups.CommitRequest {
+	return groups.CommitRequest{Group: group, Generation: -1, Retention: -1, Offsets: []groups.Offset{{Topic: topic, Partition: p, Offset: offset, LeaderEpoch: 3, Metadata: "m"}}}
+}
+
+// put commits and returns what it waits for.
+func (w *world) put(r groups.CommitRequest) groups.Pending {
+	w.t.Helper()
+	errs, wait, err := w.Commit(r)
+	if err != classic.None || slices.ContainsFunc(errs, func(e classic.Error) bool { return e != classic.None }) {
+		w.t.Fatalf("commit: %v, %v", err, errs)
+	}
+	return wait
+}
+
+// offset is what a client is told of orders-0.
+func (w *world) offset(group string) int64 {
+	w.t.Helper()
+	asked := []groups.Offset{{Topic: "orders"}}
+	if err := w.Fetch(group, asked); err != classic.None {
+		w.t.Fatal(err)
+	}
+	return asked[0].Offset
+}
+
+// member joins a group alone and gets everything.
+func (w *world) member(group, client string, assignment []byte) (id string, generation int32) {
+	w.t.Helper()
+	joined := <-w.Join(groups.JoinRequest{Group: group, JoinRequest: classic.JoinRequest{NewID: client + "-1", ClientID: client, Host: "/h", ProtocolType: "consumer",
+		Protocols: []classic.Protocol{{Name: "range", Metadata: []byte{0, 0, 0, 0, 0, 1, 0, 6, 'o', 'r', 'd', 'e', 'r', 's'}}}, Session: 10 * time.Second, Rebalance: 30 * time.Second}})
+	if joined.Err != classic.None {
+		w.t.Fatal(joined.Err)
+	}
+	synced := <-w.Sync(groups.SyncRequest{Group: group, SyncRequest: classic.SyncRequest{MemberID: joined.MemberID, Generation: joined.Generation,
+		Assignments: map[string][]byte{joined.MemberID: assignment}}})
+	if synced.Err != classic.None {
+		w.t.Fatal(synced.Err)
+	}
+	return joined.MemberID, joined.Generation
+}
+
+// ordersAssignment is orders-0 and -1 in a consumer's format.
+var ordersAssignment = []byte{0, 1, 0, 0, 0, 1, 0, 6, 'o', 'r', 'd', 'e', 'r', 's', 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0}
+
+// TestCommitIsServedWhenDurable: what a client is told cannot be taken back by a crash, and an acknowledged commit survives it.
+func TestCommitIsServedWhenDurable(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, &groupstest.Log{}, nil)
+		synctest.Wait()
+		if err := w.put(commit("g", "orders", 0, 5)).Wait(t.Context()); err != classic.None || w.offset("g") != 5 {
+			t.Fatalf("%v, offset %d", err, w.offset("g"))
+		}
+		w.log.Hold()
+		first, second := w.put(commit("g", "orders", 0, 6)), w.put(commit("g", "orders", 0, 7))
+		if got := w.offset("g"); got != 5 {
+			t.Errorf("offset %d was told, which is not durable", got)
+		}
+		if err := second.Wait(t.Context()); err != classic.CoordinatorNotAvailable { // after 5 s
+			t.Errorf("wait: %v", err)
+		}
+		crashed := w.crash(nil)
+		if got := crashed.offset("g"); got != 5 {
+			t.Errorf("after a crash: %d", got)
+		}
+		crashed.Close()
+		w = start(t, w.log, nil) // no crash: only the coordinator began anew
+		w.log.Sync()
+		synctest.Wait()
+		if err := first.Wait(t.Context()); err != classic.None || w.offset("g") != 7 {
+			t.Errorf("%v, offset %d, want 7", err, w.offset("g"))
+		}
+		w.Close()
+	})
+}
+
+// TestRestart: generation, members and offsets come back; sessions begin anew.
+func TestRestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, &groupstest.Log{}, nil)
+		synctest.Wait()
+		id, generation := w.member("g", "c", ordersAssignment)
+		r := commit("g", "orders", 0, 42)
+		r.MemberID, r.Generation = id, generation
+		w.put(r)
+		w = w.crash(nil)
+		defer w.Close()
+		if err := w.Heartbeat("g", id, "", generation); err != classic.None || w.offset("g") != 42 {
+			t.Fatalf("heartbeat %v, offset %d", err, w.offset("g"))
+		}
+		if group, source := w.Owner("c", "/h", "orders", 1); group != "g" || source != groups.SourceAssignment {
+			t.Errorf("orders-1 is read by %q (%s)", group, source)
+		}
+		d, err := w.Describe("g")
+		if err != classic.None || d.State != classic.Stable || d.Protocol != "range" || len(d.Members) != 1 || string(d.Members[0].Assignment) != string(ordersAssignment) {
+			t.Errorf("%+v, %v", d, err)
+		}
+		<-time.After(11 * time.Second)
+		synctest.Wait()
+		if d, _ := w.Describe("g"); d.State != classic.Empty {
+			t.Errorf("after the session: %s", d.State)
+		}
+		if group, source := w.Owner("c", "/h", "orders", 1); group != "" || source != groups.SourceNone {
+			t.Errorf("orders-1 is still read by %q (%s)", group, source)
+		}
+	})
+}
+
+// TestLoadingAnswers: a shard that is not loaded says so, heartbeats are fine meanwhile, and one that cannot be loaded has no groups.
+func TestLoadingAnswers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		log := &groupstest.Log{}
+		w := start(t, log, func(o *groups.Options) {
+			o.Log = func(int32) (groups.Log, bool) { <-release; return log, true }
+		})
+		if _, _, err := w.Commit(commit("g", "orders", 0, 1)); err != classic.LoadInProgress {
+			t.Errorf("commit: %v", err)
+		}
+		if err := w.Heartbeat("g", "m", "", 1); err != classic.None {
+			t.Errorf("heartbeat: %v", err)
+		}
+		if res := <-w.Sync(groups.SyncRequest{Group: "g"}); res.Err != classic.RebalanceInProgress {
+			t.Errorf("sync: %v", res.Err)
+		}
+		if _, err := w.List(nil); err != classic.LoadInProgress {
+			t.Errorf("list: %v", err)
+		}
+		close(release)
+		synctest.Wait()
+		w.put(commit("g", "orders", 0, 1))
+		w.Close()
+
+		log.Fail(partition.ErrFenced)
+		w = start(t, log, nil)
+		synctest.Wait()
+		if _, _, err := w.Commit(commit("g", "orders", 0, 2)); err != classic.NotCoordinator {
+			t.Errorf("commit to a log that could not be read: %v", err)
+		}
+		w.Close()
+	})
+}
+
+// TestFailingLog: nothing is acknowledged, members join again, and other answers go on.
+func TestFailingLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, &groupstest.Log{}, nil)
+		defer w.Close()
+		synctest.Wait()
+		w.put(commit("g", "orders", 0, 1))
+		w.log.Fail(partition.ErrFenced)
+		if errs, _, err := w.Commit(commit("g", "orders", 0, 2)); err != classic.None || errs[0] != classic.NotCoordinator {
+			t.Errorf("commit: %v %v", errs, err)
+		}
+		if w.offset("g") != 1 {
+			t.Errorf("offset %d", w.offset("g"))
+		}
+		joined := <-w.Join(groups.JoinRequest{Group: "h", JoinRequest: classic.JoinRequest{NewID: "m", ProtocolType: "x", Protocols: []classic.Protocol{{Name: "p"}}, Session: 10 * time.Second}})
+		synced := <-w.Sync(groups.SyncRequest{Group: "h", SyncRequest: classic.SyncRequest{MemberID: "m", Generation: joined.Generation}})
+		if synced.Err != classic.NotCoordinator {
+			t.Errorf("sync: %v", synced.Err)
+		}
+	})
+}
+
+// TestCorruptRecords: what cannot be read is missing, everything else is there, and a rewrite keeps what it does not understand.
+func TestCorruptRecords(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := &groupstest.Log{}
+		w := start(t, log, nil)
+		synctest.Wait()
+		w.put(commit("g", "orders", 0, 5))
+		w.Close()
+		var b records.Builder
+		b.Add([]byte{0, 1, 0, 9, 'x'}, []byte("short"))                                                           // a key that is cut off
+		b.Add([]byte{0, 3, 0, 1, 'c'}, []byte{0, 0, 1, 2})                                                        // a consumer group's epoch (KIP-848)
+		b.Add(offsetKey("g", "orders", 1), []byte{0, 3, 0, 0})                                                    // a value that is cut off
+		b.Add(offsetKey("g", "gone", 0), offsetValue(9))                                                          // of a topic that was deleted
+		b.Add(offsetKey("old", "orders", 0), []byte{0, 0, 0, 0, 0, 0, 0, 0, 0, 77, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1}) // version 0
+		b.Add(nil, nil)
+		if _, err := log.Append(t.Context(), partition.AppendRequest{Records: b.Batch(1)}); err != nil {
+			t.Fatal(err)
+		}
+		for round := range 2 {
+			small := func(o *groups.Options) { o.RewriteBytes = 100 } // the second round reads what the first one rewrote
+			w = start(t, log, small)
+			synctest.Wait()
+			if w.offset("g") != 5 || w.offset("old") != 77 {
+				t.Errorf("round %d: offsets %d and %d", round, w.offset("g"), w.offset("old"))
+			}
+			if all, _ := w.FetchAll("g"); len(all) != 1 {
+				t.Errorf("round %d: %+v", round, all)
+			}
+			w.Close()
+		}
+		found := false
+		if _, err := log.Scan(t.Context(), 0, eachRecord(func(r records.Record) { found = found || string(r.Key) == "\x00\x03\x00\x01c" })); err != nil || !found {
+			t.Errorf("the record of another kind is gone: %v", err)
+		}
+	})
+}
+
+// TestTransactionalOffsets: those of committed transactions count, as in a log that Kafka wrote.
+func TestTransactionalOffsets(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := &groupstest.Log{}
+		add := func(attributes byte, producer byte, k, v []byte) {
+			var b records.Builder
+			b.Add(k, v)
+			raw := b.Batch(1)
+			raw[22] |= attributes
+			copy(raw[43:], []byte{0, 0, 0, 0, 0, 0, 0, producer, 0, 0})
+			seal(raw)
+			if _, err := log.Append(t.Context(), partition.AppendRequest{Records: raw, Internal: true}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		add(0x10, 1, offsetKey("done", "orders", 0), offsetValue(11))
+		add(0x10, 2, offsetKey("aborted", "orders", 0), offsetValue(12))
+		add(0x10, 3, offsetKey("open", "orders", 0), offsetValue(13))
+		add(0x30, 1, []byte{0, 0, 0, 1}, []byte{0, 0, 0, 0, 0, 0})
+		add(0x30, 2, []byte{0, 0, 0, 0}, []byte{0, 0, 0, 0, 0, 0})
+		w := start(t, log, nil)
+		defer w.Close()
+		synctest.Wait()
+		if a, b, c := w.offset("done"), w.offset("aborted"), w.offset("open"); a != 11 || b != -1 || c != -1 {
+			t.Errorf("offsets %d %d %d, want 11 -1 -1", a, b, c)
+		}
+	})
+}
+
+// TestRewrite: the log stays in proportion to what it says, and says the same.
+func TestRewrite(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		small := func(o *groups.Options) { o.RewriteBytes = 8 << 10 }
+		w := start(t, &groupstest.Log{}, small)
+		synctest.Wait()
+		id, generation := w.member("members", "c", ordersAssignment)
+		for i := range 2000 {
+			w.put(commit(fmt.Sprintf("g%d", i%10), "orders", int32(i%3), int64(i)))
+			if i%50 == 0 {
+				if err := w.Heartbeat("members", id, "", generation); err != classic.None {
+					t.Fatal(err)
+				}
+			}
+		}
+		synctest.Wait()
+		if n := w.log.Size(); n > 64<<10 {
+			t.Errorf("the log has %d bytes", n)
+		}
+		for range 2 {
+			for g := range 10 {
+				all, _ := w.FetchAll(fmt.Sprintf("g%d", g))
+				for _, o := range all {
+					if o.Offset%10 != int64(g) || o.Offset < 1970 || o.Offset%3 != int64(o.Partition) {
+						t.Errorf("group %d has %+v", g, o)
+					}
+				}
+				if len(all) != 3 {
+					t.Errorf("group %d has %d offsets", g, len(all))
+				}
+			}
+			if err := w.Heartbeat("members", id, "", generation); err != classic.None {
+				t.Errorf("the member: %v", err)
+			}
+			w = w.crash(small)
+		}
+		w.Close()
+	})
+}
+
+// TestExpiry: offsets go when their retention is over, groups with them; members keep theirs.
+func TestExpiry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, &groupstest.Log{}, func(o *groups.Options) { o.Retention = time.Hour })
+		synctest.Wait()
+		w.put(commit("simple", "orders", 0, 1))
+		kept := commit("kept", "orders", 0, 2)
+		kept.Retention = 3 * time.Hour
+		w.put(kept)
+		id, generation := w.member("members", "c", ordersAssignment)
+		r := commit("members", "orders", 0, 3)
+		r.MemberID, r.Generation = id, generation
+		w.put(r)
+		for range 90 * 12 { // 90 minutes
+			<-time.After(5 * time.Second)
+			if err := w.Heartbeat("members", id, "", generation); err != classic.None {
+				t.Fatal(err)
+			}
+		}
+		if a, b, c := w.offset("simple"), w.offset("kept"), w.offset("members"); a != -1 || b != 2 || c != 3 {
+			t.Errorf("offsets %d %d %d after 90 min, want -1 2 3", a, b, c)
+		}
+		<-time.After(3 * time.Hour)
+		if list, err := w.List(nil); len(list) != 0 || err != classic.None {
+			t.Errorf("after hours: %v, %v", list, err)
+		}
+		w = w.crash(nil)
+		if list, _ := w.List(nil); len(list) != 0 {
+			t.Errorf("they are back after a restart: %v", list)
+		}
+		w.Close()
+	})
+}
+
+// TestDeletions: offsets, groups and topics, for good.
+func TestDeletions(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, &groupstest.Log{}, nil)
+		synctest.Wait()
+		w.put(commit("a", "orders", 0, 1))
+		w.put(commit("a", "other", 0, 2))
+		w.put(commit("b", "orders", 0, 3))
+		w.TopicDeleted("other")
+		if all, _ := w.FetchAll("a"); len(all) != 1 {
+			t.Errorf("after the topic: %+v", all)
+		}
+		if wait, err := w.Delete("b"); err != classic.None || wait.Wait(t.Context()) != classic.None {
+			t.Error(err)
+		}
+		if _, err := w.Delete("b"); err != classic.GroupIDNotFound {
+			t.Error(err)
+		}
+		id, _ := w.member("a", "c", ordersAssignment)
+		if _, err := w.Delete("a"); err != classic.NonEmptyGroup {
+			t.Error(err)
+		}
+		if errs, _, err := w.DeleteOffsets("a", []groups.Offset{{Topic: "orders"}, {Topic: "payments"}}); err != classic.None || errs[0] != classic.GroupSubscribedToTopic || errs[1] != classic.None {
+			t.Errorf("%v %v", errs, err)
+		}
+		if errs, err := w.Leave("a", []classic.Leaver{{MemberID: id}}); err != classic.None || errs[0] != classic.None {
+			t.Errorf("%v %v", errs, err)
+		}
+		if errs, _, err := w.DeleteOffsets("a", []groups.Offset{{Topic: "orders"}}); err != classic.None || errs[0] != classic.None {
+			t.Errorf("%v %v", errs, err)
+		}
+		w = w.crash(nil)
+		defer w.Close()
+		if all, _ := w.FetchAll("a"); len(all) != 0 || w.offset("b") != -1 {
+			t.Errorf("after a restart: %+v, %d", all, w.offset("b"))
+		}
+		if list, _ := w.List([]string{"empty"}); len(list) != 1 || list[0].Group != "a" {
+			t.Errorf("%+v", list)
+		}
+	})
+}
+
+// TestMemoryIsBounded: above the limit new offsets and members are refused, known ones go on.
+func TestMemoryIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, &groupstest.Log{}, func(o *groups.Options) { o.MaxBytes = 100 << 10 })
+		defer w.Close()
+		synctest.Wait()
+		n := 0
+		for ; n < 1000; n++ {
+			if errs, _, err := w.Commit(commit(fmt.Sprintf("g%d", n), "orders", 0, 1)); err != classic.None {
+				t.Fatal(err)
+			} else if errs[0] == classic.InvalidCommitOffsetSize {
+				break
+			}
+		}
+		if n < 50 || n > 200 {
+			t.Errorf("%d groups in 100 KiB", n)
+		}
+		w.put(commit("g0", "orders", 0, 2))
+		if res := <-w.Join(groups.JoinRequest{Group: "new", JoinRequest: classic.JoinRequest{Session: 10 * time.Second}}); res.Err != classic.GroupMaxSizeReached {
+			t.Errorf("join: %v", res.Err)
+		}
+		for i := range n { // room again
+			if _, err := w.Delete(fmt.Sprintf("g%d", i)); err != classic.None {
+				t.Fatal(err)
+			}
+		}
+		w.put(commit("g1", "orders", 0, 2))
+	})
+}
+
+// TestOwners: who reads what, by assignment and by commit; two groups with the same claim are none.
+func TestOwners(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, &groupstest.Log{}, nil)
+		defer w.Close()
+		synctest.Wait()
+		by := func(group, client string) {
+			r := commit(group, "orders", 0, 1)
+			r.ClientID, r.Host = client, "/h"
+			w.put(r)
+		}
+		is := func(client, group string, source groups.Source) {
+			t.Helper()
+			if g, s := w.Owner(client, "/h", "orders", 0); g != group || s != source {
+				t.Errorf("%s reads for %q (%s), want %q (%s)", client, g, s, group, source)
+			}
+		}
+		is("c", "", groups.SourceNone)
+		by("simple", "c")
+		is("c", "simple", groups.SourceCommit)
+		by("second", "c")
+		is("c", "", groups.SourceNone)
+		w.member("members", "c", ordersAssignment)
+		is("c", "members", groups.SourceAssignment)
+		is("d", "", groups.SourceNone)
+		<-time.After(21 * time.Minute)
+		is("c", "", groups.SourceNone)
+	})
+}
+
+func TestPartitionFor(t *testing.T) {
+	// By java.lang.String.hashCode; with surrogates, and Integer.MIN_VALUE.
+	for group, want := range map[string]int32{"": 0, "a": 47, "console": 9, "group-1": 49, "größe": 7, "😀 smile": 33, "polygenelubricants": 0} {
+		if got := groups.PartitionFor(group, 50); got != want {
+			t.Errorf("%q: %d, want %d", group, got, want)
+		}
+	}
+}
