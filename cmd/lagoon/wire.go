@@ -83,7 +83,7 @@ func hotConfig(c *conf.Config) partition.HotWindows {
 func deviceConfig(c *conf.Config, t tier) admission.DeviceConfig {
 	dc := admission.DeviceConfig{Name: t.Name, MaxInFlight: 8, QuantumBytes: 4 << 20}
 	if t.class == string(cachectl.DeviceHDD) {
-		dc.MaxInFlight, dc.QuantumBytes = 1, 16<<20
+		dc.MaxInFlight, dc.QuantumBytes = 2, 24<<20
 	}
 	if rate, ok := c.Throttle.Tier[t.Name]; ok && c.Throttle.Mode != "off" {
 		dc.BytesPerSecond = unlimitedAsZero(rate)

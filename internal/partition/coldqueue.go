@@ -27,6 +27,8 @@ type coldQueue struct {
 	wg     sync.WaitGroup
 	opens  chan struct{} // semaphore of aside
 	done   chan struct{} // closed by close
+
+	quantumBytes int64 // a flow's turn
 }
 
 // maxOpens is how many segments of one device are opened at a time.
@@ -37,7 +39,8 @@ func newColdQueue(cfg admission.DeviceConfig, limits *admission.Limits, mu *sync
 	if err != nil {
 		return nil, err
 	}
-	return &coldQueue{now: now, mu: mu, sched: sched, jobs: map[uint64]func(){}, opens: make(chan struct{}, maxOpens), done: make(chan struct{})}, nil
+	return &coldQueue{now: now, mu: mu, sched: sched, jobs: map[uint64]func(){}, opens: make(chan struct{}, maxOpens), done: make(chan struct{}),
+		quantumBytes: sched.Config().QuantumBytes}, nil
 }
 
 // submit queues run for its turn and gives its id for cancel. run executes on its own goroutine and reports the bytes

@@ -136,6 +136,7 @@ func (s *Store) openDir(index int, spec DirSpec) error {
 	if spec.Device.Name == "" {
 		spec.Device.Name = name
 	}
+	spec.Device.Rotating = spec.Rotating
 	cold, err := newColdQueue(spec.Device, s.limits, s.limitsMu, s.opt.Now)
 	if err != nil {
 		return errors.Join(err, lock.Close())
