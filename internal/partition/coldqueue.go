@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"lagoon/admission"
+	"lagoon/cachectl"
 )
 
 // coldQueue runs the cold work of one device: reads for lagging readers, refills after a real-time miss, and the
@@ -174,7 +175,11 @@ func (q *coldQueue) pumpLocked() {
 		}
 		run := q.jobs[r.ID]
 		delete(q.jobs, r.ID)
-		q.wg.Go(run)
+		if r.Kind == admission.KindRead {
+			q.wg.Go(func() { cachectl.AtLowPriority(run) })
+		} else { // a real-time reader waits for a refill; a migration does its I/O elsewhere
+			q.wg.Go(run)
+		}
 	}
 }
 
