@@ -115,7 +115,8 @@ type logKey struct {
 type Store struct {
 	opt       Options
 	dirs      []*logDir
-	tiers     []string // names, hot to cold
+	tiers     []string   // names, hot to cold
+	placing   sync.Mutex // of choosing a home by logDir.partitions
 	files     *segment.FileCache
 	metrics   *metrics
 	limits    *admission.Limits
