@@ -2,8 +2,8 @@
 // catalogue, and answers. One file per API; apis.go holds the one table of them.
 //
 // It is not a log (internal/partition), not a catalogue (internal/metadata) and decides nothing about lanes, tiers or
-// residency: a fetch asks each partition and gets records, "pending" or nothing. Groups and transactions are served by
-// packages of their own once they exist; TLS and SASL wrap the listener (see Serve).
+// residency: a fetch asks each partition and gets records, "pending" or nothing. Groups are kept by internal/groups;
+// here is their face on the wire. TLS and SASL wrap the listener (see Serve).
 //
 //	           reader goroutine                              response goroutine (only while something is owed)
 //	socket ─► frame ─► header ─► table ─┬─ ordinary: decode, handle, encode ─► ┌───────┐
