@@ -24,9 +24,9 @@ const nsPerSecond = uint64(time.Second)
 // maxWait bounds what a caller is told to wait; it asks again then.
 const maxWait = time.Hour
 
-// burstOf is the default burst of a cap: long enough to bridge late timers, short enough that ten seconds at the cap
-// stay within 5 % of it.
-func burstOf(rate int64) int64 { return max(rate/4, 1) }
+// burstOf is the default burst of a cap, 400 ms: long enough to bridge late timers and the turns of two others on a hard disk,
+// short enough that ten seconds at the cap stay within 5 % of it.
+func burstOf(rate int64) int64 { return max(rate*2/5, 1) }
 
 // setRate changes rate and burst from now on. Debt stays, tokens above the new burst are lost; a bucket that was
 // unlimited starts full.

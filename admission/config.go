@@ -63,6 +63,12 @@ type DeviceConfig struct {
 	// QuantumBytes is what a flow of DefaultWeight may read before it is the next one's turn. Default 4 MiB. Large
 	// amortises seeks on a rotating disk, small keeps turns short.
 	QuantumBytes int64
+	// Rotating: one place of the disk at a time. Requests go by position, in runs of at most QuantumBytes; a second one is in
+	// flight only where it follows on the first, so that the head need not wait for us.
+	Rotating bool
+	// Deadline is how long a request on a rotating disk may wait before it goes first, whatever its position. Default 3 s: a
+	// sweep over a dozen runs.
+	Deadline time.Duration
 	// MaxInFlight bounds the requests that the device works on. Default 8; 1 makes one sequential stream.
 	MaxInFlight int
 	// MigrationShare is the part of the bytes that migrations are sure of while reads are waiting too, 0..0.5. They get
@@ -76,6 +82,7 @@ func (c DeviceConfig) withDefaults() DeviceConfig {
 	setDefault(&c.QuantumBytes, 4<<20)
 	setDefault(&c.BurstBytes, max(c.BytesPerSecond/10, c.QuantumBytes))
 	setDefault(&c.MaxInFlight, 8)
+	setDefault(&c.Deadline, 3*time.Second)
 	setDefault(&c.MigrationShare, 0.05)
 	setDefault(&c.MaxQueued, 16_384)
 	setDefault(&c.MaxFlows, 4_096)
@@ -90,6 +97,7 @@ func (c DeviceConfig) Validate() error {
 		within("BurstBytes", c.BurstBytes, 1, 1<<40),
 		within("QuantumBytes", c.QuantumBytes, 4096, MaxRequestBytes),
 		within("MaxInFlight", c.MaxInFlight, 1, 4096),
+		within("Deadline", c.Deadline, time.Millisecond, time.Minute),
 		within("MigrationShare", c.MigrationShare, 0.001, 0.5),
 		within("MaxQueued", c.MaxQueued, 1, 10_000_000),
 		within("MaxFlows", c.MaxFlows, 1, 1_000_000),

@@ -297,7 +297,7 @@ func (c *Controller) decide(s *Sample, dt time.Duration) {
 		return
 	}
 	if c.limit == 0 || c.limit == float64(c.cfg.Ceiling) && c.state == StateUnlimited { // the real-time path has begun to work
-		c.limit = max(c.start(), 1.1*c.rate)
+		c.limit = c.within(max(c.start(), 1.1*c.rate))
 		c.be(StateOpen, reasonOpen)
 	}
 	if c.at-c.demandAt >= restAfter || c.demandAt == 0 {

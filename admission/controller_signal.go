@@ -46,7 +46,7 @@ const (
 	windowSamples = 100             // wanted for a p99
 	windowMost    = 5 * time.Second // then fewer are enough
 	windowFew     = 10
-	windowRing    = 40
+	windowRing    = 20
 	creep         = 1.005 // a window: by how much a level may rise that was never seen undisturbed
 )
 
@@ -61,9 +61,9 @@ type gauge struct {
 	signal    Signal
 	target    time.Duration // protect_tail_p99, 0: derived from the undisturbed level
 	tolerance float64       // by which a latency may rise
-	quiet     ring40        // values of windows without cold reads to speak of
-	all       ring40        // values of all windows
-	peaks     ring40        // highest scores of quiet windows: what happens undisturbed is no harm
+	quiet     levels        // values of windows without cold reads to speak of
+	all       levels        // values of all windows
+	peaks     levels        // highest scores of quiet windows: what happens undisturbed is no harm
 
 	window     latencyMass
 	windowSum  float64 // of the figure × seconds
@@ -87,19 +87,19 @@ type gauge struct {
 	known     bool
 }
 
-// ring40 keeps the last windowRing values.
-type ring40 struct {
+// levels keeps the last windowRing values.
+type levels struct {
 	values [windowRing]float64
 	n      int
 }
 
-func (r *ring40) add(v float64) {
+func (r *levels) add(v float64) {
 	r.values[r.n%windowRing] = v
 	r.n++
 }
 
 // quantile is 0 for an empty ring.
-func (r *ring40) quantile(q float64) float64 {
+func (r *levels) quantile(q float64) float64 {
 	n := min(r.n, windowRing)
 	if n == 0 {
 		return 0

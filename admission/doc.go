@@ -60,8 +60,8 @@
 //	migrations ──┘  when no read can go, or when their share (5 %) of the bytes is due; a quarter of the slots
 //
 // Buckets are charged when a request starts and corrected at Done. Over any time t a cap of r lets pass at most
-// r·t + max(burst, largest request); burst is 250 ms of the rate. For small caps ask in small requests: a cap is kept in
-// bytes, however large the chunks are, but no chunk is cut. A request larger than a burst passes when the bucket is full
+// r·t + max(burst, largest request); burst is 400 ms of the rate. For small caps ask in small requests: a cap is kept in
+// bytes, however large the chunks are, but nothing is cut here. A request larger than a burst passes when the bucket is full
 // and leaves a debt, so it delays its own flow and not others.
 //
 // A flow that a cap holds back is passed over and earns nothing meanwhile; what it leaves goes to the others. When the
@@ -69,8 +69,14 @@
 // while it has a request queued: a consumer that keeps fewer requests outstanding than the device has slots
 // is limited by itself, and no scheduler can give it more without leaving the device idle.
 //
-// Seams: SetBudget is where a controller sets a device's budget, Limits.SetConfig where the global ones change; Limits.weight is the one place that knows a
-// flow's share; flow.streams is where requests can be ordered by Position for a rotating disk.
+// Seams: SetBudget is where a controller sets a device's budget, Limits.SetConfig where the global ones change; Limits.weight is
+// the one place that knows a flow's share.
+//
+// A rotating disk is at one place at a time (pass.go): its requests go by position, in runs of one quantum, and the flows of a
+// round are put in that order when the round begins, so that shares stay what they are. What waits beyond the deadline goes
+// first. A second request is in flight only where it follows on the first.
+//
+// Members of a convoy pay for what they get with their share of the turns (Share, DoneShared) and not with the device's budget.
 //
 // # Retention race
 //

@@ -56,7 +56,7 @@ func TestProperty_CapHolds(t *testing.T) {
 				starts = append(starts, start{now, req.Flow, req.Bytes})
 			}
 		}
-		largest := limit / 4 // the burst
+		largest := limit * 2 / 5 // the burst
 		for i := range 3 {
 			size := rapid.Int64Range(64<<10, 8<<20).Draw(t, "size")
 			if i == 0 {

@@ -62,37 +62,39 @@ func newWorld(t *testing.T) *world {
 
 func (w *world) commands() map[string]func(args) {
 	return map[string]func(args){
-		"config":     w.config,    // a new registry: min_bytes= min_age= settle= max_readers=
-		"fetch":      w.fetch,     // one Observe: READER offset= end= behind= age=
-		"consume":    w.consume,   // fetch each second: READER behind= age= read=RATE append=RATE for=DURATION; prints changes
-		"advance":    w.advance,   // DURATION; ticks each second, prints changes
-		"served":     w.served,    // READER lane= bytes=
-		"waited":     w.waited,    // READER for= by=
-		"readers":    w.snapshot,  // the registry for people
-		"decide":     w.decide,    // state= resident ratio= mode= forced= budget_spent sealed
-		"limits":     w.setLimits, // global= flow= migration=
-		"configure":  w.configure, // SUBJECT rate= weight=
-		"override":   w.override,  // SUBJECT rate= weight= ttl= | rm
-		"overrides":  w.overrides, // list
-		"device":     w.device,    // NAME rate= speed= quantum= slots= share=
-		"load":       w.load,      // SUBJECT size= outstanding= topic= client= think= actual= kind=migration
-		"run":        w.run,       // DURATION; prints what each load got
-		"enqueue":    w.enqueue,   // ID SUBJECT bytes= topic= client= kind=
-		"next":       w.next,
-		"done":       w.done,       // ID bytes=
-		"cancel":     w.cancel,     // ID
-		"limitedby":  w.limitedBy,  // SUBJECT
-		"show":       w.show,       // the device for people
-		"race":       w.race,       // on | off: a watch on retention that boosts, or only tells
-		"log":        w.log,        // SUBJECT topic= segments= size= first= every=: a load's log, whose segments are deleted in turn
-		"compete":    w.compete,    // DURATION; a run under retention; prints races and what each load got and lost
-		"races":      w.raceViews,  // list
-		"controller": w.controller, // NAME floor= ceiling= protect= slots= rotating
-		"machine":    w.machine,    // what NAME is like, until changed: see simMachine
-		"go":         w.goOn,       // DURATION every=; prints a line per NAME and step, and each new reason
-		"hiccup":     w.makeHiccup, // NAME DURATION times=
-		"sleep":      w.sleep,      // DURATION
-		"controlled": w.controlled, // NAME for people
+		"config":      w.config,    // a new registry: min_bytes= min_age= settle= max_readers=
+		"fetch":       w.fetch,     // one Observe: READER offset= end= behind= age=
+		"consume":     w.consume,   // fetch each second: READER behind= age= read=RATE append=RATE for=DURATION; prints changes
+		"advance":     w.advance,   // DURATION; ticks each second, prints changes
+		"served":      w.served,    // READER lane= bytes=
+		"waited":      w.waited,    // READER for= by=
+		"readers":     w.snapshot,  // the registry for people
+		"decide":      w.decide,    // state= resident ratio= mode= forced= budget_spent sealed
+		"limits":      w.setLimits, // global= flow= migration=
+		"configure":   w.configure, // SUBJECT rate= weight=
+		"override":    w.override,  // SUBJECT rate= weight= ttl= | rm
+		"overrides":   w.overrides, // list
+		"device":      w.device,    // NAME rate= speed= quantum= slots= share= rotating deadline= seek=
+		"load":        w.load,      // SUBJECT size= outstanding= topic= client= think= actual= kind=migration file= at=
+		"run":         w.run,       // DURATION visits=; prints what each load got
+		"enqueue":     w.enqueue,   // ID SUBJECT bytes= topic= client= kind= file= at=
+		"next":        w.next,
+		"done":        w.done,       // ID bytes=
+		"cancel":      w.cancel,     // ID
+		"share":       w.share,      // SUBJECT bytes= topic=: bytes of another one's read
+		"done-shared": w.doneShared, // ID bytes=
+		"limitedby":   w.limitedBy,  // SUBJECT
+		"show":        w.show,       // the device for people
+		"race":        w.race,       // on | off: a watch on retention that boosts, or only tells
+		"log":         w.log,        // SUBJECT topic= segments= size= first= every=: a load's log, whose segments are deleted in turn
+		"compete":     w.compete,    // DURATION; a run under retention; prints races and what each load got and lost
+		"races":       w.raceViews,  // list
+		"controller":  w.controller, // NAME floor= ceiling= protect= slots= rotating
+		"machine":     w.machine,    // what NAME is like, until changed: see simMachine
+		"go":          w.goOn,       // DURATION every=; prints a line per NAME and step, and each new reason
+		"hiccup":      w.makeHiccup, // NAME DURATION times=
+		"sleep":       w.sleep,      // DURATION
+		"controlled":  w.controlled, // NAME for people
 	}
 }
 
@@ -248,17 +250,20 @@ func (w *world) device(a args) {
 	s, err := admission.NewScheduler(admission.DeviceConfig{
 		Name: name, BytesPerSecond: a.rate("rate"), QuantumBytes: a.bytes("quantum"), MaxInFlight: int(a.number("slots")),
 		MigrationShare: a.float("share"), BurstBytes: a.bytes("burst"), MaxQueued: int(a.number("max_queued")),
+		Rotating: a.has("rotating"), Deadline: a.duration("deadline"),
 	}, w.limits, w.now)
 	if w.failed(err) {
 		return
 	}
 	w.dev = newDevice(s, a.rate("speed"), w.now)
+	w.dev.seek = a.duration("seek")
 }
 
 func (w *world) load(a args) {
 	l := &load{
 		flow: a.subject(0), client: a.str("client"), topic: a.strOr("topic", "t"), size: a.bytesOr("size", 1<<20),
 		outstanding: int(a.numberOr("outstanding", 4)), think: a.duration("think"), kind: a.kind(), actual: a.bytes("actual"),
+		file: uint64(a.number("file")), at: a.bytes("at"),
 	}
 	w.dev.add(l)
 }
@@ -269,6 +274,7 @@ func (w *world) run(a args) {
 		before[l] = l.got
 		l.longestGap = 0
 	}
+	w.dev.seeks, w.dev.visited = 0, nil
 	d := a.durationAt(0)
 	if w.failed(w.dev.run(d)) {
 		return
@@ -283,13 +289,20 @@ func (w *world) run(a args) {
 		fmt.Fprintf(&w.out, "%s %s/%s: %.1f MiB/s, %.1f%%, longest pause %s\n", l.kind, l.flow, l.topic,
 			float64(got)/(1<<20)/d.Seconds(), 100*float64(got)/float64(max(sum, 1)), l.longestGap.Round(time.Millisecond))
 	}
-	fmt.Fprintf(&w.out, "all: %.1f MiB/s\n", float64(sum)/(1<<20)/d.Seconds())
+	fmt.Fprintf(&w.out, "all: %.1f MiB/s", float64(sum)/(1<<20)/d.Seconds())
+	if w.dev.seek > 0 {
+		fmt.Fprintf(&w.out, ", %d seeks", w.dev.seeks)
+	}
+	w.out.WriteByte('\n')
+	if a.has("visits") {
+		fmt.Fprintf(&w.out, "files in order: %v\n", w.dev.visited[:min(len(w.dev.visited), int(a.number("visits")))])
+	}
 }
 
 func (w *world) enqueue(a args) {
 	w.failed(w.dev.s.Enqueue(admission.Request{
 		ID: uint64(a.numberAt(0)), Flow: a.subject(1), Kind: a.kind(), Bytes: a.bytes("bytes"),
-		Topic: a.strOr("topic", "t"), Client: a.str("client"),
+		Topic: a.strOr("topic", "t"), Client: a.str("client"), File: uint64(a.number("file")), Position: a.bytes("at"),
 	}, w.now))
 }
 
@@ -311,6 +324,14 @@ func (w *world) done(a args) {
 
 func (w *world) cancel(a args) {
 	fmt.Fprintln(&w.out, w.dev.s.Cancel(uint64(a.numberAt(0))))
+}
+
+func (w *world) share(a args) {
+	fmt.Fprintln(&w.out, w.dev.s.Share(admission.Request{Flow: a.subject(0), Bytes: a.bytes("bytes"), Topic: a.strOr("topic", "t")}, w.now))
+}
+
+func (w *world) doneShared(a args) {
+	fmt.Fprintln(&w.out, w.dev.s.DoneShared(uint64(a.numberAt(0)), a.bytes("bytes"), w.now))
 }
 
 func (w *world) limitedBy(a args) {

@@ -39,8 +39,9 @@ type Request struct {
 	Flow     Subject // ReaderKey.Flow(); for a migration any Group or Client subject
 	Client   string
 	Topic    string
-	Bytes    int64 // 1..MaxRequestBytes; what it will take from the device
-	Position int64 // where on the device or file, for ordering on rotating disks
+	Bytes    int64  // 1..MaxRequestBytes; what it will take from the device
+	File     uint64 // which file, so that a rotating disk can tell what follows on what; 0: none
+	Position int64  // of the first byte: on the device where that is known, else in the file; for order on a rotating disk
 }
 
 // Scheduler shares one device between flows: deficit round robin on bytes, under the device's rate and slots and the caps
@@ -53,6 +54,7 @@ type Scheduler struct {
 	rings  [numRequestKinds]ring
 	byID   map[uint64]*entry
 	clock  seriesClock
+	pass   pass // rotating disks
 
 	queued        int
 	inFlight      [numRequestKinds]int
@@ -147,6 +149,9 @@ func (s *Scheduler) Next(now time.Time) (req Request, wait time.Duration, ok boo
 	if e == nil {
 		return Request{}, wait, false
 	}
+	if s.cfg.Rotating && s.slotsUsed() > 0 && !s.pass.continues(e.req) {
+		return Request{}, 0, false // one place at a time: the head goes there when what is in flight has ended
+	}
 	// The choice is kept while the device's tokens come in: a smaller request must not slip past a larger one for ever.
 	if wait = s.device.wait(e.req.Bytes, now); wait > 0 {
 		s.deviceShort = now.Add(wait)
@@ -173,6 +178,11 @@ func (s *Scheduler) choose(now time.Time) (*entry, time.Duration) {
 }
 
 func (s *Scheduler) pickRead(now time.Time) (*entry, time.Duration) {
+	if s.cfg.Rotating {
+		s.rings[KindRead].orderRound(func(a, b *flow) bool {
+			return s.nearer(s.nearest(a.streams[0], now), s.nearest(b.streams[0], now), now)
+		})
+	}
 	e, wait := s.rings[KindRead].pick(
 		func(f *flow) (*entry, time.Duration) { return s.head(f, now) },
 		func(f *flow) int64 { return s.quantum(f, now) })
@@ -226,14 +236,28 @@ func (s *Scheduler) head(f *flow, now time.Time) (*entry, time.Duration) {
 		return nil, f.blockedUntil.Sub(now)
 	}
 	var wait time.Duration
+	var best *entry
 	for _, st := range f.streams {
-		limit := s.capOf(st.queue[0].req, now)
+		e := st.queue[0]
+		if s.cfg.Rotating {
+			e = s.nearest(st, now)
+		}
+		limit := s.capOf(e.req, now)
+		if limit.By == LimitNone && !s.cfg.Rotating {
+			return e, 0
+		}
 		if limit.By == LimitNone {
-			return st.queue[0], 0
+			if best == nil || s.nearer(e, best, now) {
+				best = e
+			}
+			continue
 		}
 		if wait == 0 || limit.Wait < wait {
 			wait, f.limit = limit.Wait, limit
 		}
+	}
+	if best != nil {
+		return best, 0
 	}
 	f.blockedUntil, f.blockedGen = now.Add(wait), s.limits.gen
 	f.limitedAt = f.blockedUntil
@@ -266,6 +290,7 @@ func capSubjects(req Request) [3]Subject {
 func (s *Scheduler) start(e *entry, now time.Time) {
 	f, n := e.flow, e.req.Bytes
 	f.remove(e, true)
+	s.pass.move(e.req)
 	f.deficit -= n
 	f.inFlight++
 	f.inFlightBytes += n

@@ -22,6 +22,8 @@ type load struct {
 	got         int64         // bytes done
 	longestGap  time.Duration // longest time without a start
 	lastStart   time.Time
+	file        uint64 // on a rotating disk: it reads this file from at on
+	at          int64
 }
 
 // device simulates a disk with one head: requests in flight are served in the order of their start at a fixed speed.
@@ -37,6 +39,12 @@ type device struct {
 	nextID   uint64
 	byID     map[uint64]*load
 	onStart  func(req admission.Request, now time.Time)
+
+	seek    time.Duration // what a request costs that does not begin where the last one ended
+	headAt  int64
+	headOn  uint64
+	seeks   int
+	visited []uint64 // files, in the order in which the head came to them
 }
 
 type running struct {
@@ -114,6 +122,12 @@ func (d *device) start() (wait time.Duration) {
 			}
 			d.free = begins.Add(time.Duration(float64(bytes) / float64(d.speed) * float64(time.Second)))
 		}
+		if d.seek > 0 && (req.File != d.headOn || req.Position != d.headAt) {
+			d.free = d.free.Add(d.seek)
+			d.seeks++
+			d.visited = append(d.visited, req.File)
+		}
+		d.headOn, d.headAt = req.File, req.Position+req.Bytes
 		d.inFlight = append(d.inFlight, running{req, d.free})
 		l := d.byID[req.ID]
 		l.longestGap = max(l.longestGap, d.now.Sub(l.lastStart))
@@ -155,7 +169,11 @@ func (d *device) arrive() error {
 		d.byID[d.nextID] = a.l
 		err := d.s.Enqueue(admission.Request{
 			ID: d.nextID, Kind: a.l.kind, Flow: a.l.flow, Client: a.l.client, Topic: a.l.topic, Bytes: a.l.size,
+			File: a.l.file, Position: a.l.at,
 		}, d.now)
+		if a.l.file != 0 {
+			a.l.at += a.l.size
+		}
 		if err != nil {
 			return err
 		}

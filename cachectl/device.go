@@ -73,7 +73,7 @@ func classify(seek time.Duration, gain float64) DeviceClass {
 // ProbeDevice finds out by measurement how the device below fsys wants to be read: the rotational flag in /sys is wrong on
 // virtual disks. It reads at most 300 ms, with O_DIRECT, in the largest log file of fsys, or in a scratch file that it
 // writes and removes. Call it at start, before there is other load on the device. It waits for the device.
-// Errors: vfs.ErrDirectUnsupported; those of fsys. Source: measured on Linux 6.18 (docs/benchmarks.md).
+// Errors: vfs.ErrDirectUnsupported; those of fsys.
 func ProbeDevice(fsys vfs.FS) (d Device, err error) {
 	name, size := largestLog(fsys)
 	if size < deviceFileBytes {

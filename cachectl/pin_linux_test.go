@@ -180,3 +180,49 @@ func BenchmarkLinuxAppend(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkLinuxSendPinned compares sending a resident file to a socket when it is pinned and when it is not.
+func BenchmarkLinuxSendPinned(b *testing.B) {
+	const size = 64 << 20
+	for _, pinned := range []bool{false, true} {
+		b.Run(map[bool]string{false: "plain", true: "pinned"}[pinned], func(b *testing.B) {
+			d := newDisk(b, size)
+			if _, err := d.file.ReadAt(make([]byte, size), 0); err != nil {
+				b.Fatal(err)
+			}
+			pin := cachectl.New(cachectl.LinuxKernel(), cachectl.Options{}).NewPin()
+			if pinned {
+				if err := pin.Hold(d.file, 0, size, size); err != nil {
+					b.Fatal(err)
+				}
+			}
+			pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+			if err != nil {
+				b.Fatal(err)
+			}
+			drained := make(chan struct{})
+			go func() {
+				defer close(drained)
+				buf := make([]byte, 1<<20)
+				for n := 1; n > 0; {
+					n, _ = unix.Read(pair[1], buf)
+				}
+			}()
+			fd, _ := d.file.Fd()
+			b.SetBytes(size)
+			for b.Loop() {
+				for off := int64(0); off < size; {
+					if _, err := unix.Sendfile(pair[0], int(fd), &off, 1<<20); err != nil {
+						b.Fatal(err)
+					}
+				}
+			}
+			_ = unix.Close(pair[0])
+			<-drained
+			_ = unix.Close(pair[1])
+			if err := pin.Close(); err != nil {
+				b.Fatal(err)
+			}
+		})
+	}
+}

@@ -291,32 +291,63 @@ func (k *checker) tiers() {
 	}
 }
 
+// maxPaths bounds the directories of a tier; more disks than that sit behind one controller or one file system.
+const maxPaths = 64
+
+// tierPath checks the directories of a tier, each against all before it.
 func (k *checker) tierPath(key string, i int, t Tier) {
-	switch {
-	case t.Path == "":
-		k.fail(codeTierPath, key+"path", "is missing: name the directory of this tier")
-		return
-	case strings.ContainsRune(t.Path, 0) || len(t.Path) > 4000:
-		k.fail(codeTierPath, key+"path", "%s is not a path", clip(t.Path))
-		return
-	case !filepath.IsAbs(t.Path):
-		k.fail(codeTierPath, key+"path", "%s is relative: write the whole path, beginning with /", clip(t.Path))
-		return
-	case filepath.Clean(t.Path) == "/":
-		k.fail(codeTierPath, key+"path", "is the root directory: name a directory of its own")
+	if len(t.Paths) == 0 {
+		k.directory(key+"path", i, t.Path, nil)
 		return
 	}
-	for j, other := range k.c.Storage.Tiers[:i] {
-		if !filepath.IsAbs(other.Path) {
-			continue
-		}
-		a, b := filepath.Clean(t.Path), filepath.Clean(other.Path)
+	if t.Path != "" {
+		k.fail(codeTierPath, key+"paths", "path names %s as well: set either path, for one directory, or paths", clip(t.Path))
+	}
+	if len(t.Paths) > maxPaths {
+		k.fail(codeTierPath, key+"paths", "%d directories are more than %d", len(t.Paths), maxPaths)
+		return
+	}
+	for j, p := range t.Paths {
+		k.directory(key+"paths", i, p, t.Paths[:j])
+	}
+}
+
+// directory checks one directory of the tier with index i against the tiers before and those before it in its own.
+func (k *checker) directory(key string, i int, path string, own []string) {
+	switch {
+	case path == "":
+		k.fail(codeTierPath, key, "is missing: name the directory of this tier")
+		return
+	case strings.ContainsRune(path, 0) || len(path) > 4000:
+		k.fail(codeTierPath, key, "%s is not a path", clip(path))
+		return
+	case !filepath.IsAbs(path):
+		k.fail(codeTierPath, key, "%s is relative: write the whole path, beginning with /", clip(path))
+		return
+	case filepath.Clean(path) == "/":
+		k.fail(codeTierPath, key, "is the root directory: name a directory of its own")
+		return
+	}
+	against := func(other, whose string) {
+		a, b := filepath.Clean(path), filepath.Clean(other)
 		switch {
+		case !filepath.IsAbs(other):
 		case a == b:
-			k.fail(codeTierPath, key+"path", "%s is the path of tier %q (storage.tier[%d]) already", t.Path, other.Name, j)
+			k.fail(codeTierPath, key, "%s is the path of %s already", path, whose)
 		case strings.HasPrefix(a, b+"/"), strings.HasPrefix(b, a+"/"):
-			k.fail(codeTierNested, key+"path", "%s and %s (tier %q) lie one within the other: give each its own directory", t.Path, other.Path, other.Name)
+			k.fail(codeTierNested, key, "%s and %s (%s) lie one within the other: give each its own directory", path, other, whose)
 		}
+	}
+	for j, tier := range k.c.Storage.Tiers[:i] {
+		if len(tier.Paths) == 0 {
+			against(tier.Path, fmt.Sprintf("tier %q (storage.tier[%d])", tier.Name, j))
+		}
+		for _, p := range tier.Paths {
+			against(p, fmt.Sprintf("tier %q (storage.tier[%d])", tier.Name, j))
+		}
+	}
+	for _, p := range own {
+		against(p, "this tier")
 	}
 }
 

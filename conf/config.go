@@ -75,11 +75,29 @@ type Storage struct {
 type Tier struct {
 	Name          string   `toml:"name"`
 	Path          string   `toml:"path" kafka:"log.dirs log.dir"`
+	Paths         []string `toml:"paths"` // instead of Path: several directories, of disks of their own
 	Class         string   `toml:"class"`
 	MaxUsed       Percent  `toml:"max_used"`
 	HighWatermark Percent  `toml:"high_watermark"`
 	LowWatermark  Percent  `toml:"low_watermark"`
 	Keep          Duration `toml:"keep" unlimited:"yes" kafka:"log.local.retention.ms local.retention.ms"`
+}
+
+// Directories are the directories of all tiers, hot to cold: each is its tier with Path naming it and without Paths.
+func (c *Config) Directories() []Tier {
+	var out []Tier
+	for _, t := range c.Storage.Tiers {
+		paths := t.Paths
+		if len(paths) == 0 {
+			paths = []string{t.Path}
+		}
+		t.Paths = nil
+		for _, p := range paths {
+			t.Path = p
+			out = append(out, t)
+		}
+	}
+	return out
 }
 
 // Readers says when a reader is lagging and how it is served.
@@ -151,5 +169,5 @@ type Log struct {
 
 // tierDefaults are the values of a [[storage.tier]] key that its table leaves out.
 func tierDefaults() Tier {
-	return Tier{Class: "auto", MaxUsed: 0.95, HighWatermark: 0.90, LowWatermark: 0.80, Keep: Unlimited}
+	return Tier{Paths: []string{}, Class: "auto", MaxUsed: 0.95, HighWatermark: 0.90, LowWatermark: 0.80, Keep: Unlimited}
 }

@@ -93,16 +93,16 @@ func kernelRelease() string {
 	return unix.ByteSliceToString(u.Release[:])
 }
 
-// readModes is the method that bypass reads of sealed segments use, by tier.
+// readModes is the method that bypass reads of sealed segments use, by log directory.
 func (b *backend) readModes() map[string]string {
 	out := map[string]string{}
 	for _, d := range b.store.Dirs() {
-		out[d.Tier] = string(b.methodOf(d.Tier))
+		out[d.Name] = string(b.methodOf(d.Name))
 	}
 	return out
 }
 
-// methodOf is the method of a tier's file system, which several tiers may share.
+// methodOf is the method of a log directory's file system, which several may share.
 func (b *backend) methodOf(name string) cachectl.Method {
 	for _, l := range b.cache.Ladders() {
 		if l.Device == b.tiers[name].device {
@@ -208,7 +208,7 @@ func (b *backend) partition(l *partition.Log) admin.Partition {
 		p.Segments++
 		p.Bytes += sv.SizeBytes
 		p.TierBytes[sv.Tier] += sv.SizeBytes
-		sample, _ := b.sampler.of(segmentKey{sv.Tier, sv.File})
+		sample, _ := b.sampler.of(segmentKey{sv.Dir, sv.File})
 		p.ResidentBytes += sample.grid.resident
 		p.DirtyBytes += sample.grid.dirty
 		p.WritebackBytes += sample.grid.writeback
@@ -282,12 +282,12 @@ func (b *backend) Tiers(context.Context) ([]admin.Tier, error) {
 	snap := b.meta.Snapshot()
 	var out []admin.Tier
 	for _, d := range b.store.Dirs() {
-		t := admin.Tier{Name: d.Name, Path: d.Path, UUID: snap.Tiers[d.Name], Class: b.tiers[d.Tier].class, ClassFrom: b.tiers[d.Tier].classFrom, State: "ok",
-			SeekSeconds: b.tiers[d.Tier].measured.Seek.Seconds(), SequentialBytes: int64(b.tiers[d.Tier].measured.SequentialBytesPerSecond),
+		t := admin.Tier{Name: d.Name, Path: d.Path, UUID: snap.Tiers[d.Name], Class: b.tiers[d.Name].class, ClassFrom: b.tiers[d.Name].classFrom, State: "ok",
+			SeekSeconds: b.tiers[d.Name].measured.Seek.Seconds(), SequentialBytes: int64(b.tiers[d.Name].measured.SequentialBytesPerSecond),
 			CapacityBytes: d.TotalBytes, FreeBytes: d.UsableBytes, UsedBytes: d.UsedBytes, MaxUsedBytes: d.MaxUsedBytes,
 			HighWatermark: d.High, LowWatermark: d.Low, KeepSeconds: d.Keep.Seconds(), Segments: d.Segments,
-			ReadMode: string(b.methodOf(d.Tier)), LimitBytes: d.Device.BytesPerSecond, ReadBytesTotal: d.Device.ReadBytes,
-			WriteBytesTotal: d.Device.MigrationBytes, QueuedReads: d.Device.Queued, ResidentBytes: b.sampler.residentOn(d.Tier)}
+			ReadMode: string(b.methodOf(d.Name)), LimitBytes: d.Device.BytesPerSecond, ReadBytesTotal: d.Device.ReadBytes,
+			WriteBytesTotal: d.Device.MigrationBytes, QueuedReads: d.Device.Queued, ResidentBytes: b.sampler.residentOn(d.Name)}
 		switch {
 		case d.Err != nil:
 			t.State, t.Error = "fenced", d.Err.Error()

@@ -65,7 +65,7 @@ func segmentsOf(logs []*partition.Log, readers []partition.ReaderView) []sampled
 			if sv.SizeBytes == 0 {
 				continue
 			}
-			c := sampled{key: segmentKey{sv.Tier, sv.File}, row: row, size: sv.SizeBytes, busy: sv.Active || !sv.Sealed,
+			c := sampled{key: segmentKey{sv.Dir, sv.File}, row: row, size: sv.SizeBytes, busy: sv.Active || !sv.Sealed,
 				stat: func(pos, n int64) (cachectl.Residency, error) { return l.Residency(sv, pos, n) }}
 			for _, off := range at[row] {
 				c.busy = c.busy || off >= int64(sv.Base) && off < int64(sv.Next)
@@ -102,7 +102,7 @@ func (b *backend) row(l *partition.Log, cells int, segments bool, readers []part
 	line := newCellRow(row.Bytes, cells)
 	row.CellBytes = line.cell
 	for _, sv := range svs {
-		sample, _ := b.sampler.of(segmentKey{sv.Tier, sv.File}) // zero: not looked at yet
+		sample, _ := b.sampler.of(segmentKey{sv.Dir, sv.File}) // zero: not looked at yet
 		if sv.SizeBytes > 0 && sample.at.Before(row.SampledAt) {
 			row.SampledAt = sample.at
 		}

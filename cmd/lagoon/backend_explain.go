@@ -43,7 +43,7 @@ func (b *backend) ExplainFetch(_ context.Context, q admin.ExplainQuery) (admin.E
 	x.Explanation, x.err = l.Explain(key, segment.Offset(q.Offset), q.MaxBytes)
 	for _, d := range b.store.Dirs() {
 		if d.Name == x.Device {
-			x.dir, x.tier = d, b.tiers[d.Tier]
+			x.dir, x.tier = d, b.tiers[d.Name]
 		}
 	}
 	for _, la := range b.cache.Ladders() {

@@ -242,8 +242,8 @@ func listenSocket(path string) (net.Listener, error) {
 func (d *daemon) serveAdmin(context.Context) error {
 	b := d.backend
 	b.cache, b.pool, b.meta, b.store, b.tiers = d.cache, d.pool, d.catalogue, d.store, map[string]tier{}
-	for _, t := range d.tiers {
-		b.tiers[t.Name] = t
+	for i, dir := range d.store.Dirs() { // in the order in which they were given
+		b.tiers[dir.Name] = d.tiers[i]
 	}
 	var bound []string
 	for _, ln := range d.listeners {
@@ -276,7 +276,7 @@ func (d *daemon) serveAdmin(context.Context) error {
 
 func (d *daemon) openTiers(context.Context) error {
 	var errs []error
-	for _, t := range d.cfg.Storage.Tiers {
+	for _, t := range d.cfg.Directories() {
 		if d.opt.MakeTiers {
 			if err := os.MkdirAll(t.Path, 0o700); err != nil {
 				errs = append(errs, fmt.Errorf("tier %s: %w", t.Name, err))

@@ -307,3 +307,46 @@ func TestAdminSocket(t *testing.T) {
 		t.Errorf("a file: %v", err)
 	}
 }
+
+// TestSeveralDirectories: a tier of two directories holds partitions in both, over a restart and when the tier before it grows.
+func TestSeveralDirectories(t *testing.T) {
+	root := t.TempDir()
+	ssd := func(names ...string) string {
+		var paths []string
+		for _, n := range names {
+			paths = append(paths, filepath.Join(root, n))
+		}
+		return "storage.tier.ssd.paths=" + strings.Join(paths, ",")
+	}
+	set := []string{"storage.tier.ssd.path=", "server.default_partitions=6", "storage.tier.hdd.path=", "storage.tier.hdd.paths=" + filepath.Join(root, "h1") + "," + filepath.Join(root, "h2")}
+	d, stop := startDaemon(t, testConfig(t, root, append(set, ssd("a", "b"))...), daemonOptions{MakeTiers: true})
+	produce(t, d.testClient(t, kgo.RecordPartitioner(kgo.RoundRobinPartitioner())), "orders", 0, 600)
+	for _, dir := range []string{"a", "b"} {
+		if logs, err := filepath.Glob(filepath.Join(root, dir, "orders-*")); err != nil || len(logs) == 0 {
+			t.Errorf("no partition in %s: %v\n%s", dir, err, d.cli(t, "cache", "show"))
+		}
+	}
+	tiers := d.cli(t, "tiers", "-o", "json")
+	for _, want := range []string{`"name": "ssd"`, `"name": "ssd#1"`, `"name": "hdd"`, `"name": "hdd#1"`, filepath.Join(root, "b")} {
+		if !strings.Contains(tiers, want) {
+			t.Errorf("%s is not in\n%s", want, tiers)
+		}
+	}
+	if out := d.cli(t, "explain", "fetch", "orders/0@0"); !strings.Contains(out, "ssd (ssd) at ") {
+		t.Errorf("explain\n%s", out)
+	}
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	d, stop = startDaemon(t, testConfig(t, root, append(set, ssd("a", "b", "c"))...), daemonOptions{MakeTiers: true})
+	total := int64(0)
+	for _, l := range d.store.Logs() {
+		total += int64(l.Offsets().End)
+	}
+	if total != 600 {
+		t.Errorf("%d records after a restart with one directory more, want 600", total)
+	}
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+}

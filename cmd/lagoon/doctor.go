@@ -236,7 +236,7 @@ func thisMachine(cfg *conf.Config) (*machine, error) {
 		m.clockSynced = state != unix.TIME_ERROR && tx.Status&unix.STA_UNSYNC == 0
 	}
 	devices := map[uint64]string{}
-	for _, t := range cfg.Storage.Tiers {
+	for _, t := range cfg.Directories() {
 		d := examine(t)
 		device := deviceOf(t.Path)
 		if d.err == nil {
@@ -287,7 +287,7 @@ func examine(t conf.Tier) disk {
 // tryCachestat asks about a file of our own: the kernel tells about others only to those who may write them.
 func tryCachestat(cfg *conf.Config) (err error) {
 	dir := os.TempDir()
-	for _, t := range cfg.Storage.Tiers {
+	for _, t := range cfg.Directories() {
 		if info, err := os.Stat(t.Path); err == nil && info.IsDir() {
 			dir = t.Path
 			break

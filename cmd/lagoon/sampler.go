@@ -32,7 +32,7 @@ const (
 )
 
 // segmentKey names one copy of a segment: after a migration it is another.
-type segmentKey struct{ tier, file string }
+type segmentKey struct{ dir, file string }
 
 // rowKey names one partition.
 type rowKey struct {
@@ -296,12 +296,12 @@ func (s *sampler) of(key segmentKey) (segmentSample, bool) {
 	return segmentSample{}, false
 }
 
-// residentOn is what is resident of a tier.
-func (s *sampler) residentOn(tier string) (bytes int64) {
+// residentOn is what is resident of a log directory.
+func (s *sampler) residentOn(dir string) (bytes int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for key, one := range s.samples {
-		if key.tier == tier {
+		if key.dir == dir {
 			bytes += one.grid.resident
 		}
 	}

@@ -165,7 +165,7 @@ Try, in another terminal:
 
 Ctrl-C stops it; the data stay.
 
-`, kafka, d.admin.Addr(), filepath.Dir(d.cfg.Storage.Tiers[0].Path), kafka, kafka)
+`, kafka, d.admin.Addr(), filepath.Dir(d.cfg.Directories()[0].Path), kafka, kafka)
 }
 
 // load reads the configuration; its faults are printed one per line, and the error counts them.

@@ -81,9 +81,9 @@ func hotConfig(c *conf.Config) partition.HotWindows {
 // deviceConfig knows two kinds of device. A rotating disk gets one stream at a time in large turns, because a seek costs as much as
 // reading a megabyte; a solid-state one gets bounded parallelism (design.md §8).
 func deviceConfig(c *conf.Config, t tier) admission.DeviceConfig {
-	dc := admission.DeviceConfig{Name: t.Name, MaxInFlight: 8, QuantumBytes: 4 << 20}
+	dc := admission.DeviceConfig{MaxInFlight: 8, QuantumBytes: 4 << 20}
 	if t.class == string(cachectl.DeviceHDD) {
-		dc.MaxInFlight, dc.QuantumBytes = 1, 16<<20
+		dc.MaxInFlight, dc.QuantumBytes = 2, 24<<20
 	}
 	if rate, ok := c.Throttle.Tier[t.Name]; ok && c.Throttle.Mode != "off" {
 		dc.BytesPerSecond = unlimitedAsZero(rate)

@@ -556,8 +556,8 @@ func (r *runner) evictOld(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if left > 0 {
-		r.logf("%.1f MB of %s could not be evicted", float64(left)/1e6, r.topic("old"))
+	if left > r.o.OldBytes/100 {
+		r.note("%.0f MB of %s could not be taken out of the page cache before a phase: that much of its backlog was not cold", float64(left)/1e6, r.topic("old"))
 	}
 	return nil
 }

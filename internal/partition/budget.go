@@ -97,7 +97,7 @@ func (b *budgets) loop() {
 		case <-b.wake:
 		}
 		b.awake.Store(true)
-		for b.tick(b.store.now()) {
+		for b.tick(b.store.now()) || b.sleep() {
 			t.Reset(budgetEvery)
 			select {
 			case <-b.store.ctx.Done():
@@ -105,8 +105,19 @@ func (b *budgets) loop() {
 			case <-t.C:
 			}
 		}
-		b.awake.Store(false)
 	}
+}
+
+// sleep lets the next poke through; true when a cold read came too early for that.
+func (b *budgets) sleep() (again bool) {
+	b.awake.Store(false)
+	for _, d := range b.devices {
+		if _, busy, _ := d.dir.cold.load(b.last); busy {
+			b.awake.Store(true)
+			return true
+		}
+	}
+	return false
 }
 
 // tick takes one sample everywhere and brings the answers in force. True while there are cold reads on some device.

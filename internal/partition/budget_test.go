@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -172,8 +173,9 @@ func (w *budgetWorld) produce() {
 	})
 }
 
-// backfill reads the old log again and again, as fast as it can.
-func (w *budgetWorld) backfill(name string) {
+// backfill reads the old log again and again, as fast as it can, and counts what it gets.
+func (w *budgetWorld) backfill(name string) *atomic.Int64 {
+	var got atomic.Int64
 	w.during(func(ctx context.Context) {
 		watch := partition.NewWatch()
 		defer watch.Close()
@@ -190,12 +192,14 @@ func (w *budgetWorld) backfill(name string) {
 				}
 				continue
 			}
+			got.Add(res.Chunk.Len())
 			if from = res.Chunk.Next(); from >= w.end {
 				from = 0
 			}
 			res.Chunk.Release()
 		}
 	})
+	return &got
 }
 
 // p99 lets d pass and gives the p99 of the acks in it, and the cold bytes per second.

@@ -62,7 +62,8 @@ func (c *coldChunk) isKept() bool { return c.kept }
 // request is what n bytes of the chunk are to the device's scheduler.
 func (c *coldChunk) request(n int64) admission.Request {
 	r := c.asker.req
-	r.Kind, r.Bytes, r.Position = admission.KindRead, n, c.pos
+	r.Kind, r.Bytes = admission.KindRead, n
+	c.handle.seg.address(&r, c.pos)
 	if c.lane == admission.Fill && c.convoy.log.store.opt.Mode != admission.ModeBuffered {
 		r.Kind = admission.KindRefill
 	}
@@ -147,6 +148,8 @@ func (cv *convoy) finishLocked(c *coldChunk, err error) (wake []*Watch) {
 			if len(s.chunks) > 0 {
 				continue // it waits for another chunk, and when woken would ask for this one again at once
 			}
+		} else if err != nil && s != c.asker {
+			s.resetLocked() // it may want other bytes than those that are bad: it reads from its own place
 		}
 		if s.watch != nil {
 			wake = append(wake, s.watch)
@@ -273,6 +276,7 @@ func (c *coldChunk) readRange(st *Store, buf *cachectl.Buffer, pos, n int64) ([]
 	if err != nil {
 		return nil, err
 	}
+	c.handle.seg.locate(src.Buffered)
 	defer c.handle.seg.dir.harm.beginRead(st.now)()
 	rs, err := st.opt.Cache.ReadBypass(src, buf, pos, n)
 	if err != nil {

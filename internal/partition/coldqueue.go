@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"lagoon/admission"
+	"lagoon/cachectl"
 )
 
 // coldQueue runs the cold work of one device: reads for lagging readers, refills after a real-time miss, and the
@@ -27,6 +28,8 @@ type coldQueue struct {
 	wg     sync.WaitGroup
 	opens  chan struct{} // semaphore of aside
 	done   chan struct{} // closed by close
+
+	quantumBytes int64 // a flow's turn
 }
 
 // maxOpens is how many segments of one device are opened at a time.
@@ -37,7 +40,8 @@ func newColdQueue(cfg admission.DeviceConfig, limits *admission.Limits, mu *sync
 	if err != nil {
 		return nil, err
 	}
-	return &coldQueue{now: now, mu: mu, sched: sched, jobs: map[uint64]func(){}, opens: make(chan struct{}, maxOpens), done: make(chan struct{})}, nil
+	return &coldQueue{now: now, mu: mu, sched: sched, jobs: map[uint64]func(){}, opens: make(chan struct{}, maxOpens), done: make(chan struct{}),
+		quantumBytes: sched.Config().QuantumBytes}, nil
 }
 
 // submit queues run for its turn and gives its id for cancel. run executes on its own goroutine and reports the bytes
@@ -171,7 +175,11 @@ func (q *coldQueue) pumpLocked() {
 		}
 		run := q.jobs[r.ID]
 		delete(q.jobs, r.ID)
-		q.wg.Go(run)
+		if r.Kind == admission.KindRead {
+			q.wg.Go(func() { cachectl.AtLowPriority(run) })
+		} else { // a real-time reader waits for a refill; a migration does its I/O elsewhere
+			q.wg.Go(run)
+		}
 	}
 }
 

@@ -268,3 +268,52 @@ func TestConvoyReadError(t *testing.T) {
 	}
 	closeStore(t, s)
 }
+
+// TestHungDiskHoldsItsOwnReaders: a disk that does not answer holds as many jobs as it has slots, however many readers ask; the
+// readers of another disk go on, with the same chunk memory.
+func TestHungDiskHoldsItsOwnReaders(t *testing.T) {
+	var held atomic.Int64
+	hung, release := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	disk := vfs.InjectorFunc(func(op vfs.Op) error {
+		if op.Kind == vfs.OpRead && strings.HasSuffix(op.Name, ".log") && op.Len > 64<<10 {
+			held.Add(1)
+			once.Do(func() { close(hung) })
+			<-release
+		}
+		return nil
+	})
+	pool, err := cachectl.NewPool(32<<20, 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const slots = 4
+	bad := open(t, func(o *partition.Options) { o.Pool, o.Dirs[0].Device.MaxInFlight = pool, slots }, vfs.WithFaults(osFS(t), disk))
+	good := open(t, func(o *partition.Options) { o.Pool = pool }, osFS(t))
+	stuck, stuckHas := coldLog(t, bad, 40<<20, 16)
+	free, want := coldLog(t, good, 24<<20, 16)
+	var wg sync.WaitGroup
+	end := stuck.Offsets().HighWatermark
+	for i := range 24 {
+		wg.Go(func() {
+			from := end * segment.Offset(i) / 24
+			if got := consume(t, stuck, partition.ReaderRef{ClientID: fmt.Sprint("r", i)}, from, 1<<20); !bytes.HasSuffix(stuckHas, got) || len(got) == 0 {
+				t.Errorf("reader %d got %d other bytes", i, len(got))
+			}
+		})
+	}
+	<-hung
+	for i := range 4 {
+		if got := consume(t, free, partition.ReaderRef{ClientID: fmt.Sprint("f", i)}, 0, 1<<20); !bytes.Equal(got, want) {
+			t.Errorf("%d bytes from the sound disk, want %d", len(got), len(want))
+		}
+	}
+	if n := held.Load(); n > slots {
+		t.Errorf("%d reads held by the disk, it has %d slots", n, slots)
+	}
+	close(release)
+	wg.Wait()
+	closeStore(t, bad)
+	closeStore(t, good)
+	pool.Close()
+}

@@ -55,6 +55,7 @@ type logDir struct {
 	partitions atomic.Int64 // whose home this is
 	used       atomic.Int64 // bytes of segments, kept by seal, publish and delete
 	harm       dirHarm
+	lastFile   atomic.Uint64 // names files to the device's queue
 	onFence    func(*logDir, error)
 	fenceMu    sync.Mutex
 }

@@ -20,15 +20,15 @@
 //   - The committer owns syncing. After a sync it publishes the durable bound, wakes Durable waiters and watches.
 //   - One function, Log.readable, says how far consumers see: the durable bound in the safe mode, the written end with
 //     a flush interval. Replication will change that function and nothing else.
-//   - A stream (cold.go) is the read-ahead of one lagging reader in one partition; its chunks are whole batches in
-//     pooled buffers. Streams are filled by the device queue of the segment's directory, whose order and pace
+//   - A stream (stream.go) is the read-ahead of one lagging reader in one partition; its chunks are whole batches in
+//     pooled buffers, and those of lane bypass are shared with the other lagging readers of the log (convoy.go). Streams are filled by the device queue of the segment's directory, whose order and pace
 //     admission.Scheduler decides. Cold reads therefore never run on a goroutine that answers a fetch.
 //   - The goroutine of the hot windows (hotwindow.go) pins the newest bytes and drops what real-time readers have passed, as
 //     hotplan.go says. Neither appends nor reads wait for it. A segment's pin is closed before the segment is retired.
 //   - Harm that cold reads do to the real-time path is counted where it happens (harm.go, one atomic addition each); a loop
 //     (budget.go) gives the counts to one admission.Controller per directory and its answers to the device queues. Its lock,
 //     budgets.mu, comes before coldQueue.mu.
-//   - Lock order: Store.mu, Log.mu, Log.cursorsMu, stream.mu, coldQueue.mu. None is held across I/O but Log.mu (pwrite).
+//   - Lock order: Store.mu, Log.mu, Log.cursorsMu, convoy.mu, coldQueue.mu. None is held across I/O but Log.mu (pwrite).
 //
 // # Crash guarantees
 //

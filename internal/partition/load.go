@@ -127,7 +127,14 @@ func (s *Store) openDir(index int, spec DirSpec) error {
 		rank = len(s.tiers)
 		s.tiers = append(s.tiers, spec.Tier)
 	} else {
-		name = fmt.Sprintf("%s#%d", spec.Tier, index)
+		// Counted within the tier: a directory that another tier gets must not rename this one.
+		nth := 0
+		for _, d := range s.dirs {
+			if d.spec.Tier == spec.Tier {
+				nth++
+			}
+		}
+		name = fmt.Sprintf("%s#%d", spec.Tier, nth)
 	}
 	lock, err := spec.FS.Lock(lockFile)
 	if err != nil {
@@ -136,6 +143,7 @@ func (s *Store) openDir(index int, spec DirSpec) error {
 	if spec.Device.Name == "" {
 		spec.Device.Name = name
 	}
+	spec.Device.Rotating = spec.Rotating
 	cold, err := newColdQueue(spec.Device, s.limits, s.limitsMu, s.opt.Now)
 	if err != nil {
 		return errors.Join(err, lock.Close())
@@ -323,6 +331,14 @@ func (s *Store) open(topic string, id [16]byte, partition int32, cfg Config) (*L
 	if err != nil {
 		return nil, err
 	}
+	l, err := s.openAt(name, topic, id, partition, cfg, home, holders)
+	if err != nil {
+		home.partitions.Add(-1)
+	}
+	return l, err
+}
+
+func (s *Store) openAt(name, topic string, id [16]byte, partition int32, cfg Config, home *logDir, holders []*logDir) (*Log, error) {
 	if err := home.fenced(); err != nil {
 		return nil, err
 	}
@@ -361,7 +377,7 @@ func (s *Store) open(topic string, id [16]byte, partition int32, cfg Config) (*L
 }
 
 // place finds the directories that hold a partition, hot to cold, and its home: the one in the hottest tier that has
-// it, else the emptiest.
+// it, else the emptiest. The home counts it from now on, so that partitions made at once are spread.
 func (s *Store) place(name string) (home *logDir, holders []*logDir, err error) {
 	for _, d := range s.dirs {
 		e, err := d.spec.FS.Stat(name)
@@ -378,8 +394,11 @@ func (s *Store) place(name string) (home *logDir, holders []*logDir, err error) 
 		}
 	}
 	if home != nil {
+		home.partitions.Add(1)
 		return home, holders, nil
 	}
+	s.placing.Lock()
+	defer s.placing.Unlock()
 	for _, d := range s.dirs {
 		if d.rank == 0 && d.fenced() == nil && (home == nil || d.partitions.Load() < home.partitions.Load()) {
 			home = d
@@ -388,6 +407,7 @@ func (s *Store) place(name string) (home *logDir, holders []*logDir, err error) 
 	if home == nil {
 		return nil, nil, fmt.Errorf("%w: every directory of tier %s", ErrFenced, s.tiers[0])
 	}
+	home.partitions.Add(1)
 	return home, holders, nil
 }
 
@@ -558,7 +578,6 @@ func (l *Log) begin(sealed []*logSegment, w *segment.Writer, start segment.Offse
 	l.durable.Store(l.endBound())
 	l.written.Store(l.endBound())
 	l.ages.note(w.Next(), now)
-	l.home.partitions.Add(1)
 	if l.producers == nil {
 		return l.loadProducers(segs)
 	}

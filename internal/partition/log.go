@@ -83,6 +83,7 @@ type logSegment struct {
 	prep   preparation
 	pin    segmentPin
 	fills  fills
+	place  place
 }
 
 // find gives the index of the segment that holds off, -1 when off lies before the first.

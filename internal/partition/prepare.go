@@ -54,6 +54,9 @@ func (s *logSegment) prepared(w *Watch) bool {
 // prepare runs aside and gives back the Acquire made for it.
 func (s *logSegment) prepare() {
 	err := s.r.Prepare() // whoever reads next gets the same error
+	if f, err := s.r.File(); err == nil {
+		s.locate(f)
+	}
 	s.r.Release()
 	p := &s.prep
 	p.mu.Lock()

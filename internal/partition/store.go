@@ -115,7 +115,8 @@ type logKey struct {
 type Store struct {
 	opt       Options
 	dirs      []*logDir
-	tiers     []string // names, hot to cold
+	tiers     []string   // names, hot to cold
+	placing   sync.Mutex // of choosing a home by logDir.partitions
 	files     *segment.FileCache
 	metrics   *metrics
 	limits    *admission.Limits
@@ -162,8 +163,14 @@ func (s *Store) now() time.Time { return s.opt.Now() }
 // chunkBytes is what one bypass read asks for.
 func (s *Store) chunkBytes() int64 { return s.opt.Pool.ChunkBytes() - directSlack }
 
-// readAhead is the depth of a stream: less when the pool has to be shared by many.
-func (s *Store) readAhead() int { return s.opt.ReadAheadChunks }
+// readAhead is the depth of a stream on d, in chunks. On a hard disk it is half a run: so much comes to a reader at once, and a
+// reader that takes it at less than the disk's speed must not make the head go elsewhere.
+func (s *Store) readAhead(d *logDir) int {
+	if d.spec.Rotating {
+		return max(s.opt.ReadAheadChunks, int(d.cold.quantumBytes/2/s.chunkBytes()))
+	}
+	return s.opt.ReadAheadChunks
+}
 
 // Log finds a partition.
 func (s *Store) Log(topic string, partition int32) (*Log, bool) {

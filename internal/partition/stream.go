@@ -36,8 +36,9 @@ type stream struct {
 	lastRead time.Time
 	closed   bool
 
-	pieces  bool // a cap is so small that it reads pieces of chunks, by itself
-	follows bool // what it got last was read in the turn of …
+	apart   segment.Offset // 1 + the offset that another reader's chunk turned out not to hold: that one it reads by itself
+	pieces  bool           // a cap is so small that it reads pieces of chunks, by itself
+	follows bool           // what it got last was read in the turn of …
 	leader  *stream
 	reached int64 // how far its own turns have read, on the scale of Log.endPos
 	left    LeaveReason
@@ -61,7 +62,17 @@ func (s *stream) read(from segment.Offset, maxBytes int64, bnd segment.Offset, w
 	defer s.log.convoy.mu.Unlock()
 	s.watch, s.lastRead = w, s.log.store.now()
 	for len(s.chunks) > 0 && s.chunks[0].state == chunkReady && s.chunks[0].next <= from {
+		others := s.chunks[0].asker != s
 		s.dropLocked(0)
+		if others && from == s.target {
+			// It was to hold from, and ended before (damage ends a chunk): from its own place the reader need not meet that.
+			s.resetLocked()
+			s.apart = from + 1
+			if w != nil {
+				w.Notify()
+			}
+			return streamRead{pending: true, lane: s.lane}, nil
+		}
 		s.expect = from
 		if len(s.chunks) == 0 { // the rest of the chunk was before from: go on behind it
 			s.enqueueLocked()
@@ -164,7 +175,7 @@ func (s *stream) frontPos() int64 { return s.handle.seg.before + s.nextPos }
 // topUpLocked keeps the read-ahead at its depth while the bytes ahead are cold; where they are resident the hot lane
 // takes over.
 func (s *stream) topUpLocked() {
-	for len(s.chunks) > 0 && len(s.chunks) < s.log.store.readAhead() {
+	for len(s.chunks) > 0 && len(s.chunks) < s.log.store.readAhead(s.handle.seg.dir) {
 		last := s.chunks[len(s.chunks)-1]
 		if last.state == chunkFailed || !last.exact && last.state != chunkReady || !s.enqueueLocked() {
 			return
@@ -190,7 +201,8 @@ func (s *stream) enqueueLocked() bool {
 	if len(s.chunks) > 0 && s.residentLocked(s.nextPos, want) {
 		return false
 	}
-	if s.lane == admission.Bypass && !s.pieces && s.joinLocked() {
+	shared := s.lane == admission.Bypass && !s.pieces && (len(s.chunks) > 0 || s.target+1 != s.apart)
+	if shared && s.joinLocked() {
 		return true
 	}
 	if s.pieces {
@@ -200,7 +212,7 @@ func (s *stream) enqueueLocked() bool {
 		return false
 	}
 	c := &coldChunk{convoy: &s.log.convoy, asker: s, handle: s.handle, lane: s.lane, pos: s.nextPos, want: want, limit: limit, exact: exact,
-		shared: s.lane == admission.Bypass && !s.pieces, takers: 1}
+		shared: shared, takers: 1}
 	c.handle.retain()
 	s.log.store.askedChunks.Add(1)
 	if !s.log.convoy.waitsLocked(c) && !c.submit() {

@@ -69,6 +69,7 @@ type SegmentView struct {
 	Base, Next     segment.Offset // Next: of the active segment the log end
 	File           string         // relative to the directory's root
 	Tier           string
+	Dir            string // the log directory's name, that of its tier where it has only one
 	SizeBytes      int64
 	Before         int64 // bytes of the log before it
 	MaxTimestampMs int64 // -1: not known without reading
@@ -87,7 +88,7 @@ func (l *Log) Segments() []SegmentView {
 		}
 		m := s.r.Meta()
 		s.r.Release()
-		sv := SegmentView{Base: s.base, Next: min(v.next(i), segment.Offset(l.end.Load())), File: s.r.LogName(), Tier: s.dir.spec.Tier,
+		sv := SegmentView{Base: s.base, Next: min(v.next(i), segment.Offset(l.end.Load())), File: s.r.LogName(), Tier: s.dir.spec.Tier, Dir: s.dir.name,
 			SizeBytes: m.SizeBytes, Before: s.before - v.segs[0].before, MaxTimestampMs: m.MaxTimestampMs, Sealed: m.Sealed,
 			Active: i+1 == len(v.segs), dirIndex: s.dir.index, seg: s}
 		out = append(out, sv)
