@@ -16,6 +16,10 @@ import (
 // warmStep is one read; the device's queue gives each its turn, behind all reads of readers.
 const warmStep = 1 << 20
 
+// warmAge: a log whose newest record is older was not being written when the broker stopped, or the stop was so long that
+// whoever comes back lags. Nobody waits for its tail.
+const warmAge = time.Hour
+
 // warmFlow is the subject of these reads at the schedulers. Client ids of that name share it; they gain nothing by it.
 var warmFlow = admission.Subject{Kind: admission.Client, Name: "lagoon-warm"}
 
@@ -60,8 +64,9 @@ func (s *Store) warmTails() {
 	var reads []warmRead
 	for i, l := range logs {
 		reads = append(reads, l.warmReads(known[i], p.logs[i].from)...)
-		marks := known[i].marks
-		l.hot.found.Store(&marks)
+		if marks := known[i].marks; len(marks) > 1 {
+			l.hot.found.Store(&marks)
+		}
 	}
 	if len(reads) == 0 {
 		return
@@ -81,7 +86,7 @@ func (l *Log) warmKnown(keep time.Duration) hotLog {
 	end := l.endPos.Load()
 	k := hotLog{start: v.segs[0].before, end: end, reader: -1, wanted: true}
 	last, err := l.MaxTimestamp(l.store.ctx)
-	if err != nil || last.TimestampMs < 0 {
+	if err != nil || last.TimestampMs < 0 || l.store.now().Sub(time.UnixMilli(last.TimestampMs)) >= warmAge {
 		k.marks = []hotMark{{end, 0}}
 		return k
 	}
