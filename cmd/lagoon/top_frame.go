@@ -88,9 +88,9 @@ func topHead(d topData) []frameLine {
 		budget := "no limit"
 		if dev.LimitBytes > 0 {
 			budget = limit(dev.LimitBytes)
-		}
-		if dev.State != "" {
-			budget += " (" + dev.State + ")"
+			if dev.State != "" {
+				budget += " (" + dev.State + ")"
+			}
 		}
 		line := fmt.Sprintf("%-10s cold %s of %s, %d running, %d waiting", dev.Tier, flow(dev.UsedBytes), budget, dev.InFlight, dev.Queued)
 		for _, tier := range d.Tiers {

@@ -148,9 +148,11 @@ func TestTopInATerminal(t *testing.T) {
 		if after.Lflag&(unix.ICANON|unix.ECHO|unix.ISIG) != unix.ICANON|unix.ECHO|unix.ISIG || after.Oflag != before.Oflag|after.Oflag&unix.OPOST {
 			t.Errorf("the terminal was left raw: %+v, before %+v", after, before)
 		}
-		if text := p.text(); strings.Count(text, "\x1b[?1049h") != 1 || !strings.Contains(text[strings.Index(text, "\x1b[?1049h"):], "\x1b[?25h\x1b[?1049l") {
-			t.Errorf("alternate screen or cursor were not restored: %q", text[max(0, len(text)-200):])
-		}
+		// The last bytes may still be on their way through the terminal.
+		eventually(t, 5*time.Second, "alternate screen and cursor are restored", func() bool {
+			text := p.text()
+			return strings.Count(text, "\x1b[?1049h") == 1 && strings.HasSuffix(text, "\x1b[?25h\x1b[?1049l")
+		})
 	}
 	shows := func(p *terminal, what string, cond func(frame []string) bool) {
 		t.Helper()
