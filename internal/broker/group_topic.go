@@ -30,6 +30,12 @@ func (b *Broker) startGroups(ctx context.Context) error {
 		return nil
 	}
 	if t, ok := b.meta.Snapshot().Topic(groups.Topic); ok {
+		// On record; whoever makes it holds its lock until its partitions are served.
+		unlock, err := b.meta.LockTopic(ctx, groups.Topic)
+		if err != nil {
+			return err
+		}
+		defer unlock()
 		b.groups.Start(t.Partitions)
 		return nil
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -372,5 +373,32 @@ func TestProduceToInternalTopic(t *testing.T) {
 	r := groupRig(t)
 	if got := produced(r.dial(), produceRequest(9, -1, groups.Topic, records(0, batch(1, 100)))); got.ErrorCode != 17 {
 		t.Errorf("%+v", got)
+	}
+}
+
+// TestGroupsStartWithTheirTopic: a client that comes while the internal topic is being made waits until its partitions are there.
+func TestGroupsStartWithTheirTopic(t *testing.T) {
+	a := newAdminBroker(t, func(o *Options) { o.OffsetsPartitions = 3 })
+	making, release := make(chan struct{}, 3), make(chan struct{})
+	a.store.failCreate = func(string, int32) error {
+		making <- struct{}{}
+		<-release
+		return nil
+	}
+	first, second := make(chan error, 1), make(chan error, 1)
+	go func() { first <- a.startGroups(t.Context()) }()
+	<-making
+	go func() { second <- a.startGroups(t.Context()) }()
+	select {
+	case err := <-second:
+		t.Errorf("started before the partitions were there: %v", err)
+	case <-time.After(20 * time.Millisecond):
+	}
+	if a.groups.Started() {
+		t.Error("groups were started before their topic was made")
+	}
+	close(release)
+	if err1, err2 := <-first, <-second; err1 != nil || err2 != nil || !a.groups.Started() {
+		t.Errorf("%v, %v", err1, err2)
 	}
 }
