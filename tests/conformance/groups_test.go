@@ -1,10 +1,15 @@
 package conformance
 
 import (
+	"context"
 	"fmt"
 	"regexp"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"lagoon/tests/internal/lagoontest"
 )
@@ -72,4 +77,151 @@ func TestKafkaGroupTools(t *testing.T) {
 		t.Errorf("the group is still there:\n%s", out)
 	}
 	says(tool("kafka-topics", "--describe", "--topic", "__consumer_offsets"), `PartitionCount: 50`, `cleanup.policy=compact`)
+}
+
+// groupTopic makes a topic of three partitions with 300 records in each.
+func groupTopic(t *testing.T, b *lagoontest.Broker) {
+	t.Helper()
+	lagoontest.CreateTopic(t, b, "read", 3)
+	cl, err := kgo.NewClient(kgo.SeedBrokers(b.Bootstrap()), kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	var rs []*kgo.Record
+	for i := range 900 {
+		rs = append(rs, &kgo.Record{Topic: "read", Partition: int32(i % 3), Value: fmt.Appendf(nil, "record %d", i)})
+	}
+	if err := cl.ProduceSync(testContext(t), rs...).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// reader is what /api/v1/readers tells of one reader.
+type groupReader struct {
+	ClientID    string `json:"client_id"`
+	Group       string `json:"group"`
+	GroupSource string `json:"group_source"`
+}
+
+// TestPythonGroups: two members each of kafka-python and confluent-kafka share a topic and commit what they read.
+func TestPythonGroups(t *testing.T) {
+	lagoontest.Require(t, "python")
+	b := lagoontest.Start(t, lagoontest.Options{Set: quickGroups})
+	groupTopic(t, b)
+	for _, p := range []python{kafkaPython, confluent} {
+		var got struct{ Count, Members, Offsets int }
+		p.do(t, b, map[string]any{"op": "group", "topic": "read", "group": p.library, "count": 900}, &got)
+		if got.Count < 900 || got.Members != 2 || got.Offsets != 900 {
+			t.Errorf("%s: %+v, want 900 records, 2 members, offsets that add up to 900", p.library, got)
+		}
+	}
+}
+
+// TestKcatGroup: kcat -G reads everything, once.
+func TestKcatGroup(t *testing.T) {
+	lagoontest.Require(t, "kcat")
+	b := lagoontest.Start(t, lagoontest.Options{Set: quickGroups})
+	groupTopic(t, b)
+	out := runKcat(t, b, "", "-G", "cats", "-X", "auto.offset.reset=earliest", "-c", "900", "-q", "read")
+	if n := strings.Count(out, "record "); n != 900 {
+		t.Errorf("%d records, want 900", n)
+	}
+	out = runKcat(t, b, "", "-G", "cats", "-X", "auto.offset.reset=earliest", "-e", "-q", "read")
+	if n := strings.Count(out, "record "); n != 0 {
+		t.Errorf("%d records again", n)
+	}
+}
+
+// TestFranzGroups: franz-go with cooperative-sticky. Members come and go, static ones come back without a rebalance, and the broker
+// knows its readers by their group.
+func TestFranzGroups(t *testing.T) {
+	b := lagoontest.Start(t, lagoontest.Options{Set: quickGroups})
+	groupTopic(t, b)
+	ctx := testContext(t)
+	seen := make(chan *kgo.Record, 10_000)
+	assigned := make(chan struct{}, 100)
+	member := func(i int) *kgo.Client {
+		cl, err := kgo.NewClient(kgo.SeedBrokers(b.Bootstrap()), kgo.ClientID(fmt.Sprintf("franz-%d", i)), kgo.ConsumerGroup("franz"), kgo.ConsumeTopics("read"),
+			kgo.InstanceID(fmt.Sprintf("instance-%d", i)), kgo.Balancers(kgo.CooperativeStickyBalancer()), kgo.HeartbeatInterval(100*time.Millisecond),
+			kgo.SessionTimeout(10*time.Second), kgo.OnPartitionsAssigned(func(context.Context, *kgo.Client, map[string][]int32) { assigned <- struct{}{} }))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(cl.Close)
+		go func() {
+			for {
+				fetches := cl.PollFetches(ctx)
+				if fetches.IsClientClosed() || ctx.Err() != nil {
+					return
+				}
+				fetches.EachRecord(func(r *kgo.Record) { seen <- r })
+			}
+		}()
+		return cl
+	}
+	first := member(0)
+	for range 900 {
+		select {
+		case <-seen:
+		case <-ctx.Done():
+			t.Fatal("the first member did not get everything")
+		}
+	}
+	if err := first.CommitUncommittedOffsets(ctx); err != nil {
+		t.Fatal(err)
+	}
+	second := member(1)
+	adm := kadm.NewClient(first)
+	stable := func() kadm.DescribedGroup {
+		t.Helper()
+		for ctx.Err() == nil {
+			groups, err := adm.DescribeGroups(ctx, "franz")
+			g := groups["franz"]
+			if err == nil && g.State == "Stable" && len(g.Members) == 2 && len(g.AssignedPartitions()["read"]) == 3 {
+				return g
+			}
+		}
+		t.Fatal("the group did not become stable with two members")
+		return kadm.DescribedGroup{}
+	}
+	stable()
+	for ctx.Err() == nil { // cooperative: the partitions move in a second round
+		if offsets, err := adm.FetchOffsets(ctx, "franz"); err != nil || len(offsets["read"]) != 3 {
+			t.Fatalf("%v, %v", offsets, err)
+		}
+		var readers struct {
+			Readers []groupReader `json:"readers"`
+		}
+		b.Get("/api/v1/readers", &readers)
+		known := map[string]bool{}
+		for _, r := range readers.Readers {
+			if r.Group == "franz" && r.GroupSource == "assignment" {
+				known[r.ClientID] = true
+			}
+		}
+		if len(known) == 2 {
+			break
+		}
+	}
+	if ctx.Err() != nil {
+		t.Error("the readers are not known by their group")
+	}
+	before := stable()
+	second.Close() // a static member that stops does not leave
+	second = member(1)
+	for len(assigned) > 0 {
+		<-assigned
+	}
+	select {
+	case <-assigned:
+	case <-ctx.Done():
+	}
+	after := stable()
+	if len(before.Members) != 2 || len(after.Members) != 2 {
+		t.Errorf("members before %d, after %d", len(before.Members), len(after.Members))
+	}
+	if n := len(seen); n != 0 {
+		t.Errorf("%d records were read again", n)
+	}
 }

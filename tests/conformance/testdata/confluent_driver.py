@@ -51,6 +51,32 @@ def consume(task):
     return out
 
 
+def group(task):
+    """Two members of one group read count records of a topic and leave; the offsets that are committed then."""
+    made = [Consumer({"bootstrap.servers": task["bootstrap"], "group.id": task["group"], "auto.offset.reset": "earliest", "enable.auto.commit": False,
+                      "session.timeout.ms": 10000, "heartbeat.interval.ms": 300, "client.id": f"confluent-{i}",
+                      "partition.assignment.strategy": "cooperative-sticky"}) for i in range(2)]
+    for c in made:
+        c.subscribe([task["topic"]])
+    got, busy, end = 0, set(), time.time() + 30
+    while (got < task["count"] or len(busy) < 2) and time.time() < end:
+        for i, c in enumerate(made):
+            found = c.consume(500, 0.1)
+            for r in found:
+                if r.error():
+                    raise KafkaException(r.error())
+            got += len(found)
+            if c.assignment():
+                busy.add(i)
+            if found:
+                c.commit(asynchronous=False)
+    tps = [TopicPartition(task["topic"], p) for p in range(3)]
+    offsets = sum(tp.offset for tp in made[0].committed(tps, timeout=10) if tp.offset > 0)
+    for c in made:
+        c.close()
+    return {"count": got, "members": len(busy), "offsets": offsets}
+
+
 def lookup(task):
     c = consumer(task)
     tp = TopicPartition(task["topic"], 0)
@@ -93,7 +119,7 @@ def create(a, name, partitions, configs):
 
 @step
 def topics(a):
-    return sorted(a.list_topics(timeout=10).topics)
+    return sorted(t for t in a.list_topics(timeout=10).topics if t != "__consumer_offsets")  # a consumer with a group has looked for its coordinator
 
 
 @step
@@ -153,4 +179,4 @@ def cluster(a):
 
 
 task = json.load(sys.stdin)
-json.dump({"produce": produce, "consume": consume, "lookup": lookup, "admin": admin}[task["op"]](task), sys.stdout)
+json.dump({"produce": produce, "consume": consume, "lookup": lookup, "group": group, "admin": admin}[task["op"]](task), sys.stdout)

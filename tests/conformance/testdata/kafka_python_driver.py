@@ -2,9 +2,11 @@
 import base64
 import json
 import sys
+import threading
 import time
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.errors import KafkaError
 
 
 def enc(b):
@@ -44,6 +46,38 @@ def consume(task):
                 got.append({"o": r.offset, "t": r.timestamp, "k": enc(r.key), "v": enc(r.value), "h": [{"k": k, "v": enc(v)} for k, v in r.headers]})
         c.close()
         out.append(got)
+    return out
+
+
+def group(task):
+    """Two members of one group read count records of a topic and leave; the offsets that are committed then."""
+    made = [KafkaConsumer(task["topic"], bootstrap_servers=task["bootstrap"], group_id=task["group"], auto_offset_reset="earliest", enable_auto_commit=False,
+                          session_timeout_ms=10000, heartbeat_interval_ms=300, client_id=f"python-{i}") for i in range(2)]
+    counts, busy, end = [0, 0], set(), time.time() + 30
+
+    def member(i):
+        while (sum(counts) < task["count"] or len(busy) < 2) and time.time() < end:
+            counts[i] += sum(len(rs) for rs in made[i].poll(timeout_ms=100).values())
+            if made[i].assignment():
+                busy.add(i)
+                try:
+                    made[i].commit()
+                except KafkaError:  # a rebalance is under way: what was read is committed afterwards
+                    pass
+
+    threads = [threading.Thread(target=member, args=(i,)) for i in range(2)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    got = sum(counts)
+    for c in made:
+        c.close()
+    a = KafkaAdminClient(bootstrap_servers=task["bootstrap"])
+    offsets = a.list_group_offsets(task["group"])
+    offsets = offsets.get(task["group"], offsets)
+    out = {"count": got, "members": len(busy), "offsets": sum(o.offset for o in offsets.values())}
+    a.close()
     return out
 
 
@@ -133,4 +167,4 @@ def cluster(a):
 
 
 task = json.load(sys.stdin)
-json.dump({"produce": produce, "consume": consume, "lookup": lookup, "admin": admin}[task["op"]](task), sys.stdout)
+json.dump({"produce": produce, "consume": consume, "lookup": lookup, "group": group, "admin": admin}[task["op"]](task), sys.stdout)
