@@ -21,6 +21,8 @@
 //
 // Both, because either alone is harmless: two seconds of a fast topic, or a week of a slow one. The sum over the flow counts
 // only positions that are older than min_age themselves; it catches the backlog that is spread thinly over many partitions.
+// A reader that is behind by more than memory can keep for it (SetMaxBytes) is outside however young that is: a replay of
+// gigabytes that were written a moment ago would take the place of everybody's tail.
 // `lagging_when.behind = "resident"` is the first rule of Decide: what is resident is served from memory whatever the state.
 //
 //	           at the end, or            outside the window

@@ -23,10 +23,18 @@ func (r *Readers) contribute(rd *reader) {
 	rd.contributes = n
 }
 
-// outside applies the window, or a part of it: more than minBytes behind, alone or with the flow's other partitions,
-// and older than minAge.
-func (rd *reader) outside(minBytes int64, minAge time.Duration) bool {
-	return !rd.pos.AtEnd() && rd.pos.old(minAge) && max(rd.pos.BehindBytes, rd.flow.bytes) > minBytes
+// outside applies the window, or one part in parts of it: more than MinBytes behind, alone or with the flow's other partitions,
+// and older than MinAge; or further behind than memory can keep for it, however young that is.
+func (r *Readers) outside(rd *reader, parts int64) bool {
+	if rd.pos.AtEnd() {
+		return false
+	}
+	return rd.beyondMemory(r.maxBytes/parts) ||
+		rd.pos.old(r.cfg.MinAge/time.Duration(parts)) && max(rd.pos.BehindBytes, rd.flow.bytes) > r.cfg.MinBytes/parts
+}
+
+func (rd *reader) beyondMemory(maxBytes int64) bool {
+	return maxBytes > 0 && rd.pos.BehindBytes > maxBytes
 }
 
 // judge decides whether the reader is inside or outside the window. It is the hysteresis: out at once at the full
@@ -35,12 +43,12 @@ func (r *Readers) judge(rd *reader, resumed, rewound bool, now time.Time) {
 	switch {
 	case rd.pos.AtEnd():
 		rd.inside(ReasonAtEnd)
-	case rd.outside(r.cfg.MinBytes, r.cfg.MinAge):
+	case r.outside(rd, 1):
 		r.outsideBy(rd, rewound)
 	case resumed:
 		rd.inside(ReasonWithinWindow)
 	case !rd.behind:
-	case rd.outside(r.cfg.MinBytes/2, r.cfg.MinAge/2):
+	case r.outside(rd, 2):
 		rd.below = time.Time{}
 	case rd.below.IsZero():
 		rd.below = now
@@ -58,6 +66,8 @@ func (r *Readers) outsideBy(rd *reader, rewound bool) {
 		rd.why = ReasonRewound
 	case rd.behind:
 		return // keeps the rule that sent it out
+	case !rd.pos.old(r.cfg.MinAge):
+		rd.why = ReasonBeyondMemory
 	case rd.pos.BehindBytes > r.cfg.MinBytes:
 		rd.why = ReasonBeyondWindow
 	default:
@@ -103,7 +113,7 @@ func (r *Readers) state(rd *reader, now time.Time) (State, Reason) {
 		return CatchingUp, ReasonSettling
 	case rd.trend.gaining():
 		return CatchingUp, ReasonGaining
-	case !rd.outside(r.cfg.MinBytes, r.cfg.MinAge):
+	case !r.outside(rd, 1):
 		return Lagging, ReasonAboveHalf
 	}
 	return Lagging, rd.why
@@ -121,10 +131,15 @@ func (r *Readers) text(rd *reader, reason Reason, now time.Time) string {
 		return insideText(rd.pos, behind, window, r.cfg.MinAge)
 	case ReasonBeyondWindow:
 		return behind + " > " + window + ageText(rd.pos, r.cfg.MinAge)
+	case ReasonBeyondMemory:
+		return fmt.Sprintf("%s > %s, the most that memory can keep for it, %s old", behind, Bytes(r.maxBytes), rd.pos.BehindAge.Round(time.Second))
 	case ReasonFlowBeyondWindow:
 		return fmt.Sprintf("%s, %s behind in all partitions %s > %s%s",
 			behind, rd.key.Flow(), Bytes(rd.flow.bytes), window, ageText(rd.pos, r.cfg.MinAge))
 	case ReasonRewound:
+		if !rd.pos.old(r.cfg.MinAge) {
+			return "jumped back: " + behind + " > " + Bytes(r.maxBytes) + ", the most that memory can keep for it"
+		}
 		return "jumped back: " + behind + " > " + window + ageText(rd.pos, r.cfg.MinAge)
 	case ReasonAboveHalf:
 		return fmt.Sprintf("%s, not below half of %s and %s yet", behind, window, r.cfg.MinAge)

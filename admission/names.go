@@ -49,6 +49,7 @@ const (
 	ReasonWithinWindow     Reason = "within_window"      // new, or back after a stop, and inside the window
 	ReasonSettled          Reason = "settled"            // came back and stayed below half of the window
 	ReasonBeyondWindow     Reason = "beyond_window"      // behind by more than min_bytes and more than min_age
+	ReasonBeyondMemory     Reason = "beyond_memory"      // behind by more than hot windows can keep, though younger than min_age
 	ReasonFlowBeyondWindow Reason = "flow_beyond_window" // as above, but only all partitions of its group or client together
 	ReasonRewound          Reason = "rewound"            // jumped back, to beyond the window
 	ReasonAboveHalf        Reason = "above_half"         // inside the window again, but not below half of it

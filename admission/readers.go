@@ -59,6 +59,7 @@ type Change struct {
 // not allocate for a known reader whose state stays; every other cost is bounded by Config.MaxReaders.
 type Readers struct {
 	cfg         Config
+	maxBytes    int64 // SetMaxBytes
 	byKey       map[ReaderKey]*reader
 	recent      *list.List // of *reader, the one that asked last in front
 	flows       map[Subject]*backlog
@@ -121,6 +122,19 @@ func (r *Readers) SetConfig(cfg Config) error {
 	}
 	return nil
 }
+
+// SetMaxBytes says how far behind a reader can be at most and still find its bytes in memory: beyond it is outside the window,
+// whatever the age. It counts as MinBytes when it is less than that; 0, as at the start: no such bound. Readers are judged by it when
+// they ask next.
+func (r *Readers) SetMaxBytes(n int64) {
+	if n > 0 {
+		n = max(n, r.cfg.MinBytes)
+	}
+	r.maxBytes = n
+}
+
+// MaxBytes is what SetMaxBytes came to.
+func (r *Readers) MaxBytes() int64 { return r.maxBytes }
 
 // Observe notes that a reader asks at a position, and judges it.
 func (r *Readers) Observe(key ReaderKey, pos Position, now time.Time) Class {

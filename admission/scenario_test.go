@@ -107,6 +107,7 @@ func (w *world) config(a args) {
 	if w.failed(err) {
 		return
 	}
+	r.SetMaxBytes(a.bytes("max_bytes"))
 	w.readers = r
 }
 

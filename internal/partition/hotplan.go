@@ -69,7 +69,12 @@ type hotPlan struct {
 // hotBudget is what hot windows may take now: a share of the limit, but never so much that less than as much as they grow by
 // is left for everything else. pinned counts as neither free nor available.
 func hotBudget(share float64, m cachectl.Memory, pinned, reserve int64) int64 {
-	return max(0, min(int64(share*float64(max(0, m.Limit-reserve))), pinned+(m.Available-hotReserve/2)/2))
+	return max(0, min(hotMost(share, m, reserve), pinned+(m.Available-hotReserve/2)/2))
+}
+
+// hotMost is what hot windows may take at any time.
+func hotMost(share float64, m cachectl.Memory, reserve int64) int64 {
+	return int64(share * float64(max(0, m.Limit-reserve)))
 }
 
 // tail is how many of the newest bytes were appended in the last d, evenly between two marks. What came before the first mark

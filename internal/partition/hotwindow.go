@@ -217,16 +217,19 @@ func (l *Log) unpin() {
 // something.
 func (s *Store) hotRound(now time.Time) (end int64, busy bool) {
 	h := s.hot
+	reserve := s.opt.Pool.Stats().CapacityBytes + hotReserve
 	if now.Sub(h.memoryAt) >= time.Second || h.memoryAt.IsZero() {
 		m, err := h.opt.Memory()
 		if err != nil {
 			s.opt.Logger.Warn("memory of the process not known: hot windows keep the size they have", "err", err)
 		} else {
 			h.memory = m
+			s.readersMu.Lock()
+			s.readers.SetMaxBytes(hotMost(h.opt.Share, m, reserve) / 2) // half: nobody has it all
+			s.readersMu.Unlock()
 		}
 		h.memoryAt = now
 	}
-	reserve := s.opt.Pool.Stats().CapacityBytes + hotReserve
 	lim := hotLimits{budget: hotBudget(h.opt.Share, h.memory, h.pinned, reserve), keep: h.opt.Keep, drop: h.opt.Drop, memory: h.memory}
 	h.logs, h.known, h.views, h.marks = h.logs[:0], h.known[:0], h.views[:0], h.marks[:0]
 	s.mu.RLock()

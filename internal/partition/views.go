@@ -355,6 +355,7 @@ func (s *Store) viewReader(l *Log, key admission.ReaderKey, from segment.Offset,
 	if err != nil {
 		return admission.ReaderView{}, false
 	}
+	fresh.SetMaxBytes(s.readers.MaxBytes())
 	fresh.Observe(key, admission.Position{Offset: int64(from), EndOffset: int64(b.offset), BehindBytes: behind, BehindAge: age}, now)
 	v, _ := fresh.View(key, now)
 	return v, false
