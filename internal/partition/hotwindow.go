@@ -48,15 +48,21 @@ func (h HotWindows) validate() error {
 }
 
 const (
-	hotEvery     = 250 * time.Millisecond // while records come in
-	hotIdleEvery = time.Second            // while something is kept, and nothing comes in
+	hotEvery = 250 * time.Millisecond // while records come in: a plan
+	// hotGrow: between two plans pins only follow the ends. Proactive reclaim judges regions of memory, and takes pages of such a
+	// region as soon as they are clean: what was written in the last quarter of a second went missing (measured).
+	hotGrow      = 25 * time.Millisecond
+	hotIdleEvery = time.Second // while something is kept, and nothing comes in
 	// hotLinger: a partition counts as read in real time for this long after its last such reader, and after it came to
 	// be: a consumer that is being restarted, or starts behind its producer, finds its records.
 	hotLinger = 5 * time.Minute
 	hotMarks  = 128
-	// pinStep: less than this is pinned when it is a second old. Steps of 64 KiB cost twice as much per byte as of 256 KiB
+	// pinStep: less than this waits for pinDelay. Steps of 64 KiB cost twice as much per byte as of 256 KiB
 	// (measured, docs/decisions/0009).
-	pinStep = 256 << 10
+	pinStep  = 256 << 10
+	pinDelay = 50 * time.Millisecond // less than pinStep is pinned when so much time has passed …
+	pinSmall = 32                    // … by so many partitions a time (1,280 a second, about 2 % of a core) …
+	pinLate  = time.Second           // … and by the others then
 	// smallWindow: windows below it end in steps of pinStep, larger ones in whole windows of the cache, which costs less.
 	smallWindow = 16 << 20
 	// pinUnseen is the most that is pinned without a look whether it is resident: what came in since the last time.
@@ -79,6 +85,8 @@ type hotState struct {
 	tries   int       // rounds in which dropping came to dirty pages
 	evicted int64     // recently evicted pages at the last look, where nothing is pinned
 	looked  time.Time
+	grown   int64 // up to where the pins were last asked to follow, and when
+	grownAt time.Time
 
 	found    atomic.Pointer[[]hotMark] // set before the first round
 	refilled atomic.Int64              // a refill began here, before dropped; MaxInt64: none
@@ -116,6 +124,7 @@ type hotWindows struct {
 	memory   cachectl.Memory
 	memoryAt time.Time
 	pinned   int64
+	small    int // of pinSmall, what is left for this time
 
 	// Scratch of a round: ten thousand partitions come by four times a second.
 	logs  []*Log
@@ -159,7 +168,10 @@ func newHotWindows(opt Options) *hotWindows {
 // poke wakes the goroutine if it sleeps: the log has new records. Called by the committer.
 func (h *hotWindows) poke() {
 	if h.asleep.Load() && h.asleep.CompareAndSwap(true, false) {
-		h.wakeup <- struct{}{}
+		select {
+		case h.wakeup <- struct{}{}:
+		default: // it is being woken
+		}
 	}
 }
 
@@ -174,11 +186,15 @@ func (s *Store) hotLoop() {
 	defer timer.Stop()
 	for last := int64(-1); ; {
 		end, busy := s.hotRound(s.now())
+		if end != last && !s.growHot(timer) {
+			return
+		}
 		switch {
 		case end != last:
-			timer.Reset(hotEvery)
-		case busy:
+			timer.Reset(hotGrow)
+		case busy: // or until something comes in
 			timer.Reset(hotIdleEvery)
+			h.asleep.Store(true)
 		default:
 			h.asleep.Store(true)
 			timer.Stop()
@@ -190,14 +206,52 @@ func (s *Store) hotLoop() {
 		case <-s.ctx.Done():
 			return
 		}
-		if h.asleep.CompareAndSwap(true, false) {
-			continue
-		}
+		h.asleep.Store(false)
 		select { // a poke that came as the timer ran out
 		case <-h.wakeup:
 		default:
 		}
 	}
+}
+
+// growHot lets the pins follow the ends of the logs until the next plan is due; false when the store closes.
+func (s *Store) growHot(timer *time.Timer) bool {
+	h := s.hot
+	for range hotEvery/hotGrow - 1 {
+		timer.Reset(hotGrow)
+		select {
+		case <-timer.C:
+		case <-s.ctx.Done():
+			return false
+		}
+		now := s.now()
+		h.small = pinSmall
+		for i, l := range h.logs {
+			k := &h.known[i]
+			if !k.wanted || l.Err() != nil {
+				continue
+			}
+			end, st := l.endPos.Load(), &l.hot
+			if late := end - st.grown; late >= pinStep || late > 0 && h.small > 0 && now.Sub(st.grownAt) >= pinDelay {
+				st.grown, st.grownAt = end, now
+				if _, err := l.keepHot(hotKeep{from: k.start + h.views[i].From}, end, now); err != nil {
+					l.log.Debug("hot window not pinned", "err", err)
+				}
+			}
+		}
+	}
+	return true
+}
+
+// durableEnd is the durable bound in bytes, on the scale of Log.endPos.
+func (l *Log) durableEnd() int64 {
+	v, b := l.view.Load(), l.durable.Load()
+	for i := len(v.segs) - 1; i >= 0; i-- {
+		if v.segs[i].base == b.base {
+			return v.segs[i].before + b.pos
+		}
+	}
+	return v.segs[0].before
 }
 
 func (s *Store) unpinAll() {
@@ -252,10 +306,16 @@ func (s *Store) hotRound(now time.Time) (end int64, busy bool) {
 	known := h.known
 	p := planHot(lim, known)
 	drop := int64(dropStep)
-	h.pinned = 0
+	h.pinned, h.small = 0, pinSmall
 	for i, l := range h.logs {
 		k := p.logs[i]
-		pinned, err := l.keepHot(k, known[i].end, now)
+		// Also what is not durable yet: once it is, its pages are clean and can be taken.
+		end := known[i].end
+		if k.from < end {
+			end = max(end, l.endPos.Load())
+		}
+		l.hot.grown, l.hot.grownAt = end, now
+		pinned, err := l.keepHot(k, end, now)
 		if err != nil {
 			l.log.Debug("hot window not pinned", "err", err)
 		}
@@ -288,14 +348,8 @@ func (s *Store) hotRound(now time.Time) (end int64, busy bool) {
 
 // hotKnown is what the planner has to know of the log.
 func (l *Log) hotKnown(now time.Time) (hotLog, *HotView) {
-	st, v, b := &l.hot, l.view.Load(), l.durable.Load()
-	k := hotLog{start: v.segs[0].before, end: v.segs[0].before, reader: -1}
-	for i := len(v.segs) - 1; i >= 0; i-- {
-		if v.segs[i].base == b.base {
-			k.end = v.segs[i].before + b.pos
-			break
-		}
-	}
+	st, v := &l.hot, l.view.Load()
+	k := hotLog{start: v.segs[0].before, end: l.durableEnd(), reader: -1}
 	if !st.known {
 		st.known, st.seen = true, now
 		st.refilled.Store(math.MaxInt64)
@@ -471,7 +525,7 @@ func (l *Log) holdSegment(s *logSegment, from, to int64, now time.Time) error {
 	if heldFrom == heldTo || heldTo <= from || heldFrom >= to {
 		heldFrom, heldTo = to, to // nothing in common: from the end on backwards
 	} else if grown := to - heldTo; grown > 0 {
-		if grown < pinStep && now.Sub(s.pin.last) < time.Second {
+		if grown < pinStep && !l.store.hot.smallStep(now.Sub(s.pin.last)) {
 			to = heldTo
 		} else if r, err := cache.Residency(f, heldTo, grown); err == nil && r.Resident < r.Pages {
 			l.store.lostHot(min(r.Pages-r.Resident, max(r.RecentlyEvicted, 0)))
@@ -496,6 +550,15 @@ func (l *Log) holdSegment(s *logSegment, from, to int64, now time.Time) error {
 		return nil
 	}
 	return pin.Hold(f, first, to, int64(l.config().SegmentBytes))
+}
+
+// smallStep tells whether a step of less than pinStep may be made now, when the last one was so long ago.
+func (h *hotWindows) smallStep(since time.Duration) bool {
+	if since >= pinDelay && h.small > 0 {
+		h.small--
+		return true
+	}
+	return since >= pinLate
 }
 
 // lookHot counts what went of a window that cannot be pinned, once a second.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"lagoon/cachectl"
@@ -258,4 +259,51 @@ func TestTailsAreWarm(t *testing.T) {
 	if hot := w.l.HotWindow(); hot.Pinned < 4*mib || hot.Pinned > 8*mib {
 		t.Errorf("%+v", hot)
 	}
+}
+
+// TestHotLoopFollows: the real loop, in a bubble with its own clock, pins what is written, goes to sleep when nothing comes any more,
+// wakes for the next record, and lets everything go when the store closes.
+func TestHotLoopFollows(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sim := cachetest.New(cachetest.Options{CapacityBytes: 256 * mib})
+		var looks atomic.Int64 // one a second while the loop is awake
+		s := open(t, func(o *partition.Options) {
+			o.Cache = cachectl.New(sim, cachectl.Options{VerifyEvery: -1})
+			o.Hot = partition.HotWindows{Share: 0.5, Keep: 2 * time.Second, Memory: func() (cachectl.Memory, error) {
+				looks.Add(1)
+				return cachectl.Memory{Limit: 1 << 30, Free: 1 << 29, Available: 1 << 29}, nil
+			}}
+		}, sim.FS(vfs.NewMem(1)))
+		l := load(t, s, config(), 1)
+		grown := func(n int) {
+			t.Helper()
+			for range n {
+				before := sim.LockedBytes()
+				produce(t, l, batch("hot", 8, 64<<10, nil, time.Now().UnixMilli()))
+				time.Sleep(100 * time.Millisecond)
+				if sim.LockedBytes() <= before && n < 10 {
+					t.Errorf("not pinned 100 ms after the append: %d bytes", before)
+				}
+			}
+		}
+		grown(5)
+		time.Sleep(10 * time.Minute) // no reader came
+		if n := sim.LockedBytes(); n > 0 {
+			t.Errorf("%d bytes are pinned for nobody", n)
+		}
+		was := looks.Load()
+		time.Sleep(10 * time.Minute)
+		if n := looks.Load(); n != was {
+			t.Errorf("the loop of an idle broker woke %d times in 10 minutes", n-was)
+		}
+		produce(t, l, batch("hot", 8, 64<<10, nil, time.Now().UnixMilli()))
+		time.Sleep(time.Second)
+		if n := looks.Load(); n == was {
+			t.Error("the loop sleeps on")
+		}
+		closeStore(t, s)
+		if n := sim.LockedBytes(); n > 0 {
+			t.Errorf("%d bytes are pinned by a closed store", n)
+		}
+	})
 }
