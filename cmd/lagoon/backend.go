@@ -149,7 +149,7 @@ func (b *backend) Checks(context.Context) []admin.Check {
 	out = append(out, admin.Check{Name: "cachestat", OK: m != "mincore" && m != "none", Severity: "warn", Text: "residency by " + m})
 	if hot, on := b.store.HotWindows(); on {
 		pins := admin.Check{Name: "hot-windows", OK: hot.Trouble == "", Severity: "warn",
-			Text: fmt.Sprintf("%s pinned of %s planned, budget %s, %.0f s of tail", size(hot.Pinned), size(hot.Kept), size(hot.Budget), hot.Seconds.Seconds())}
+			Text: fmt.Sprintf("%s pinned of %s planned, budget %s, %.0f s of tail", size(hot.Pinned), size(hot.Kept), size(hot.Budget), hot.Tail.Seconds())}
 		if done, total, running := b.store.WarmProgress(); running {
 			pins.Progress = &admin.Progress{Done: done, Total: total, Unit: "bytes"}
 			pins.Text += ", warming tails"
@@ -215,7 +215,7 @@ func (b *backend) partition(l *partition.Log) admin.Partition {
 		p.RefaultPages += sample.grid.refault
 	}
 	hot := l.HotWindow()
-	p.HotWindowBytes, p.PinnedBytes, p.HotWindowSeconds = hot.Bytes, hot.Pinned, hot.Seconds.Seconds()
+	p.HotWindowBytes, p.PinnedBytes, p.HotWindowSeconds = hot.Bytes, hot.Pinned, hot.Reach.Seconds()
 	in := l.Totals()
 	p.BytesIn, p.RecordsIn, p.BytesOut = in.BytesIn, in.RecordsIn, in.BytesOut
 	return p

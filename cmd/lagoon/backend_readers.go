@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"lagoon/admission"
-	"lagoon/conf"
 	"lagoon/internal/admin"
 	"lagoon/internal/metadata"
 	"lagoon/internal/partition"
@@ -28,8 +27,6 @@ func groupSource(r partition.ReaderView) string {
 	}
 	return r.Source
 }
-
-func rateOf(r conf.Rate) int64 { return max(int64(r), 0) }
 
 // Readers lists every reader with its class, lane, rate, and what holds it back.
 func (b *backend) Readers(context.Context) ([]admin.Reader, error) {

@@ -134,7 +134,6 @@ type runner struct {
 	mixedCold  atomic.Bool
 	mixedOld   backlog
 	mixedTally *tally
-	draining   atomic.Bool
 	old        []oldPart
 	oldLeads   map[int32]string
 

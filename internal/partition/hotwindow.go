@@ -98,7 +98,7 @@ type HotView struct {
 	From    int64         // bytes from the log's first one: the window is [From, end of the log)
 	Bytes   int64         // kept
 	Pinned  int64         // of them locked in memory
-	Seconds time.Duration // how far back the pinned ones reach
+	Reach   time.Duration // how far back the pinned ones reach
 	Readers int           // real-time readers
 	Slowest int64         // bytes that the slowest of them has still to read
 }
@@ -106,7 +106,7 @@ type HotView struct {
 // HotSummary is all hot windows together.
 type HotSummary struct {
 	Budget, Wanted, Kept, Pinned int64
-	Seconds                      time.Duration // of tail for those among which memory is short; negative: nothing
+	Tail                         time.Duration // of tail for those among which memory is short; negative: nothing
 	Memory                       cachectl.Memory
 	Dropping                     bool
 	Trouble                      string // why nothing is pinned, "" when it is
@@ -326,19 +326,19 @@ func (s *Store) hotRound(now time.Time) (end int64, busy bool) {
 		v := h.views[i]
 		v.From, v.Bytes, v.Pinned = k.from-known[i].start, known[i].end-k.from, pinned
 		if pinned > 0 {
-			v.Seconds = l.hotAge(known[i].end-pinned, now)
+			v.Reach = l.hotAge(known[i].end-pinned, now)
 		}
 		l.hot.view.Store(v)
 		busy = busy || v.Bytes > 0 || k.drop-l.hot.dropped >= cachectl.WindowBytes
 	}
-	sum := &HotSummary{Budget: lim.budget, Wanted: p.wanted, Kept: p.kept, Pinned: h.pinned, Seconds: max(0, p.seconds), Memory: h.memory,
+	sum := &HotSummary{Budget: lim.budget, Wanted: p.wanted, Kept: p.kept, Pinned: h.pinned, Tail: max(0, p.seconds), Memory: h.memory,
 		Dropping: p.dropping, Trouble: s.opt.Cache.PinTrouble()}
 	h.summary.Store(sum)
 	m := h.metrics
 	m.budget.Set(float64(sum.Budget))
 	m.wanted.Set(float64(sum.Wanted))
 	m.kept.Set(float64(sum.Kept))
-	m.seconds.Set(sum.Seconds.Seconds())
+	m.seconds.Set(sum.Tail.Seconds())
 	m.dropping.Set(0)
 	if sum.Dropping {
 		m.dropping.Set(1)

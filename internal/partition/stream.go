@@ -430,13 +430,6 @@ func (s *stream) coldLocked(n int64) int64 {
 	return min(n, int64(first+1)*probeBytes)
 }
 
-// isHead tells whether the reader waits for this chunk.
-func (s *stream) isHead(c *coldChunk) bool {
-	s.log.convoy.mu.Lock()
-	defer s.log.convoy.mu.Unlock()
-	return len(s.chunks) > 0 && s.chunks[0] == c
-}
-
 // yieldMemory gives chunks back: what is read ahead of the head, and the head, too, when the reader has not asked for a
 // while, unless it is the one that needs the memory.
 func (s *stream) yieldMemory(now time.Time, asking bool) {

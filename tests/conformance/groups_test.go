@@ -209,7 +209,7 @@ func TestFranzGroups(t *testing.T) {
 	}
 	before := stable()
 	second.Close() // a static member that stops does not leave
-	second = member(1)
+	member(1)
 	for len(assigned) > 0 {
 		<-assigned
 	}
