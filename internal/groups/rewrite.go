@@ -18,7 +18,7 @@ func (s *shard) rewriteIfDue() {
 }
 
 func (s *shard) rewrite() {
-	from, next, bytes, err := s.writeAll()
+	from, next, before, live, err := s.writeAll()
 	if err == nil {
 		err = s.log.Durable(s.c.ctx, next)
 	}
@@ -35,13 +35,14 @@ func (s *shard) rewrite() {
 		}
 		return
 	}
-	s.logBytes -= bytes
-	s.rewriteAt = max(s.c.opt.RewriteBytes, 4*s.logBytes)
+	s.logBytes -= before
+	s.rewriteAt = max(s.c.opt.RewriteBytes, 4*live) // what came in beside the rewrite is no reason to wait longer
 	s.c.metrics.rewrites.Inc()
+	s.rewriteIfDue()
 }
 
-// writeAll writes everything the shard holds. It gives the first offset of that, the one after it, and the bytes of the log before it.
-func (s *shard) writeAll() (from, next segment.Offset, before int64, err error) {
+// writeAll writes everything the shard holds. It gives the first offset of that, the one after it, the bytes of the log before it, and its own.
+func (s *shard) writeAll() (from, next segment.Offset, before, live int64, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	before = s.logBytes
@@ -82,5 +83,5 @@ func (s *shard) writeAll() (from, next segment.Offset, before int64, err error) 
 		from = s.log.Offsets().HighWatermark
 		next = from
 	}
-	return from, next, before, err
+	return from, next, before, s.logBytes - before, err
 }
