@@ -55,7 +55,7 @@ func (s *Scheduler) nearest(st *stream, now time.Time) (best *entry) {
 // sweep visits everybody.
 func (s *Scheduler) nearer(a, b *entry, now time.Time) bool {
 	lateA, lateB := now.Sub(a.queued) > s.cfg.Deadline, now.Sub(b.queued) > s.cfg.Deadline
-	follows := s.pass.bytes < s.cfg.QuantumBytes
+	follows := s.pass.bytes < s.quantumBytes()
 	switch {
 	case follows && s.pass.continues(a.req) != s.pass.continues(b.req): // a run is not broken for the deadline: it ends soon
 		return s.pass.continues(a.req)

@@ -59,6 +59,7 @@ type Scheduler struct {
 	queued        int
 	inFlight      [numRequestKinds]int
 	inFlightBytes int64
+	work          workSpeed
 	granted       [numRequestKinds]int64
 	shared        int64 // bytes that flows got from reads of others
 	// migrationDue is what migrations may read although reads wait: their share of what reads got.
@@ -227,7 +228,7 @@ func (s *Scheduler) pickRefill(now time.Time) *entry {
 }
 
 func (s *Scheduler) quantum(f *flow, now time.Time) int64 {
-	return max(1, s.cfg.QuantumBytes*s.limits.weight(f.subject, now)/DefaultWeight)
+	return max(1, s.quantumBytes()*s.limits.weight(f.subject, now)/DefaultWeight)
 }
 
 // head is the flow's next request that its caps let through, or the time until there is one.
@@ -288,6 +289,7 @@ func capSubjects(req Request) [3]Subject {
 }
 
 func (s *Scheduler) start(e *entry, now time.Time) {
+	s.work.begin(s.inFlightBytes == 0, now)
 	f, n := e.flow, e.req.Bytes
 	f.remove(e, true)
 	s.pass.move(e.req)
@@ -361,6 +363,7 @@ func (s *Scheduler) Done(id uint64, bytes int64, now time.Time) bool {
 		return false
 	}
 	s.limits.refresh(now)
+	s.work.end(bytes, now)
 	delete(s.byID, id)
 	s.inFlight[e.req.Kind]--
 	s.inFlightBytes -= e.req.Bytes

@@ -17,6 +17,7 @@ func busyTiers() []lagoontest.Tier {
 var busy = []string{
 	"storage.segment_bytes=1MiB", "storage.max_message_bytes=512KiB", "storage.retention=unlimited", "tiering.interval=200ms", "tiering.move_max=unlimited",
 	"readers.lagging_when.min_bytes=2MiB", "readers.lagging_when.min_age=1s",
+	"tiering.demand_horizon=0s", "throttle.mode=off", // segments move at once, whoever reads them and however busy the machine is
 }
 
 // TestKill: the clients live through all cycles, the broker does not.

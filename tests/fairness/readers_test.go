@@ -47,7 +47,8 @@ func newWorld(t *testing.T, class string, set ...string) *world {
 	w.b = lagoontest.Start(t, lagoontest.Options{
 		Dir: t.TempDir(), CgroupProcs: w.g.Procs(),
 		Tiers: []lagoontest.Tier{{Name: "disk", Path: filepath.Join(w.disk.Path(), "disk"), Class: class}},
-		Set:   append([]string{"readers.lagging_when.min_bytes=1MiB", "readers.lagging_when.min_age=1ms", "tiering.interval=200ms"}, set...),
+		Set: append([]string{"readers.lagging_when.min_bytes=1MiB", "readers.lagging_when.min_age=1ms", "tiering.interval=200ms",
+			"cache.hot_window_memory=0%"}, set...), // what was written a moment ago is cold
 	})
 	w.ctx, w.cancel = context.WithCancelCause(context.Background())
 	t.Cleanup(func() { w.cancel(nil); w.wg.Wait() })
