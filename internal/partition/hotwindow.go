@@ -121,10 +121,12 @@ type hotWindows struct {
 	warm    warmProgress
 	metrics *hotMetrics
 
-	memory   cachectl.Memory
-	memoryAt time.Time
-	pinned   int64
-	small    int // of pinSmall, what is left for this time
+	memory    cachectl.Memory
+	memoryAt  time.Time
+	pinned    int64
+	budget    int64 // of the last plan
+	plannedAt time.Time
+	small     int // of pinSmall, what is left for this time
 
 	// Scratch of a round: ten thousand partitions come by four times a second.
 	logs  []*Log
@@ -214,7 +216,9 @@ func (s *Store) hotLoop() {
 	}
 }
 
-// growHot lets the pins follow the ends of the logs until the next plan is due; false when the store closes.
+// growHot lets the pins follow the ends of the logs until the next plan is due, as far as the last plan's budget goes: locked
+// memory cannot be taken back, and a pin may take as long as the disk makes it wait, while records come in. False when the
+// store closes.
 func (s *Store) growHot(timer *time.Timer) bool {
 	h := s.hot
 	for range hotEvery/hotGrow - 1 {
@@ -224,14 +228,18 @@ func (s *Store) growHot(timer *time.Timer) bool {
 		case <-s.ctx.Done():
 			return false
 		}
-		now := s.now()
 		h.small = pinSmall
+		room := h.budget - h.pinned
 		for i, l := range h.logs {
 			k := &h.known[i]
 			if !k.wanted || l.Err() != nil {
 				continue
 			}
+			now := s.now()
 			end, st := l.endPos.Load(), &l.hot
+			if room -= end - k.end; room < 0 || now.Sub(h.plannedAt) > 2*hotEvery {
+				return true // the plan has to say what goes
+			}
 			if late := end - st.grown; late >= pinStep || late > 0 && h.small > 0 && now.Sub(st.grownAt) >= pinDelay {
 				st.grown, st.grownAt = end, now
 				if _, err := l.keepHot(hotKeep{from: k.start + h.views[i].From}, end, now); err != nil {
@@ -305,14 +313,17 @@ func (s *Store) hotRound(now time.Time) (end int64, busy bool) {
 	}
 	known := h.known
 	p := planHot(lim, known)
+	h.budget, h.plannedAt = lim.budget, now
 	drop := int64(dropStep)
 	h.pinned, h.small = 0, pinSmall
+	room := lim.budget - p.kept
 	for i, l := range h.logs {
 		k := p.logs[i]
 		// Also what is not durable yet: once it is, its pages are clean and can be taken.
 		end := known[i].end
-		if k.from < end {
-			end = max(end, l.endPos.Load())
+		if more := l.endPos.Load() - end; k.from < end && more > 0 && more <= room {
+			room -= more
+			end += more
 		}
 		l.hot.grown, l.hot.grownAt = end, now
 		pinned, err := l.keepHot(k, end, now)
