@@ -113,7 +113,7 @@ func (a *app) runDemo(ctx context.Context, opt demoOptions) (err error) {
 		return fmt.Errorf("directory for the demo: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	settings := append(devSettings(dir), "server.listen=127.0.0.1:0", "server.advertised=", "server.default_partitions=4", "admin.listen=127.0.0.1:0",
+	settings := append(devSettings(dir), "server.listen=127.0.0.1:0", "server.default_partitions=4", "admin.listen=127.0.0.1:0",
 		"storage.segment_bytes=16MiB", "storage.tier.ssd.keep=unlimited", "cache.hot_window_keep=1s", "readers.lagging_when.min_bytes=8MiB", "readers.lagging_when.min_age=1s",
 		"log.level=error")
 	cfg, err := a.load(conf.LoadOptions{Preset: settings, PresetName: "lagoon dev --demo", Env: a.environ, Set: opt.set})

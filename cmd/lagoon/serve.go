@@ -134,7 +134,6 @@ func (a *app) devCommand() *cobra.Command {
 func devSettings(root string) []string {
 	return []string{
 		"server.listen=localhost:9092",
-		"server.advertised=localhost:9092",
 		"server.auto_create_topics=true",
 		"storage.segment_bytes=64MiB",
 		"storage.segment_age=1h",

@@ -201,6 +201,7 @@ func (l *Log) sync() {
 	l.unsyncedAt = time.Time{}
 	l.mu.Unlock()
 
+	l.pinUnsynced(end)
 	started := l.store.now()
 	waited := !oldest.IsZero() // acks wait for this sync
 	if waited {

@@ -15,7 +15,8 @@ import (
 )
 
 // hotwindow.go keeps the newest bytes of the partitions that are read in real time in memory, and drops what all such readers
-// have passed. One goroutine does it: neither appends nor fetches wait for a lock, a system call or a page here.
+// have passed. One goroutine does it: neither appends nor fetches wait for a lock, a system call or a page here. Only the
+// committer lets pins grow before it syncs.
 
 // HotWindows configures what stays in the page cache.
 type HotWindows struct {
@@ -48,11 +49,8 @@ func (h HotWindows) validate() error {
 }
 
 const (
-	hotEvery = 250 * time.Millisecond // while records come in: a plan
-	// hotGrow: between two plans pins only follow the ends. Proactive reclaim judges regions of memory, and takes pages of such a
-	// region as soon as they are clean: what was written in the last quarter of a second went missing (measured).
-	hotGrow      = 25 * time.Millisecond
-	hotIdleEvery = time.Second // while something is kept, and nothing comes in
+	hotEvery     = 250 * time.Millisecond // while records come in: a plan
+	hotIdleEvery = time.Second            // while something is kept, and nothing comes in
 	// hotLinger: a partition counts as read in real time for this long after its last such reader, and after it came to
 	// be: a consumer that is being restarted, or starts behind its producer, finds its records.
 	hotLinger = 5 * time.Minute
@@ -61,7 +59,7 @@ const (
 	// (measured, docs/decisions/0009).
 	pinStep  = 256 << 10
 	pinDelay = 50 * time.Millisecond // less than pinStep is pinned when so much time has passed …
-	pinSmall = 32                    // … by so many partitions a time (1,280 a second, about 2 % of a core) …
+	pinSmall = 320                   // … or at once by so many syncs from plan to plan (1,280 a second, about 2 % of a core) …
 	pinLate  = time.Second           // … and by the others then
 	// smallWindow: windows below it end in steps of pinStep, larger ones in whole windows of the cache, which costs less.
 	smallWindow = 16 << 20
@@ -72,7 +70,7 @@ const (
 	dropTries = 8 // rounds in which dirty pages may become clean
 )
 
-// hotState is one log's part. The goroutine of the hot windows alone uses it, but for the atomics.
+// hotState is one log's part. The goroutine of the hot windows alone uses it, but for the atomics and pinning.
 type hotState struct {
 	known bool
 	marks [hotMarks]struct { // ring of where the end was
@@ -85,8 +83,9 @@ type hotState struct {
 	tries   int       // rounds in which dropping came to dirty pages
 	evicted int64     // recently evicted pages at the last look, where nothing is pinned
 	looked  time.Time
-	grown   int64 // up to where the pins were last asked to follow, and when
-	grownAt time.Time
+
+	pinning sync.Mutex   // of the log's pins; the committer only tries
+	planned atomic.Int64 // one more than where the window begins, on the scale of Log.endPos; 0: there is none
 
 	found    atomic.Pointer[[]hotMark] // set before the first round
 	refilled atomic.Int64              // a refill began here, before dropped; MaxInt64: none
@@ -121,12 +120,11 @@ type hotWindows struct {
 	warm    warmProgress
 	metrics *hotMetrics
 
-	memory    cachectl.Memory
-	memoryAt  time.Time
-	pinned    int64
-	budget    int64 // of the last plan
-	plannedAt time.Time
-	small     int // of pinSmall, what is left for this time
+	memory   cachectl.Memory
+	memoryAt time.Time
+	pinned   int64
+	room     atomic.Int64 // bytes by which all pins may grow until the next plan
+	small    atomic.Int64 // of pinSmall, what is left until then
 
 	// Scratch of a round: ten thousand partitions come by four times a second.
 	logs  []*Log
@@ -188,12 +186,9 @@ func (s *Store) hotLoop() {
 	defer timer.Stop()
 	for last := int64(-1); ; {
 		end, busy := s.hotRound(s.now())
-		if end != last && !s.growHot(timer) {
-			return
-		}
 		switch {
 		case end != last:
-			timer.Reset(hotGrow)
+			timer.Reset(hotEvery)
 		case busy: // or until something comes in
 			timer.Reset(hotIdleEvery)
 			h.asleep.Store(true)
@@ -216,39 +211,66 @@ func (s *Store) hotLoop() {
 	}
 }
 
-// growHot lets the pins follow the ends of the logs until the next plan is due, as far as the last plan's budget goes: locked
-// memory cannot be taken back, and a pin may take as long as the disk makes it wait, while records come in. False when the
-// store closes.
-func (s *Store) growHot(timer *time.Timer) bool {
-	h := s.hot
-	for range hotEvery/hotGrow - 1 {
-		timer.Reset(hotGrow)
-		select {
-		case <-timer.C:
-		case <-s.ctx.Done():
-			return false
-		}
-		h.small = pinSmall
-		room := h.budget - h.pinned
-		for i, l := range h.logs {
-			k := &h.known[i]
-			if !k.wanted || l.Err() != nil {
-				continue
-			}
-			now := s.now()
-			end, st := l.endPos.Load(), &l.hot
-			if room -= end - k.end; room < 0 || now.Sub(h.plannedAt) > 2*hotEvery {
-				return true // the plan has to say what goes
-			}
-			if late := end - st.grown; late >= pinStep || late > 0 && h.small > 0 && now.Sub(st.grownAt) >= pinDelay {
-				st.grown, st.grownAt = end, now
-				if _, err := l.keepHot(hotKeep{from: k.start + h.views[i].From}, end, now); err != nil {
-					l.log.Debug("hot window not pinned", "err", err)
-				}
-			}
+// pinUnsynced makes the log's pins reach up to b, which a sync is about to make durable. Proactive reclaim judges regions of
+// memory, and takes the pages of such a region as soon as they are clean, which they are from the sync on: pins that followed
+// 25 ms later came too late for some (measured, docs/decisions/0009). Only what the last plan left room for is pinned, since
+// locked memory cannot be taken back, and nothing is read or waited for. Called by the committer.
+func (l *Log) pinUnsynced(b *bound) {
+	from := l.hot.planned.Load() - 1
+	if from < 0 || !l.hot.pinning.TryLock() {
+		return
+	}
+	defer l.hot.pinning.Unlock()
+	v := l.view.Load()
+	i := v.find(b.base)
+	if i < 0 || v.segs[i].base != b.base {
+		return
+	}
+	if i > 0 && v.segs[i].pin.pinned() == 0 { // it was rolled to: the one before has an end now
+		if s := v.segs[i-1]; s.pin.pinned() > 0 {
+			l.growPin(s, from, v.segs[i].before-s.before)
 		}
 	}
-	return true
+	l.growPin(v.segs[i], from, b.pos)
+}
+
+// growPin lets a segment's pin reach up to to. l.hot.pinning is held.
+func (l *Log) growPin(s *logSegment, from, to int64) {
+	cache, h := l.store.opt.Cache, l.store.hot
+	pin := s.pin.of(cache)
+	if pin == nil {
+		return
+	}
+	heldFrom, heldTo := pin.Held()
+	if heldFrom == heldTo {
+		if from > s.before { // the plan knows where to begin
+			return
+		}
+		heldFrom, heldTo = 0, 0
+	}
+	grown := to - heldTo
+	if grown <= 0 || grown > pinUnseen || grown < pinStep && h.small.Add(-1) < 0 {
+		return
+	}
+	if h.room.Add(-grown) < 0 {
+		h.room.Add(grown)
+		return
+	}
+	if !s.r.Acquire() {
+		return
+	}
+	defer s.r.Release()
+	f, err := s.r.File()
+	if err == nil {
+		if r, e := cache.Residency(f, heldTo, grown); e != nil || r.Resident < r.Pages {
+			return // the plan counts what is lost, and reads nothing in unasked
+		}
+		s.pin.last = l.store.now()
+		err = pin.Hold(f, heldFrom, to, int64(l.config().SegmentBytes))
+	}
+	if err != nil {
+		l.log.Debug("hot window not pinned", "err", err)
+	}
 }
 
 // durableEnd is the durable bound in bytes, on the scale of Log.endPos.
@@ -313,9 +335,9 @@ func (s *Store) hotRound(now time.Time) (end int64, busy bool) {
 	}
 	known := h.known
 	p := planHot(lim, known)
-	h.budget, h.plannedAt = lim.budget, now
 	drop := int64(dropStep)
-	h.pinned, h.small = 0, pinSmall
+	h.pinned = 0
+	h.small.Store(pinSmall)
 	room := lim.budget - p.kept
 	for i, l := range h.logs {
 		k := p.logs[i]
@@ -325,7 +347,11 @@ func (s *Store) hotRound(now time.Time) (end int64, busy bool) {
 			room -= more
 			end += more
 		}
-		l.hot.grown, l.hot.grownAt = end, now
+		if known[i].wanted {
+			l.hot.planned.Store(k.from + 1)
+		} else {
+			l.hot.planned.Store(0)
+		}
 		pinned, err := l.keepHot(k, end, now)
 		if err != nil {
 			l.log.Debug("hot window not pinned", "err", err)
@@ -342,6 +368,7 @@ func (s *Store) hotRound(now time.Time) (end int64, busy bool) {
 		l.hot.view.Store(v)
 		busy = busy || v.Bytes > 0 || k.drop-l.hot.dropped >= cachectl.WindowBytes
 	}
+	h.room.Store(max(0, lim.budget-h.pinned))
 	sum := &HotSummary{Budget: lim.budget, Wanted: p.wanted, Kept: p.kept, Pinned: h.pinned, Tail: max(0, p.seconds), Memory: h.memory,
 		Dropping: p.dropping, Trouble: s.opt.Cache.PinTrouble()}
 	h.summary.Store(sum)
@@ -443,7 +470,7 @@ func (l *Log) hotAge(pos int64, now time.Time) time.Duration {
 type segmentPin struct {
 	mu   sync.Mutex
 	pin  *cachectl.Pin
-	last time.Time // of the last growth
+	last time.Time // of the last growth; guarded by hotState.pinning
 	gone bool
 }
 
@@ -489,6 +516,8 @@ func (l *Log) keepHot(k hotKeep, end int64, now time.Time) (pinned int64, err er
 	if end-k.from >= smallWindow {
 		step = cachectl.WindowBytes
 	}
+	l.hot.pinning.Lock()
+	defer l.hot.pinning.Unlock()
 	for i, s := range v.segs {
 		segEnd := end
 		if i+1 < len(v.segs) {
@@ -496,10 +525,7 @@ func (l *Log) keepHot(k hotKeep, end int64, now time.Time) (pinned int64, err er
 		}
 		from, to := max(0, k.from-s.before), segEnd-s.before
 		from -= from % step
-		if i+1 == len(v.segs) || segEnd == end {
-			to -= to % cachectl.PageSize // the rest is still being written
-		}
-		if to <= from {
+		if k.from >= segEnd {
 			from, to = 0, 0
 		}
 		if from == to && s.pin.pinned() == 0 {
@@ -533,6 +559,7 @@ func (l *Log) holdSegment(s *logSegment, from, to int64, now time.Time) error {
 	}
 	cache := l.store.opt.Cache
 	heldFrom, heldTo := pin.Held()
+	to = max(to, heldTo) // a sync may have been ahead of the plan
 	if heldFrom == heldTo || heldTo <= from || heldFrom >= to {
 		heldFrom, heldTo = to, to // nothing in common: from the end on backwards
 	} else if grown := to - heldTo; grown > 0 {
@@ -565,11 +592,7 @@ func (l *Log) holdSegment(s *logSegment, from, to int64, now time.Time) error {
 
 // smallStep tells whether a step of less than pinStep may be made now, when the last one was so long ago.
 func (h *hotWindows) smallStep(since time.Duration) bool {
-	if since >= pinDelay && h.small > 0 {
-		h.small--
-		return true
-	}
-	return since >= pinLate
+	return since >= pinDelay && h.small.Add(-1) >= 0 || since >= pinLate
 }
 
 // lookHot counts what went of a window that cannot be pinned, once a second.

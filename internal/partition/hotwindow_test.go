@@ -2,6 +2,7 @@ package partition_test
 
 import (
 	"context"
+	"fmt"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -214,6 +215,34 @@ func TestAutoKeepsWhilePlenty(t *testing.T) {
 	w.s.HotRound()
 	if _, older := w.resident(4 * mib); older > 2 {
 		t.Errorf("memory is nearly full, and %.1f MiB behind all readers stay", older)
+	}
+}
+
+// TestPinnedBeforeSync: what an append has made durable is pinned by then, the last page, which is only partly written, and a roll
+// included; but never more than the plan left room for.
+func TestPinnedBeforeSync(t *testing.T) {
+	for _, room := range []bool{true, false} {
+		t.Run(fmt.Sprintf("room=%v", room), func(t *testing.T) {
+			var available atomic.Int64
+			available.Store(1 << 29)
+			w := newHotWorld(t, cachetest.Options{CapacityBytes: 256 * mib}, partition.HotWindows{Share: 0.5, Keep: time.Hour,
+				Memory: func() (cachectl.Memory, error) {
+					return cachectl.Memory{Limit: 1 << 30, Free: 1 << 29, Available: available.Load()}, nil
+				}})
+			w.write(3)
+			if !room {
+				available.Store(0)
+				w.wait(time.Second)
+			}
+			w.s.HotRound()
+			before := w.sim.LockedBytes()
+			for range 12 { // past the end of a segment
+				produce(t, w.l, batch("hot", 8, 61_003, nil, w.now.Load()/1e6))
+				if want, got := w.l.SizeBytes(), w.sim.LockedBytes(); room && got < want || !room && got > before {
+					t.Fatalf("room %v: %d of %d bytes are pinned, %d were before", room, got, want, before)
+				}
+			}
+		})
 	}
 }
 
