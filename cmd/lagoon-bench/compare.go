@@ -16,9 +16,9 @@ func (a *app) compareCommand() *cobra.Command {
 	)
 	c := &cobra.Command{
 		Use:   "compare FILE...",
-		Short: "Puts results of isolation side by side",
-		Long: `Puts results of isolation (--json) side by side: every phase and figure that any of them has, "-" where one was not measured.
-Latencies move from machine to machine: compare what was measured on one machine in one session.`,
+		Short: "Puts results of isolation or throughput side by side",
+		Long: `Puts results of isolation, or of throughput or partitions, (--json) side by side: every phase and figure that any of them has, "-" where
+one was not measured. Latencies move from machine to machine: compare what was measured on one machine in one session.`,
 		Example: "  lagoon-bench compare lagoon.json kafka.json --markdown --html both.html",
 		Args:    cobra.ArbitraryArgs,
 	}
@@ -28,17 +28,15 @@ Latencies move from machine to machine: compare what was measured on one machine
 		if len(names) == 0 {
 			return usagef("compare needs one or more files that isolation --json wrote")
 		}
-		var runs []*report.Isolation
-		for _, name := range names {
-			text, err := os.ReadFile(name)
-			if err != nil {
-				return err
+		runs, tables, err := readResults(names)
+		if err != nil {
+			return err
+		}
+		if len(tables) > 0 {
+			if html != "" {
+				return usagef("--html is for results of isolation")
 			}
-			r, err := report.ParseIsolation(text)
-			if err != nil {
-				return fmt.Errorf("%s: %w", name, err)
-			}
-			runs = append(runs, r)
+			return report.CompareTables(a.stdout, markdown, tables...)
 		}
 		if html != "" {
 			if err := writeHTML(html, runs...); err != nil {
@@ -48,4 +46,28 @@ Latencies move from machine to machine: compare what was measured on one machine
 		return report.Compare(a.stdout, markdown, runs...)
 	}
 	return c
+}
+
+// readResults reads files of one kind: runs of isolation, or tables.
+func readResults(names []string) (runs []*report.Isolation, tables []*report.Table, err error) {
+	for _, name := range names {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			return nil, nil, err
+		}
+		r, notRun := report.ParseIsolation(text)
+		if notRun == nil {
+			runs = append(runs, r)
+			continue
+		}
+		t, err := report.ParseTable(text)
+		if err != nil {
+			return nil, nil, fmt.Errorf("%s: %w; and %w", name, notRun, err)
+		}
+		tables = append(tables, t)
+	}
+	if len(runs) > 0 && len(tables) > 0 {
+		return nil, nil, usagef("results of isolation and of other commands do not stand beside each other")
+	}
+	return runs, tables, nil
 }

@@ -74,6 +74,7 @@ deleted at its end, also after Ctrl-C, unless --keep. Ctrl-C reports the phases 
 	f.BoolVar(&o.FillOnly, "fill-only", false, "make and fill old, keep it, and end")
 	f.BoolVar(&o.Keep, "keep", false, "do not delete topics")
 	f.StringSliceVar(&o.Phases, "phases", []string{"base", "x1", "x4", "x16", "mixed", "after"}, "base, xN, mixed, xN+mixed, after, in this order")
+	f.IntVar(&o.Repeat, "repeat", 1, "how often to run all phases, over the same old data: medians are shown, and all values")
 	durationFlag(f, &o.Phase, "phase", 30*time.Second, "length of a phase")
 	durationFlag(f, &o.Settle, "settle", 5*time.Second, "before each phase, not measured; its backlog readers run")
 	durationFlag(f, &o.RecoveryMax, "recovery-max", time.Minute, "after a phase's backlog stopped, how long to wait until all is as in base")

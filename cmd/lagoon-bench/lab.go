@@ -35,9 +35,15 @@ type labFlags struct {
 	json   bool
 }
 
-// rigFlags adds the flags of the devices.
+const devicesUsage = "S (ssd), T (ssd and slow disk as two tiers), H (one disk of 150 MB/s, 200 requests/s), R (one simulated hard disk)"
+
+// deviceFlag adds the flag of which one device it is.
+func (f *labFlags) deviceFlag(c *cobra.Command) {
+	c.Flags().StringVar(&f.device, "device", "H", devicesUsage)
+}
+
+// rigFlags adds the flags of how large everything is.
 func (f *labFlags) rigFlags(c *cobra.Command) {
-	c.Flags().StringVar(&f.device, "device", "H", "S (ssd), T (ssd and slow disk as two tiers), H (one disk of 150 MB/s, 200 requests/s), R (one simulated hard disk)")
 	sizeFlag(c.Flags(), &f.bytes, "disk-size", 24<<30, "of each disk; it is reserved in the laboratory's directory")
 	sizeFlag(c.Flags(), &f.memory, "memory", 2<<30, "of the broker, page cache included; dirty limits of the machine are set to 20 and 10 % of it")
 }
@@ -126,6 +132,7 @@ func (a *app) labUpCommand() *cobra.Command {
 		Use: "up", Short: "Start a broker in a laboratory, and stay until Ctrl-C", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return a.labUp(c.Context(), &f) },
 	}
+	f.deviceFlag(c)
 	f.rigFlags(c)
 	f.brokerFlags(c)
 	c.Flags().StringVar(&f.broker.Name, "broker", "lagoon", "lagoon or kafka (Apache Kafka 4.3.1, one KRaft node, heap 512 MiB, its default settings)")
@@ -216,6 +223,7 @@ func (a *app) labMeasureCommand() *cobra.Command {
 			return labMeasure(a.stdout, r, f.json)
 		},
 	}
+	f.deviceFlag(c)
 	f.rigFlags(c)
 	c.Flags().BoolVar(&f.json, "json", false, "print one JSON object per disk instead of text")
 	return c

@@ -24,6 +24,7 @@ type labRun struct {
 	labFlags
 	app     *app
 	root    *cobra.Command
+	devices []string
 	brokers []string
 	flush   []string
 	results string
@@ -38,17 +39,21 @@ func (a *app) labRunCommand() *cobra.Command {
 		Long: `Run a measurement on several brokers, one after another, each in a fresh laboratory of the same kind.
 
 COMMAND is another command of lagoon-bench, such as isolation. It is told what it can use of the laboratory (--brokers, --pid,
---data-dir, --device, --admin, --label, --json, --html), unless its flags say otherwise. At the end the results stand side by side.
+--data-dir, --device, --admin, --label, --json, --html), unless its flags say otherwise. At the end the results of each device stand
+side by side.
 
 On device T the backlog is first written and moved to the slow disk.`,
 		Example: `  lagoon-bench lab run --device H --brokers lagoon,kafka -- isolation
-  lagoon-bench lab run --device R --brokers lagoon,kafka --flush interval,sync -- isolation --quick`,
+  lagoon-bench lab run --device R --brokers lagoon,kafka --flush interval,sync -- isolation --quick
+  lagoon-bench lab run --device S,T,H,R --brokers lagoon,kafka -- isolation --repeat 3
+  lagoon-bench lab run --device S --memory 16GiB --brokers lagoon,kafka --flush sync,interval -- throughput --partitions 8,64`,
 		RunE: func(c *cobra.Command, args []string) error {
 			r.root, r.args = c.Root(), args
 			return r.run(c.Context())
 		},
 	}
 	r.rigFlags(c)
+	c.Flags().StringSliceVar(&r.devices, "device", []string{"H"}, devicesUsage)
 	r.brokerFlags(c)
 	c.Flags().StringSliceVar(&r.brokers, "brokers", []string{"lagoon", "kafka"}, "lagoon, kafka")
 	c.Flags().StringSliceVar(&r.flush, "flush", []string{"default"}, "default (the broker's own), sync (acks=all waits for stable storage), interval (it does not): each broker runs with each")
@@ -63,6 +68,11 @@ func (r *labRun) run(ctx context.Context) error {
 	command, _, err := r.root.Find(r.args[:1])
 	if err != nil || command == r.root {
 		return usagef("%s is no command of lagoon-bench", r.args[0])
+	}
+	for _, device := range r.devices {
+		if _, err := lab.ParseDevice(strings.ToUpper(device)); err != nil {
+			return usageError{err}
+		}
 	}
 	var plan []lab.BrokerOptions
 	for _, flush := range r.flush {
@@ -81,11 +91,23 @@ func (r *labRun) run(ctx context.Context) error {
 		return err
 	}
 	var errs []error
+	for _, r.device = range r.devices {
+		errs = append(errs, r.compared(ctx, command, plan))
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// compared runs the measurement on one device with each broker, and puts the results side by side.
+func (r *labRun) compared(ctx context.Context, command *cobra.Command, plan []lab.BrokerOptions) error {
+	var errs []error
 	var files []string
 	for _, o := range plan {
 		m := &labMeasurement{labRun: r, command: command}
 		if err := m.run(ctx, o); err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", o.Name, err))
+			errs = append(errs, fmt.Errorf("%s on device %s: %w", o.Name, r.device, err))
 		}
 		if ctx.Err() != nil {
 			return errors.Join(errs...)
@@ -94,7 +116,7 @@ func (r *labRun) run(ctx context.Context) error {
 			files = append(files, m.result())
 		}
 	}
-	if compare, _, err := r.root.Find([]string{"compare"}); err == nil && compare != r.root && len(files) > 1 {
+	if len(files) > 1 && command.Flags().Lookup("brokers") != nil { // what measures brokers, compare knows
 		fmt.Fprintln(r.app.stdout)
 		errs = append(errs, r.self(ctx, append([]string{"compare"}, files...)))
 	}

@@ -62,6 +62,8 @@ type daemon struct {
 	broker    *broker.Broker
 	backend   *backend
 
+	without ablation
+
 	closers []func(context.Context) error // undo, last first
 	serving sync.WaitGroup
 	failed  chan error // a listener died
@@ -105,7 +107,13 @@ func (d *daemon) undo(fn func(context.Context) error) { d.closers = append(d.clo
 
 // start builds the daemon from the ground up. The ports come first: a taken one is found before any file is touched. The admin API
 // is served before the logs are checked, so that it can tell how far that is.
-func (d *daemon) start(ctx context.Context) error {
+func (d *daemon) start(ctx context.Context) (err error) {
+	if d.without, err = parseAblation(os.Getenv(ablateEnv)); err != nil {
+		return err
+	}
+	if d.without != (ablation{}) {
+		d.log.Warn("mechanisms are left out for a measurement", "left_out", os.Getenv(ablateEnv), "by", ablateEnv)
+	}
 	for _, step := range []struct {
 		name string
 		do   func(context.Context) error
@@ -362,7 +370,7 @@ func (d *daemon) openStore(context.Context) error {
 		Dirs: dirs, ClusterID: snap.ClusterID, KnownTiers: snap.Tiers, RememberTier: d.catalogue.SetTier,
 		Cache: d.cache, Pool: d.pool, Mode: mode, Readers: readersConfig(d.cfg), Limits: limitsConfig(d.cfg, snap), Caps: groupCaps(snap), Overrides: admissionOverrides(snap, time.Now()), RetentionRace: d.cfg.Throttle.RetentionRace,
 		RetentionInterval: d.cfg.Tiering.Interval.Std(), PlanInterval: d.cfg.Tiering.Interval.Std(), DemandHorizon: d.cfg.Tiering.DemandHorizon.Std(),
-		Adaptive: adaptiveConfig(d.cfg), Hot: hotConfig(d.cfg),
+		Adaptive: adaptiveConfig(d.cfg), Hot: hotConfig(d.cfg), Alone: d.without.convoys,
 		Logger: d.log, Registerer: d.reg,
 	})
 	if err != nil {

@@ -303,7 +303,7 @@ func (d *daemon) brokerOptions() broker.Options {
 		Store: d.store, Metadata: d.catalogue, Logger: d.log, Registerer: d.reg, MetricsJMX: jmx,
 		MaxRequestBytes: int32(min(int64(l.RequestBytes), math.MaxInt32)), MaxInFlightBytes: int64(l.InflightBytes),
 		MaxConnections: int(l.Connections), MaxConnectionsPerIP: int(l.ConnectionsPerIP), IdleTimeout: l.IdleTimeout.Std(),
-		AutoCreateTopics: s.AutoCreateTopics, DefaultPartitions: s.DefaultPartitions,
+		WholeFetches: d.without.split, AutoCreateTopics: s.AutoCreateTopics, DefaultPartitions: s.DefaultPartitions,
 		TopicDefaults: d.cfg.TopicDefaults(), ServerConfigs: d.serverConfigs,
 	}
 }

@@ -25,6 +25,7 @@ func measureDevice(ctx context.Context, files []string) (*report.Device, error) 
 		return nil, errors.New("no file to measure the device with")
 	}
 	d := &report.Device{Path: files[0]}
+	d.Name, _ = blockDevice(files[0]) // the read tells what is wrong
 	buf := aligned(directRead)
 	begun := time.Now()
 	for _, name := range files {

@@ -9,6 +9,7 @@
 //	backlog.go     readers of old data, as cheap as a client can be
 //	fill.go        the old data
 //	isolation.go   topics, roles, the result
+//	end.go         roles beside, what is still to come at the end; nothing is waited for without a limit
 //	phases.go      one phase after the other; recovery; what is sampled meanwhile
 //	throughput.go  as fast as it goes, one case after the other
 //	partitions.go  closed loop over many partitions

@@ -38,7 +38,7 @@ func (c *cluster) fill(ctx context.Context, topic string, partitions int32, size
 	for p := range partitions {
 		g.Go(func() error {
 			if err := fillPartition(ctx, leaders[p], topic, p, each, batches[:], &done); err != nil {
-				return fmt.Errorf("fill %s/%d: %w", topic, p, err)
+				return fmt.Errorf("fill %s/%d: %w", topic, p, explain(err))
 			}
 			return nil
 		})

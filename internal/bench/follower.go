@@ -18,11 +18,13 @@ const (
 	maxWait      = 500 * time.Millisecond
 )
 
-// dial connects a role; the connection is closed when ctx ends, which ends the role's read.
+// dial connects a role; the connection is closed when ctx ends, which ends the role's read. It fails when the broker does not answer
+// within patience.
 func dial(ctx context.Context, addr, clientID string) (c *rawkafka.Conn, done func(), err error) {
 	if c, err = rawkafka.Dial(addr, clientID); err != nil {
 		return nil, nil, err
 	}
+	c.Patience = patience
 	stop := context.AfterFunc(ctx, func() { _ = c.Close() })
 	return c, func() { stop(); _ = c.Close() }, nil
 }

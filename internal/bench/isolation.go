@@ -37,6 +37,7 @@ type IsolationOptions struct {
 	TopicConfigs, OldConfigs       []string // name=value; of all topics, and of old beside
 
 	Phases          []string // base, xN, mixed, xN+mixed, after
+	Repeat          int      // how often all phases are run over the same old data
 	Phase, Settle   time.Duration
 	RecoveryMax     time.Duration
 	BacklogRange    string // spread or same
@@ -56,6 +57,9 @@ type phaseSpec struct {
 }
 
 func (s phaseSpec) cold() bool { return s.readers > 0 || s.mixed }
+
+// maxRepeat bounds what a typing mistake does.
+const maxRepeat = 100
 
 // maxReaders is enough to hurt anything and bounds what a typing mistake does.
 const maxReaders = 256
@@ -105,6 +109,7 @@ func (o *IsolationOptions) Validate() error {
 	bad(o.LiveRate != 0 && o.LiveRate < int64(o.RecordBytes), "--live-rate: 0, or at least one record a second")
 	bad(o.SlowRate != 0 && o.SlowRate < int64(o.RecordBytes), "--slow-rate: 0, or at least one record a second")
 	bad(o.OldBytes < 0, "--old-size is negative")
+	bad(o.Repeat < 1 || o.Repeat > maxRepeat, "--repeat %d: from 1 to %d", o.Repeat, maxRepeat)
 	bad(o.Phase < time.Second, "--phase %v: at least 1s, since p99 is looked at by the second", o.Phase)
 	bad(o.Settle < 0 || o.RecoveryMax < 0 || o.Linger < 0 || o.Behind < 0, "a duration is negative")
 	bad(o.BacklogRange != "spread" && o.BacklogRange != "same", "--backlog-range %q: spread or same", o.BacklogRange)
@@ -144,6 +149,7 @@ type runner struct {
 	lowest  map[string]float64
 	fail    context.CancelCauseFunc
 	work    sync.WaitGroup
+	running map[string]int // what work waits for
 }
 
 // RunIsolation runs the phases and returns what they came to. When ctx ends early the whole phases up to then are returned together
@@ -152,7 +158,7 @@ func RunIsolation(ctx context.Context, o IsolationOptions, log io.Writer) (resul
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
-	r := &runner{o: o, log: log, mixedTally: &tally{}}
+	r := &runner{o: o, log: log, mixedTally: &tally{}, running: map[string]int{}}
 	r.specs, _ = parsePhases(o.Phases) // validated
 	if r.devices, err = o.Outside.check(ctx); err != nil {
 		return nil, err
@@ -177,7 +183,7 @@ func (o *IsolationOptions) load() report.Load {
 		Brokers: o.Brokers, LiveBytesPerSec: o.LiveRate, LivePartitions: o.LivePartitions, SlowBytesPerSec: o.SlowRate, SlowPartitions: o.SlowPartitions,
 		OldBytes: o.OldBytes, OldPartitions: o.OldPartitions, RecordBytes: o.RecordBytes, LingerSeconds: o.Linger.Seconds(),
 		BehindSeconds: o.Behind.Seconds(), BacklogRange: o.BacklogRange, BacklogMaxBytes: o.BacklogMaxBytes,
-		PhaseSeconds: o.Phase.Seconds(), SettleSeconds: o.Settle.Seconds(), TopicConfigs: slices.Concat(o.TopicConfigs, o.OldConfigs),
+		PhaseSeconds: o.Phase.Seconds(), SettleSeconds: o.Settle.Seconds(), Repeats: o.Repeat, TopicConfigs: slices.Concat(o.TopicConfigs, o.OldConfigs),
 	}
 }
 
@@ -325,20 +331,13 @@ func (r *runner) run(ctx context.Context) error {
 		err = cause
 	}
 	cancel(nil)
-	r.work.Wait()
+	if stuck := r.wait(); stuck != nil {
+		return stuck
+	}
 	if ctx.Err() != nil {
 		return ErrInterrupted
 	}
 	return err
-}
-
-// background runs f beside; an error ends the run.
-func (r *runner) background(what string, f func() error) {
-	r.work.Go(func() {
-		if err := f(); err != nil {
-			r.fail(fmt.Errorf("%s: %w", what, err))
-		}
-	})
 }
 
 // recorder makes one for a role.
@@ -442,7 +441,7 @@ func (r *runner) startReaders(ctx context.Context, n int) (stop func()) {
 		for addr, one := range r.reader(i, n, readers[i]) {
 			running.Go(func() {
 				if err := one.read(ctx, addr, "lagoon-bench-backlog-"+strconv.Itoa(i)); err != nil {
-					r.fail(fmt.Errorf("backlog reader %d: %w", i, err))
+					r.fail(fmt.Errorf("backlog reader %d: %w", i, explain(err)))
 				}
 			})
 		}
@@ -470,27 +469,6 @@ func (r *runner) reader(i, n int, got *tally) map[string]*backlog {
 		out[addr].parts = append(out[addr].parts, p)
 	}
 	return out
-}
-
-// drainTime is how long after the end readers may take for what they do not have yet.
-const drainTime = time.Minute
-
-// drain gives the readers time to get everything that was acknowledged.
-func (r *runner) drain(ctx context.Context) {
-	for _, one := range r.readings {
-		one.draining.Store(true)
-	}
-	r.logf("draining")
-	settled := func() bool {
-		for _, s := range []*stream{r.live, r.slow} {
-			if s != nil && !s.settled() {
-				return false
-			}
-		}
-		return !slices.ContainsFunc(r.readings, func(one *reading) bool { return !one.complete() })
-	}
-	for end := time.Now().Add(drainTime); !settled() && time.Now().Before(end) && pause(ctx, 100*time.Millisecond); {
-	}
 }
 
 // finish puts the result together.
@@ -526,7 +504,7 @@ func (r *runner) finish(err error) {
 	for _, rec := range r.recorders {
 		r.result.Series = append(r.result.Series, rec.series())
 	}
-	r.result.SetRatios()
+	r.result.Conclude()
 	if what, on := lab.ProactiveReclaim(); on && len(r.o.Outside.DataDirs) > 0 {
 		r.note("the kernel of this machine pages out by age without pressure (%s): the hot window may miss pages through nobody's fault", what)
 	}

@@ -3,6 +3,7 @@ package bench
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -105,12 +106,8 @@ func (o *Outside) check(ctx context.Context) ([]string, error) {
 		}
 	}
 	if o.Admin != "" {
-		m, err := o.metrics(ctx)
-		if err != nil {
+		if _, err := o.coldBytes(ctx); err != nil {
 			return nil, err
-		}
-		if !strings.Contains(string(m), "lagoon_") {
-			return nil, fmt.Errorf("--admin: %s has no metrics of Lagoon", o.Admin)
 		}
 	}
 	return o.devices()
@@ -130,16 +127,28 @@ func (o *Outside) devices() ([]string, error) {
 	}
 	var out []string
 	for _, dir := range o.DataDirs {
-		var st unix.Stat_t
-		if err := unix.Stat(dir, &st); err != nil {
+		name, err := blockDevice(dir)
+		if err != nil {
 			return nil, fmt.Errorf("--data-dir %s: %w", dir, err)
 		}
-		link, err := os.Readlink(fmt.Sprintf("/sys/dev/block/%d:%d", unix.Major(st.Dev), unix.Minor(st.Dev)))
-		if name := filepath.Base(link); err == nil && !slices.Contains(out, name) {
+		if name != "" && !slices.Contains(out, name) {
 			out = append(out, name)
 		}
 	}
 	return out, nil
+}
+
+// blockDevice is the name of the device that a file lies on, "" when it is none that the kernel lists.
+func blockDevice(name string) (string, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(name, &st); err != nil {
+		return "", err
+	}
+	link, err := os.Readlink(fmt.Sprintf("/sys/dev/block/%d:%d", unix.Major(st.Dev), unix.Minor(st.Dev)))
+	if err != nil {
+		return "", nil
+	}
+	return filepath.Base(link), nil
 }
 
 const sectorBytes = 512 // of /sys/block/*/stat, whatever the device's own are
@@ -272,49 +281,46 @@ func evictFile(name string) error {
 	return lab.Evict(name)
 }
 
-// metrics is the text of a Prometheus endpoint.
-type metrics string
-
-func (o *Outside) metrics(ctx context.Context) (metrics, error) {
+// ask gets something of Lagoon's admin API.
+func (o *Outside) ask(ctx context.Context, path string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	url := strings.TrimSuffix(o.Admin, "/") + "/metrics"
+	url := strings.TrimSuffix(o.Admin, "/") + path
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
-		return "", fmt.Errorf("--admin: %w", err)
+		return nil, fmt.Errorf("--admin: %w", err)
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return "", fmt.Errorf("--admin: %w", err)
+		return nil, fmt.Errorf("--admin: %w", err)
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, 64<<20))
 	if err == nil && resp.StatusCode != http.StatusOK {
 		err = fmt.Errorf("--admin: %s answers %s", url, resp.Status)
 	}
-	return metrics(body), err
+	return body, err
 }
 
-// sum adds up the samples of a metric whose labels fit.
-func (m metrics) sum(name string, fits func(labels string) bool) (sum float64) {
-	for line := range strings.Lines(string(m)) {
-		rest, ok := strings.CutPrefix(strings.TrimSpace(line), name)
-		if !ok || rest == "" || rest[0] != '{' && rest[0] != ' ' {
-			continue
-		}
-		i := strings.LastIndexByte(rest, ' ')
-		if v, err := strconv.ParseFloat(rest[i+1:], 64); err == nil && fits(rest[:i]) {
-			sum += v
+// coldBytes is how many bytes readers of topics have had from devices, whatever the broker takes the readers for.
+func (o *Outside) coldBytes(ctx context.Context, topics ...string) (sum int64, err error) {
+	body, err := o.ask(ctx, "/api/v1/readers?limit=1000")
+	if err != nil {
+		return 0, err
+	}
+	var list struct {
+		Readers []struct {
+			Topic     string `json:"topic"`
+			ColdBytes int64  `json:"cold_bytes_total"`
+		} `json:"readers"`
+	}
+	if err := json.Unmarshal(body, &list); err != nil {
+		return 0, fmt.Errorf("--admin: %w", err)
+	}
+	for _, r := range list.Readers {
+		if slices.Contains(topics, r.Topic) {
+			sum += r.ColdBytes
 		}
 	}
-	return sum
-}
-
-// realtimeRead is how many bytes real-time readers have had that did not come from the page cache.
-func (m metrics) realtimeRead() int64 {
-	realtime := m.sum("lagoon_fetch_bytes_total", func(l string) bool {
-		return strings.Contains(l, `class="realtime"`) && !strings.Contains(l, `lane="hot"`)
-	})
-	filled := m.sum("lagoon_cold_read_bytes_total", func(l string) bool { return strings.Contains(l, `lane="fill"`) })
-	return int64(max(realtime, filled))
+	return sum, nil
 }

@@ -69,7 +69,7 @@ func RunPartitions(ctx context.Context, o PartitionsOptions, log io.Writer) (res
 	}
 	defer func() { err = errors.Join(err, c.close(o.Keep)) }()
 	result = &report.Table{Tool: "lagoon-bench partitions", Format: report.Format, Label: o.Label, Started: time.Now(), Machine: machine(),
-		Brokers: o.Brokers, Columns: partitionsColumns}
+		Brokers: o.Brokers, Keys: partitionsColumns[:1], Columns: partitionsColumns}
 	if o.Outside.PID == 0 {
 		result.Notes = append(result.Notes, "processor time and memory of the broker were not measured: give --pid")
 	}

@@ -16,7 +16,7 @@ type counters struct {
 	own     time.Duration
 	proc    *procUse
 	devices []report.DeviceUse
-	metrics *metrics
+	live    *int64  // bytes that readers of the live topics had from devices
 	served  []int64 // by backlog reader
 	mixed   int64
 }
@@ -34,8 +34,8 @@ func (r *runner) count(ctx context.Context) counters {
 		}
 	}
 	if r.o.Outside.Admin != "" {
-		if m, err := r.o.Outside.metrics(ctx); err == nil {
-			c.metrics = &m
+		if n, err := r.o.Outside.coldBytes(ctx, r.topic("live"), r.topic("slow")); err == nil {
+			c.live = &n
 		}
 	}
 	r.mu.Lock()
@@ -59,15 +59,18 @@ func (r *runner) phases(ctx context.Context) error {
 	if !until(ctx, r.begun.Add(warm)) {
 		return context.Cause(ctx)
 	}
-	for _, s := range r.specs {
-		if err := r.phase(ctx, s); err != nil {
-			return err
+	for n := range r.o.Repeat {
+		for _, s := range r.specs {
+			if err := r.phase(ctx, s, n+1); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
 
-func (r *runner) phase(ctx context.Context, s phaseSpec) error {
+// phase is one phase of the repeat-th time.
+func (r *runner) phase(ctx context.Context, s phaseSpec, repeat int) error {
 	stop := func() {}
 	if s.cold() {
 		if err := r.evictOld(ctx); err != nil {
@@ -80,6 +83,9 @@ func (r *runner) phase(ctx context.Context, s phaseSpec) error {
 	defer stop()
 	from := r.begun.Add(ceilSecond(time.Since(r.begun) + r.o.Settle))
 	to := from.Add(ceilSecond(r.o.Phase))
+	if r.o.Repeat > 1 {
+		r.logf("repetition %d of %d", repeat, r.o.Repeat)
+	}
 	r.logf("phase %s: from second %.0f to %.0f", s.name, from.Sub(r.begun).Seconds(), to.Sub(r.begun).Seconds())
 	for _, rec := range slices.Concat(r.recorders, []*recorder{r.late}) {
 		rec.phase(from, to)
@@ -102,6 +108,9 @@ func (r *runner) phase(ctx context.Context, s phaseSpec) error {
 		}
 	}
 	p := report.Phase{Name: s.name, FromSeconds: from.Sub(r.begun).Seconds(), ToSeconds: to.Sub(r.begun).Seconds(), BacklogReaders: s.readers, MixedCold: s.mixed}
+	if r.o.Repeat > 1 {
+		p.Repeat = repeat
+	}
 	r.use(&p, before, after)
 	if s.cold() {
 		r.backlogOf(&p, before, after)
@@ -133,8 +142,8 @@ func (r *runner) use(p *report.Phase, a, b counters) {
 			u.Devices = append(u.Devices, report.DeviceUse{Name: d.Name, ReadBytes: d.ReadBytes - a.devices[i].ReadBytes, WrittenBytes: d.WrittenBytes - a.devices[i].WrittenBytes})
 		}
 	}
-	if a.metrics != nil && b.metrics != nil {
-		n := b.metrics.realtimeRead() - a.metrics.realtimeRead()
+	if a.live != nil && b.live != nil {
+		n := *b.live - *a.live
 		u.RealtimeRead = &n
 	}
 	r.mu.Lock()
@@ -244,7 +253,7 @@ func (r *runner) role(name string) *recorder {
 	return nil
 }
 
-// baseBounds is the p99 by role that counts as undisturbed; none when no base phase has been.
+// baseBounds is the p99 by role that counts as undisturbed, of the last base phase; none when no base phase has been.
 func (r *runner) baseBounds() map[string]float64 {
 	out := map[string]float64{}
 	for i, p := range r.result.Phases {

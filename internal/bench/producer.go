@@ -94,11 +94,11 @@ func (s *stream) produce(ctx, stop context.Context, cl *kgo.Client) error {
 	return nil
 }
 
-// settled tells whether the broker has answered for every record, after the end.
-func (s *stream) settled() bool {
+// owed tells whether all records have been given to the client, and for how many of those the broker has not answered.
+func (s *stream) owed() (ended bool, owed int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.ended && s.acked+s.failures == s.stopped
+	return s.ended, s.stopped - s.acked - s.failures
 }
 
 // settle takes the broker's answer for one record.
@@ -167,9 +167,6 @@ func (r *reading) next(partition int32) int64 {
 	defer r.mu.Unlock()
 	return r.parts[partition].next
 }
-
-// complete tells whether everything that was acknowledged has been read.
-func (r *reading) complete() bool { c := r.check(nil); return c.Lost == 0 }
 
 // check sums up; late is called with the due time, in ns, of each record that is missing.
 func (r *reading) check(late func(due int64)) report.Check {

@@ -76,7 +76,7 @@ func (o *ThroughputOptions) Validate() error {
 	return errors.Join(append(errs, err)...)
 }
 
-// throughputColumns are what is measured.
+// throughputColumns are what is measured; the first four say of what.
 var throughputColumns = []string{"client", "mode", "partitions", "batch_bytes", "mb_per_second", "broker_cpu_seconds_per_gb", "client_cpu_seconds_per_gb", "broker_anonymous_mib_max", "disk_bytes_per_byte"}
 
 // RunThroughput measures one case after the other. When ctx ends early, the whole ones are returned with its error.
@@ -90,7 +90,7 @@ func RunThroughput(ctx context.Context, o ThroughputOptions, log io.Writer) (res
 	}
 	defer func() { err = errors.Join(err, c.close(o.Keep)) }()
 	t := &throughput{o: o, c: c, log: log, result: &report.Table{Tool: "lagoon-bench throughput", Format: report.Format, Label: o.Label,
-		Started: time.Now(), Machine: machine(), Brokers: o.Brokers, Columns: throughputColumns}}
+		Started: time.Now(), Machine: machine(), Brokers: o.Brokers, Keys: throughputColumns[:4], Columns: throughputColumns}}
 	if t.devices, err = o.Outside.check(ctx); err != nil {
 		return nil, err
 	}

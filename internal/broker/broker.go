@@ -63,6 +63,10 @@ type Options struct {
 	MaxFetchBytes int32 // one Fetch response; default 55 MiB (fetch.max.bytes)
 	FetchSessions int   // default 1,000 (max.incremental.fetch.session.cache.slots); -1 for none
 
+	// WholeFetches has a fetch wait for those of its partitions whose bytes are on their way from a device, as if it could not be
+	// split. It is there to measure what splitting is for.
+	WholeFetches bool
+
 	AutoCreateTopics  bool
 	DefaultPartitions int32 // of created topics that do not say; default 1
 	// Groups is the policy of consumer groups; the fields that connect it are the broker's to fill. OffsetsPartitions is how many

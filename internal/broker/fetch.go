@@ -221,7 +221,7 @@ func (r *fetchReply) read(c *conn, watch *partition.Watch) (done bool) {
 	snap := b.meta.Snapshot()
 	budget := int64(min(max(r.req.MaxBytes, 0), b.opt.MaxFetchBytes))
 	total := int64(0)
-	pending := false
+	pending, owed := false, false
 	done = len(r.plan.targets) == 0
 	var topic *metadata.Topic
 	var counter *topicCounter
@@ -246,7 +246,10 @@ func (r *fetchReply) read(c *conn, watch *partition.Watch) (done bool) {
 				Committed: r.req.Committed,
 				Watch:     watch,
 			}
-			pending, err = r.readOne(b, topic, t, req, &f, pending)
+			before := pending
+			pending, err = r.readOne(b, topic, t, req, &f, false)
+			owed = owed || pending && f.part.Records == nil
+			pending = pending || before
 		}
 		if err != nil {
 			f.part.ErrorCode = b.code(err, "fetch")
@@ -263,6 +266,9 @@ func (r *fetchReply) read(c *conn, watch *partition.Watch) (done bool) {
 			done = true
 		}
 		r.found = append(r.found, f)
+	}
+	if owed && b.opt.WholeFetches {
+		return done
 	}
 	return done || total >= int64(r.req.MinBytes) || pending && total > 0
 }

@@ -108,6 +108,27 @@ func TestConvoyReadsOnce(t *testing.T) {
 	}
 }
 
+// TestAlone: without convoys every reader reads everything itself, which is what a measurement leaves out to show what they are for.
+func TestAlone(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	s := open(t, func(o *partition.Options) { o.Registerer, o.Alone = reg, true }, osFS(t))
+	l, want := coldLog(t, s, 4<<20, 16)
+	var wg sync.WaitGroup
+	for i := range 4 {
+		wg.Go(func() {
+			if got := consume(t, l, partition.ReaderRef{ClientID: fmt.Sprint("r", i)}, 0, 1<<20); !bytes.Equal(got, want) {
+				t.Errorf("reader %d: %d bytes, want %d", i, len(got), len(want))
+			}
+		})
+	}
+	wg.Wait()
+	read, shared := counter(t, reg, "lagoon_cold_read_bytes_total")/float64(len(want)), counter(t, reg, "lagoon_convoy_chunks_shared_total")
+	if read < 3.9 || shared != 0 {
+		t.Errorf("4 readers read the log %.2f times, %.0f chunks were shared", read, shared)
+	}
+	closeStore(t, s)
+}
+
 // TestConvoyMeets: a reader that begins in the middle of a chunk, and one that comes a little later, join: from the next
 // chunk on they cost nothing.
 func TestConvoyMeets(t *testing.T) {

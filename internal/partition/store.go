@@ -42,6 +42,9 @@ type Options struct {
 	// ReadAheadChunks is the depth of a lagging reader's read-ahead, 0 means 3: one being sent, one ready, one on its way.
 	ReadAheadChunks int
 
+	// Alone has lagging readers share no chunks: each reads all it wants itself. It is there to measure what convoys are for.
+	Alone bool
+
 	MaxOpenFiles       int           // descriptors for sealed segments, 0: segment's default
 	MaxIndexBytes      int64         // memory for their indexes, 0: segment's default
 	ProducerExpiry     time.Duration // producer.id.expiration.ms, 0: 1 day

@@ -201,7 +201,7 @@ func (s *stream) enqueueLocked() bool {
 	if len(s.chunks) > 0 && s.residentLocked(s.nextPos, want) {
 		return false
 	}
-	shared := s.lane == admission.Bypass && !s.pieces && (len(s.chunks) > 0 || s.target+1 != s.apart)
+	shared := s.lane == admission.Bypass && !s.pieces && !s.log.store.opt.Alone && (len(s.chunks) > 0 || s.target+1 != s.apart)
 	if shared && s.joinLocked() {
 		return true
 	}

@@ -19,6 +19,18 @@ type Conn struct {
 	corr int32
 	buf  []byte
 	kept []byte // records of the last fetch that kept them
+
+	// Patience is how long a request may take to be sent and a response to come whole, before the connection fails with
+	// os.ErrDeadlineExceeded; 0: as long as it likes. It is set before the first request.
+	Patience time.Duration
+}
+
+// begin starts the clock of a request or response.
+func (c *Conn) begin() error {
+	if c.Patience == 0 {
+		return nil
+	}
+	return c.nc.SetDeadline(time.Now().Add(c.Patience))
 }
 
 // Dial connects under a client id.
@@ -43,6 +55,9 @@ func (c *Conn) Do(req kmsg.Request) (kmsg.Response, error) {
 
 // Send writes a request; its response has to be received in order.
 func (c *Conn) Send(req kmsg.Request) error {
+	if err := c.begin(); err != nil {
+		return err
+	}
 	c.corr++
 	c.buf = kmsg.NewRequestFormatter(kmsg.FormatterClientID(c.id)).AppendRequest(c.buf[:0], req, c.corr)
 	_, err := c.nc.Write(c.buf)
@@ -51,6 +66,9 @@ func (c *Conn) Send(req kmsg.Request) error {
 
 // Receive reads the response to the oldest request that is owed one.
 func (c *Conn) Receive(req kmsg.Request) (kmsg.Response, error) {
+	if err := c.begin(); err != nil {
+		return nil, err
+	}
 	body, err := c.frame()
 	if err != nil {
 		return nil, err

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
@@ -169,4 +171,31 @@ func FuzzValues(f *testing.F) {
 			}
 		})
 	})
+}
+
+// TestPatience: a broker that takes the request and says nothing is given up.
+func TestPatience(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	go func() {
+		if nc, err := ln.Accept(); err == nil {
+			defer nc.Close()
+			_, _ = io.Copy(io.Discard, nc)
+		}
+	}()
+	c, err := Dial(ln.Addr().String(), "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.Patience = 20 * time.Millisecond
+	if _, err := c.FetchOne("t", 0, 0, 1<<20, 0); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("fetch: %v", err)
+	}
+	if _, err := c.Produce("t", 0, -1, Batch(1, 10, 0)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("produce: %v", err)
+	}
 }

@@ -27,7 +27,7 @@ func Compare(w io.Writer, markdown bool, runs ...*Isolation) error {
 	names := columns(runs)
 	heading("Runs")
 	rows(conditions(runs, names))
-	heading("Latency from the scheduled time, ms: p50 / p99 / p99.9 / max (p99 × base)")
+	heading("Latency from the scheduled time, ms: p50 / p99 / p99.9 / max (p99 × base; of each repetition)")
 	rows(latencyRows(runs, names))
 	heading("Backlog, disk and broker")
 	rows(useRows(runs, names))
@@ -84,7 +84,7 @@ func conditions(runs []*Isolation, names []string) [][]string {
 	add("live, slow", func(r *Isolation) string { return rate(r.Load.LiveBytesPerSec) + ", " + rate(r.Load.SlowBytesPerSec) })
 	add("old, backlog range", func(r *Isolation) string { return size(r.Load.OldBytes) + ", " + r.Load.BacklogRange })
 	add("phase, delayed reader behind", func(r *Isolation) string {
-		return fmt.Sprintf("%.0f s, %.0f s", r.Load.PhaseSeconds, r.Load.BehindSeconds)
+		return fmt.Sprintf("%.0f s%s, %.0f s", r.Load.PhaseSeconds, often(r.repeats()), r.Load.BehindSeconds)
 	})
 	add("device, sequential direct MB/s", func(r *Isolation) string {
 		if r.Device == nil {
@@ -104,7 +104,7 @@ func conditions(runs []*Isolation, names []string) [][]string {
 // phaseNames are all phases, in the order of the first run that has them.
 func phaseNames(runs []*Isolation) (out []string) {
 	for _, r := range runs {
-		for _, p := range r.Phases {
+		for _, p := range r.shown() {
 			if !slices.Contains(out, p.Name) {
 				out = append(out, p.Name)
 			}
@@ -114,11 +114,26 @@ func phaseNames(runs []*Isolation) (out []string) {
 }
 
 func (r *Isolation) phase(name string) *Phase {
-	i := slices.IndexFunc(r.Phases, func(p Phase) bool { return p.Name == name })
+	phases := r.shown()
+	i := slices.IndexFunc(phases, func(p Phase) bool { return p.Name == name })
 	if i < 0 {
 		return nil
 	}
-	return &r.Phases[i]
+	return &phases[i]
+}
+
+// each is the ratios of the p99 of a role in the repetitions of a phase.
+func (r *Isolation) each(phase, role string) string {
+	var out []string
+	for _, p := range r.Phases {
+		if q := p.Latency[role].Ratio; p.Name == phase && p.Repeat > 0 && q != nil {
+			out = append(out, times(q.P99))
+		}
+	}
+	if len(out) == 0 {
+		return ""
+	}
+	return "; " + strings.Join(out, " ")
 }
 
 func latencyRows(runs []*Isolation, names []string) [][]string {
@@ -142,7 +157,7 @@ func latencyRows(runs []*Isolation, names []string) [][]string {
 					out = "≥ " + out
 				}
 				if l.Ratio != nil {
-					out += fmt.Sprintf(" (%s)", times(l.Ratio.P99))
+					out += fmt.Sprintf(" (%s%s)", times(l.Ratio.P99), r.each(name, role))
 				}
 				return out
 			}))
@@ -152,7 +167,7 @@ func latencyRows(runs []*Isolation, names []string) [][]string {
 }
 
 // useNames are the columns of useCells.
-var useNames = []string{"backlog MB/s", "of device limit", "each (spread)", "disk bytes per byte served", "disk read", "real-time bytes from disk", "hot window resident", "broker cores", "anonymous memory", "generator cores", "generator late p99"}
+var useNames = []string{"backlog MB/s", "of device limit", "of what writes leave", "each (spread)", "disk bytes per byte served", "disk read", "real-time bytes from disk", "hot window resident", "broker cores", "anonymous memory", "generator cores", "generator late p99"}
 
 func useRows(runs []*Isolation, names []string) [][]string {
 	rows := [][]string{append([]string{"phase", "figure"}, names...)}

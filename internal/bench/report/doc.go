@@ -2,6 +2,7 @@
 // several side by side.
 //
 //	result.go    the shapes; units are in the names
+//	median.go    phases that were repeated: the median of each figure
 //	text.go      the tables of one run
 //	compare.go   several runs side by side, text or Markdown
 //	html.go      latency over time per role, backlog MB/s, phases marked: inline SVG, no script

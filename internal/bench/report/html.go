@@ -141,6 +141,14 @@ func (c *chart) backlog(r *Isolation, i int) {
 	c.lines = append(c.lines, l)
 }
 
+// title names a phase in a chart.
+func (p *Phase) title() string {
+	if p.Repeat > 0 {
+		return fmt.Sprintf("%s #%d", p.Name, p.Repeat)
+	}
+	return p.Name
+}
+
 // phases marks the run's.
 func (c *chart) phases(r *Isolation) {
 	c.bands = r.Phases
@@ -178,7 +186,7 @@ func (c *chart) svg() string {
 			fill = "#f2ead8"
 		}
 		fmt.Fprintf(&b, `<rect x="%.1f" y="%.0f" width="%.1f" height="%.0f" fill="%s" stroke="#ccc" stroke-width="0.5"/>`, x(p.FromSeconds), top, x(p.ToSeconds)-x(p.FromSeconds), bottom-top, fill)
-		fmt.Fprintf(&b, `<text x="%.1f" y="%.0f">%s</text>`, x(p.FromSeconds)+3, top+11, template.HTMLEscapeString(p.Name))
+		fmt.Fprintf(&b, `<text x="%.1f" y="%.0f">%s</text>`, x(p.FromSeconds)+3, top+11, template.HTMLEscapeString(p.title()))
 	}
 	for _, v := range c.ticks(low, high) {
 		fmt.Fprintf(&b, `<line x1="%.0f" x2="%.0f" y1="%.1f" y2="%.1f" stroke="#ddd" stroke-width="0.5"/><text x="%.0f" y="%.1f" text-anchor="end">%s</text>`, left, right, y(v), y(v), left-5, y(v)+4, number(v))

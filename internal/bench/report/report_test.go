@@ -51,7 +51,7 @@ func healthy() *Isolation {
 	for _, role := range []string{Tail, Delayed} {
 		r.Checks = append(r.Checks, Check{Role: role, Topic: "live", Produced: 5000, Read: 5000})
 	}
-	r.SetRatios()
+	r.Conclude()
 	return r
 }
 
@@ -73,8 +73,77 @@ func harmed() *Isolation {
 	p.Recovery = map[string]*Recovery{Ack: {Seconds: 15, Recovered: true}, Tail: {Seconds: 60}}
 	r.Phases = append(r.Phases, Phase{Name: "after", FromSeconds: 6, ToSeconds: 8, Latency: map[string]Latency{Ack: {Count: 10, P50: 1, P99: 2, P999: 3, Max: 4}}, Use: Use{GeneratorCores: 0.2}})
 	r.Checks[0].Lost, r.Checks[0].Read = 3, 4997
-	r.SetRatios()
+	r.Conclude()
 	return r
+}
+
+// repeated is a run of three repetitions. One p99 of the second is a stall, one role did not recover in the third, and what the admin API
+// tells is missing in one.
+func repeated() *Isolation {
+	r := healthy()
+	r.Label, r.Load.Repeats, r.Load.RecordBytes = "three", 3, 1024
+	r.Device.Name = "loop1"
+	once := r.Phases
+	r.Phases = nil
+	for n := 1; n <= 3; n++ {
+		for _, p := range once {
+			p.Repeat = n
+			latency := map[string]Latency{}
+			for role, l := range p.Latency {
+				l.Ratio, l.P99 = nil, l.P99+float64(n)/10
+				latency[role] = l
+			}
+			if p.Backlog != nil {
+				b := *p.Backlog
+				b.MBPerSec += float64(n)
+				b.Gaps = int64(n - 1)
+				p.Backlog = &b
+				p.Recovery = map[string]*Recovery{Ack: {Seconds: float64(n), Recovered: true}, Tail: {Seconds: 60, Recovered: n < 3}}
+				if n == 2 {
+					l := latency[Ack]
+					l.P99, l.Unfinished = 500, 2
+					latency[Ack], p.Use.RealtimeRead = l, nil
+				} else {
+					p.Use.RealtimeRead = bytes64(int64(n) << 10)
+				}
+			}
+			p.Latency = latency
+			r.Phases = append(r.Phases, p)
+		}
+	}
+	r.Conclude()
+	return r
+}
+
+func TestMedians(t *testing.T) {
+	for _, c := range []struct {
+		of   []float64
+		want float64
+	}{{nil, 0}, {[]float64{3}, 3}, {[]float64{4, 1}, 2.5}, {[]float64{9, 1, 2}, 2}, {[]float64{1, 9, 2, 4}, 3}} {
+		if got := median(c.of, func(v *float64) float64 { return *v }); got != c.want {
+			t.Errorf("median of %v is %v, want %v", c.of, got, c.want)
+		}
+	}
+	r := repeated()
+	if len(r.Medians) != 2 {
+		t.Fatalf("%d medians", len(r.Medians))
+	}
+	m := r.Medians[1]
+	if l := m.Latency[Ack]; math.Abs(l.P99-8.7) > 1e-9 || math.Abs(l.Ratio.P99-8.5/8.1) > 1e-9 || l.Unfinished != 2 {
+		t.Errorf("a stall in one of three decides the median: %+v %+v", l, l.Ratio)
+	}
+	if v := m.Recovery[Ack]; v.Seconds != 2 || !v.Recovered {
+		t.Errorf("recovery %+v", v)
+	}
+	if m.Backlog.MBPerSec != 132 || m.Backlog.Gaps != 3 || *m.Use.RealtimeRead != 2<<10 {
+		t.Errorf("backlog %+v, real-time readers took %d bytes", m.Backlog, *m.Use.RealtimeRead)
+	}
+	if r.Whole() {
+		t.Error("gaps in one repetition are not seen")
+	}
+	if len(healthy().Medians) != 0 {
+		t.Error("one run has medians")
+	}
 }
 
 // TestGolden: what people get to see.
@@ -89,10 +158,23 @@ func TestGolden(t *testing.T) {
 					out.WriteString("\n")
 					err = harmed().Text(&out)
 				}
+			case "repeated":
+				err = repeated().Text(&out)
+			case "compare-repeated":
+				err = Compare(&out, true, repeated(), healthy())
 			case "compare":
 				err = Compare(&out, d.HasArg("markdown"), healthy(), harmed())
 			case "html":
 				err = HTML(&out, healthy(), harmed())
+			case "compare-tables":
+				of := func(label string, rows ...map[string]string) *Table {
+					return &Table{Tool: "lagoon-bench throughput", Label: label, Keys: []string{"mode", "partitions"}, Columns: []string{"mode", "partitions", "mb_per_second", "cpu"}, Rows: rows}
+				}
+				row := func(mode, partitions, rate, cpu string) map[string]string {
+					return map[string]string{"mode": mode, "partitions": partitions, "mb_per_second": rate, "cpu": cpu}
+				}
+				err = CompareTables(&out, d.HasArg("markdown"), of("lagoon S sync", row("produce", "8", "590", "1.19"), row("consume", "8", "4000", "")),
+					of("kafka S interval", row("produce", "8", "814", "1.62"), row("produce", "64", "807", "0")))
 			case "table":
 				err = (&Table{Columns: []string{"partitions", "mb_per_second", "cpu"}, Rows: []map[string]string{
 					{"partitions": "1", "mb_per_second": "247", "cpu": "1.85"}, {"partitions": "64", "mb_per_second": "310"}}, Notes: []string{"a note"}}).Text(&out)
@@ -125,6 +207,28 @@ func TestJSONComesBack(t *testing.T) {
 		if _, err := ParseIsolation([]byte(bad)); err == nil {
 			t.Errorf("%q is taken for a result", bad)
 		}
+	}
+}
+
+// TestTablesComeBack: what compare reads is what the commands write, and nothing else.
+func TestTablesComeBack(t *testing.T) {
+	want := &Table{Tool: "lagoon-bench throughput", Format: Format, Keys: []string{"mode"}, Columns: []string{"mode", "cpu"}, Rows: []map[string]string{{"mode": "produce"}}}
+	text, err := json.Marshal(want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := ParseTable(text); err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, %v", got, err)
+	}
+	for _, bad := range []string{"", "{}", `{"tool":"fio","columns":["a"]}`, `{"tool":"lagoon-bench throughput","columns":["a"],"format":2}`, `{"tool":"lagoon-bench throughput","format":1}`} {
+		if _, err := ParseTable([]byte(bad)); err == nil {
+			t.Errorf("%q is taken for a table", bad)
+		}
+	}
+	other := *want
+	other.Tool = "lagoon-bench partitions"
+	if CompareTables(io.Discard, false, want, &other) == nil {
+		t.Error("tables of two commands stand side by side")
 	}
 }
 

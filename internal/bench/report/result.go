@@ -22,6 +22,7 @@ type Isolation struct {
 	Machine   Machine   `json:"machine"`
 	Device    *Device   `json:"device,omitempty"`
 	Phases    []Phase   `json:"phases"`
+	Medians   []Phase   `json:"medians,omitempty"` // one for each name, when the phases were repeated
 	Checks    []Check   `json:"checks"`
 	Series    []Series  `json:"series"`
 	Backlog   []float64 `json:"backlog_mb_per_second"` // per second since Started
@@ -45,6 +46,7 @@ type Load struct {
 	BacklogMaxBytes  int32    `json:"backlog_partition_max_bytes"`
 	PhaseSeconds     float64  `json:"phase_seconds"`
 	SettleSeconds    float64  `json:"settle_seconds"`
+	Repeats          int      `json:"repeats"`
 	TopicConfigs     []string `json:"topic_configs,omitempty"`
 	BacklogWasReused bool     `json:"old_was_reused"`
 }
@@ -59,6 +61,7 @@ type Machine struct {
 // Device is what the device gives to one sequential reader with O_DIRECT and 1 MiB reads, measured in the same run.
 type Device struct {
 	Path     string  `json:"path"`
+	Name     string  `json:"name,omitempty"` // of the block device, as in Use.Devices
 	Bytes    int64   `json:"bytes"`
 	Seconds  float64 `json:"seconds"`
 	MBPerSec float64 `json:"mb_per_second"`
@@ -79,7 +82,8 @@ var Roles = []string{Ack, AckSlow, Tail, Delayed, Mixed}
 // Phase is one stretch of the run. Latencies are of the records that were due in it, whenever they came.
 type Phase struct {
 	Name           string               `json:"name"`
-	FromSeconds    float64              `json:"from_seconds"` // since Started
+	Repeat         int                  `json:"repeat,omitempty"` // from 1; 0: a median, or the phases were not repeated
+	FromSeconds    float64              `json:"from_seconds"`     // since Started
 	ToSeconds      float64              `json:"to_seconds"`
 	BacklogReaders int                  `json:"backlog_readers"`
 	MixedCold      bool                 `json:"mixed_cold"` // the mixed client reads a cold partition, too
@@ -97,7 +101,7 @@ type Latency struct {
 	P99        float64 `json:"p99_ms"`
 	P999       float64 `json:"p999_ms"`
 	Max        float64 `json:"max_ms"`
-	Ratio      *Ratios `json:"ratio_to_base,omitempty"`
+	Ratio      *Ratios `json:"ratio_to_base,omitempty"` // to the base phase of the same repetition
 }
 
 // Ratios are a phase's figures divided by those of base.
@@ -115,9 +119,10 @@ type Backlog struct {
 	EachMBPerS  []float64 `json:"each_mb_per_second"`
 	Spread      float64   `json:"fairness_spread"` // (largest - smallest) / mean
 	OfLimit     *float64  `json:"of_device_limit,omitempty"`
-	Gaps        int64     `json:"gaps"`         // batches that did not follow the one before
-	BadBatches  int64     `json:"bad_batches"`  // of those checked in full, with wrong CRC
-	FullChecked int64     `json:"full_checked"` // responses whose batches were all checked
+	OfLeft      *float64  `json:"of_what_writes_leave,omitempty"` // of the device's limit less what was written to it meanwhile
+	Gaps        int64     `json:"gaps"`                           // batches that did not follow the one before
+	BadBatches  int64     `json:"bad_batches"`                    // of those checked in full, with wrong CRC
+	FullChecked int64     `json:"full_checked"`                   // responses whose batches were all checked
 }
 
 // Use is what the phase cost. Absent: not measured.
@@ -132,7 +137,8 @@ type Use struct {
 	ReadPerServed  *float64           `json:"disk_bytes_per_byte_served,omitempty"`
 	CacheBytes     map[string]int64   `json:"page_cache_bytes,omitempty"` // by topic, at the end of the phase
 	HotWindow      map[string]float64 `json:"hot_window_resident_min,omitempty"`
-	RealtimeRead   *int64             `json:"realtime_bytes_from_disk,omitempty"` // as Lagoon's metrics tell it
+	RealtimeRead   *int64             `json:"realtime_bytes_from_disk,omitempty"` // for readers of the live topics, as Lagoon tells it
+	RealtimeShare  *float64           `json:"realtime_share_from_disk,omitempty"` // of the bytes that they got
 	Late           Latency            `json:"generator_lateness"`                 // of the generator itself: its own share of every latency
 }
 
@@ -190,24 +196,21 @@ type Window struct {
 	Bytes    map[string]int64   `json:"page_cache_bytes"`    // by topic
 }
 
-// Base is the phase that ratios refer to, nil when there is none.
-func (r *Isolation) Base() *Phase {
-	i := slices.IndexFunc(r.Phases, func(p Phase) bool { return p.Name == "base" })
+// base is the phase that the ratios of a repetition refer to, nil when there is none.
+func (r *Isolation) base(repeat int) *Phase {
+	i := slices.IndexFunc(r.Phases, func(p Phase) bool { return p.Name == "base" && p.Repeat == repeat })
 	if i < 0 {
 		return nil
 	}
 	return &r.Phases[i]
 }
 
-// SetRatios fills in what follows from the measurements.
-func (r *Isolation) SetRatios() {
-	base := r.Base()
+// Conclude fills in what follows from the measurements: ratios, shares and medians.
+func (r *Isolation) Conclude() {
 	for i := range r.Phases {
 		p := &r.Phases[i]
-		if b := p.Backlog; b != nil && r.Device != nil {
-			share := b.MBPerSec / r.Device.MBPerSec
-			b.OfLimit = &share
-		}
+		r.shares(p)
+		base := r.base(p.Repeat)
 		if base == nil || p.Name == base.Name {
 			continue
 		}
@@ -217,6 +220,30 @@ func (r *Isolation) SetRatios() {
 				p.Latency[role] = l
 			}
 		}
+	}
+	r.Medians = medians(r.Phases)
+}
+
+// shares says what part of the device the backlog got, and what part of their bytes real-time readers got from it.
+func (r *Isolation) shares(p *Phase) {
+	seconds := p.ToSeconds - p.FromSeconds
+	if b := p.Backlog; b != nil && r.Device != nil {
+		share := b.MBPerSec / r.Device.MBPerSec
+		b.OfLimit = &share
+		for _, d := range p.Use.Devices {
+			if left := r.Device.MBPerSec - float64(d.WrittenBytes)/1e6/seconds; d.Name == r.Device.Name && left > 0 {
+				share := b.MBPerSec / left
+				b.OfLeft = &share
+			}
+		}
+	}
+	got := int64(0)
+	for _, role := range []string{Tail, Delayed, Mixed} {
+		got += p.Latency[role].Count * int64(r.Load.RecordBytes)
+	}
+	if read := p.Use.RealtimeRead; read != nil && got > 0 {
+		share := float64(*read) / float64(got)
+		p.Use.RealtimeShare = &share
 	}
 }
 

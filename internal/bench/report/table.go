@@ -1,7 +1,10 @@
 package report
 
 import (
+	"encoding/json"
+	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 )
@@ -15,6 +18,7 @@ type Table struct {
 	Interrupted bool                `json:"interrupted"`
 	Machine     Machine             `json:"machine"`
 	Brokers     []string            `json:"brokers"`
+	Keys        []string            `json:"keys"`    // the columns that say what a row is about
 	Columns     []string            `json:"columns"` // keys of Rows, in the order of the table; units are in the names
 	Rows        []map[string]string `json:"rows"`    // a column that was not measured is absent
 	Notes       []string            `json:"notes,omitempty"`
@@ -39,4 +43,92 @@ func (t *Table) Text(w io.Writer) error {
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// ParseTable reads a result back.
+func ParseTable(data []byte) (*Table, error) {
+	t := &Table{}
+	if err := json.Unmarshal(data, t); err != nil {
+		return nil, fmt.Errorf("no table of lagoon-bench: %w", err)
+	}
+	switch {
+	case !strings.HasPrefix(t.Tool, "lagoon-bench ") || len(t.Columns) == 0:
+		return nil, fmt.Errorf("no table of lagoon-bench: its tool is %q", t.Tool)
+	case t.Format != Format:
+		return nil, fmt.Errorf("a result of format %d; this lagoon-bench reads %d", t.Format, Format)
+	}
+	return t, nil
+}
+
+// key is what a row is about.
+func (t *Table) key(row map[string]string) string {
+	var out []string
+	for _, k := range t.Keys {
+		out = append(out, row[k])
+	}
+	return strings.Join(out, "\t")
+}
+
+// CompareTables writes tables of one command side by side: a row for each figure of each row that any of them has. With two or more,
+// each is also shown as a multiple of the last.
+func CompareTables(w io.Writer, markdown bool, tables ...*Table) error {
+	var names, keys, figures []string
+	rows := map[string][]map[string]string{} // by key, of each table
+	for i, t := range tables {
+		if t.Tool != tables[0].Tool {
+			return fmt.Errorf("results of %s and %s do not stand beside each other", tables[0].Tool, t.Tool)
+		}
+		names = append(names, t.Label)
+		for _, c := range t.Columns {
+			if !slices.Contains(t.Keys, c) && !slices.Contains(figures, c) {
+				figures = append(figures, c)
+			}
+		}
+		for _, row := range t.Rows {
+			k := t.key(row)
+			if rows[k] == nil {
+				keys, rows[k] = append(keys, k), make([]map[string]string, len(tables))
+			}
+			rows[k][i] = row
+		}
+	}
+	out := [][]string{slices.Concat(tables[0].Keys, []string{"figure"}, names)}
+	for _, k := range keys {
+		for _, figure := range figures {
+			line := append(strings.Split(k, "\t"), figure)
+			last := rows[k][len(tables)-1][figure]
+			for i, row := range rows[k] {
+				line = append(line, multiple(row[figure], last, i == len(tables)-1))
+			}
+			out = append(out, line)
+		}
+	}
+	var b strings.Builder
+	if markdown {
+		markdownTable(&b, out)
+	} else {
+		table(&b, out)
+	}
+	for _, t := range tables {
+		for _, n := range t.Notes {
+			fmt.Fprintf(&b, "* %s: %s\n", t.Label, n)
+		}
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// multiple is a figure, and how many times the last one's it is.
+func multiple(figure, last string, isLast bool) string {
+	if figure == "" {
+		return "-"
+	}
+	var a, b float64
+	if _, err := fmt.Sscan(figure, &a); err != nil || isLast {
+		return figure
+	}
+	if _, err := fmt.Sscan(last, &b); err != nil || b == 0 {
+		return figure
+	}
+	return fmt.Sprintf("%s (%.2f)", figure, a/b)
 }

@@ -12,18 +12,22 @@ import (
 func (r *Isolation) Text(w io.Writer) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s\n", r.title())
-	fmt.Fprintf(&b, "live %s on %d partitions, slow %s on %d, old %s on %d; phases of %.0f s; %d cores, kernel %s\n",
+	fmt.Fprintf(&b, "live %s on %d partitions, slow %s on %d, old %s on %d; phases of %.0f s%s; %d cores, kernel %s\n",
 		rate(r.Load.LiveBytesPerSec), r.Load.LivePartitions, rate(r.Load.SlowBytesPerSec), r.Load.SlowPartitions,
-		size(r.Load.OldBytes), r.Load.OldPartitions, r.Load.PhaseSeconds, r.Machine.CPUs, r.Machine.Kernel)
+		size(r.Load.OldBytes), r.Load.OldPartitions, r.Load.PhaseSeconds, often(r.repeats()), r.Machine.CPUs, r.Machine.Kernel)
 	if r.Device != nil {
 		fmt.Fprintf(&b, "device: %.0f MB/s (sequential, 1 MiB, O_DIRECT)\n", r.Device.MBPerSec)
 	}
-	b.WriteString("\nLatency from the scheduled time, ms (× base)\n")
+	fmt.Fprintf(&b, "\nLatency from the scheduled time, ms (× base)%s\n", r.median())
 	r.latencies(&b)
-	b.WriteString("\nBacklog, disk and broker\n")
+	if len(r.Medians) > 0 {
+		b.WriteString("\nEach repetition: p99, p99.9 in ms (× its own base)\n")
+		r.repetitions(&b)
+	}
+	fmt.Fprintf(&b, "\nBacklog, disk and broker%s\n", r.median())
 	r.uses(&b)
 	if r.hasRecovery() {
-		b.WriteString("\nSeconds until the first second as in base after the backlog stopped\n")
+		fmt.Fprintf(&b, "\nSeconds until the first second as in base after the backlog stopped%s\n", r.median())
 		r.recoveries(&b)
 	}
 	b.WriteString("\nEvery record checked\n")
@@ -34,6 +38,30 @@ func (r *Isolation) Text(w io.Writer) error {
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// median says in a heading what the figures below it are.
+func (r *Isolation) median() string {
+	if len(r.Medians) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("; medians of %d", r.repeats())
+}
+
+// repeats is how often the phases were run, at least in part.
+func (r *Isolation) repeats() (n int) {
+	for _, p := range r.Phases {
+		n = max(n, p.Repeat)
+	}
+	return n
+}
+
+// shown are the phases of tables: the medians, if there are any.
+func (r *Isolation) shown() []Phase {
+	if len(r.Medians) > 0 {
+		return r.Medians
+	}
+	return r.Phases
 }
 
 func (r *Isolation) title() string {
@@ -77,7 +105,7 @@ func (r *Isolation) roles() []string {
 
 func (r *Isolation) latencies(b *strings.Builder) {
 	rows := [][]string{{"phase", "role", "p50", "p99", "p99.9", "max", "records", "unfinished"}}
-	for _, p := range r.Phases {
+	for _, p := range r.shown() {
 		for i, role := range r.roles() {
 			l := p.Latency[role]
 			name := ""
@@ -95,6 +123,51 @@ func (r *Isolation) latencies(b *strings.Builder) {
 	table(b, rows)
 }
 
+// repetitions shows what the medians are made of.
+func (r *Isolation) repetitions(b *strings.Builder) {
+	head := []string{"phase", "figure"}
+	for n := range r.repeats() {
+		head = append(head, fmt.Sprintf("%d", n+1))
+	}
+	rows := [][]string{head}
+	for _, m := range r.Medians {
+		figures := append(slices.Clone(r.roles()), "backlog MB/s")
+		for i, figure := range figures {
+			name := ""
+			if i == 0 {
+				name = m.Name
+			}
+			row := []string{name, figure}
+			for n := range r.repeats() {
+				row = append(row, r.repetition(m.Name, n+1, figure))
+			}
+			if figure != "backlog MB/s" || m.Backlog != nil {
+				rows = append(rows, row)
+			}
+		}
+	}
+	table(b, rows)
+}
+
+// repetition is a role's latencies, or what the backlog got, in one phase.
+func (r *Isolation) repetition(phase string, repeat int, figure string) string {
+	i := slices.IndexFunc(r.Phases, func(p Phase) bool { return p.Name == phase && p.Repeat == repeat })
+	switch {
+	case i < 0:
+		return "-"
+	case slices.Contains(Roles, figure):
+		l := r.Phases[i].Latency[figure]
+		var q Ratios
+		if l.Ratio != nil {
+			q = *l.Ratio
+		}
+		return cell(l, l.P99, q.P99) + ", " + cell(l, l.P999, q.P999)
+	case r.Phases[i].Backlog == nil:
+		return "-"
+	}
+	return fmt.Sprintf("%.0f", r.Phases[i].Backlog.MBPerSec)
+}
+
 // cell is a latency and its ratio. With records that never came it is a lower bound.
 func cell(l Latency, v, ratio float64) string {
 	if l.Count == 0 {
@@ -108,6 +181,14 @@ func cell(l Latency, v, ratio float64) string {
 		out += fmt.Sprintf(" (%s)", times(ratio))
 	}
 	return out
+}
+
+// often says how often the phases ran.
+func often(repeats int) string {
+	if repeats < 2 {
+		return ""
+	}
+	return fmt.Sprintf(", %d times", repeats)
 }
 
 func times(ratio float64) string {
@@ -132,9 +213,8 @@ func blank(n int64) string {
 }
 
 func (r *Isolation) uses(b *strings.Builder) {
-	rows := [][]string{{"phase", "MB/s", "of limit", "each (spread)", "disk/served", "disk read", "rt from disk", "hot window", "broker cores", "anon", "generator cores", "late p99"}}
-	for i := range r.Phases {
-		p := &r.Phases[i]
+	rows := [][]string{{"phase", "MB/s", "of limit", "of rest", "each (spread)", "disk/served", "disk read", "rt from disk", "hot window", "broker cores", "anon", "generator cores", "late p99"}}
+	for _, p := range r.shown() {
 		rows = append(rows, append([]string{p.Name}, p.useCells()...))
 	}
 	table(b, rows)
@@ -142,11 +222,12 @@ func (r *Isolation) uses(b *strings.Builder) {
 
 // useCells is everything of a phase but latencies.
 func (p *Phase) useCells() []string {
-	out := []string{"-", "-", "-"}
+	out := []string{"-", "-", "-", "-"}
 	if g := p.Backlog; g != nil {
 		out[0] = fmt.Sprintf("%.0f", g.MBPerSec)
 		out[1] = optional(g.OfLimit, "%.2f")
-		out[2] = g.each()
+		out[2] = optional(g.OfLeft, "%.2f")
+		out[3] = g.each()
 	}
 	u := &p.Use
 	read := "-"
@@ -160,8 +241,16 @@ func (p *Phase) useCells() []string {
 		}
 		read = size(n)
 	}
-	return append(out, optional(u.ReadPerServed, "%.3f"), read, optionalSize(u.RealtimeRead), windows(u.HotWindow),
+	return append(out, optional(u.ReadPerServed, "%.3f"), read, realtime(u), windows(u.HotWindow),
 		optional(u.BrokerCores, "%.2f"), optionalSize(u.AnonBytes), fmt.Sprintf("%.2f", u.GeneratorCores), ms(u.Late.P99)+" ms")
+}
+
+// realtime is what real-time readers took from disk, and which part of what they got that is.
+func realtime(u *Use) string {
+	if u.RealtimeShare == nil {
+		return optionalSize(u.RealtimeRead)
+	}
+	return fmt.Sprintf("%s (%.3f%%)", size(*u.RealtimeRead), 100**u.RealtimeShare)
 }
 
 func (g *Backlog) each() string {
@@ -219,13 +308,13 @@ func size(n int64) string {
 func rate(n int64) string { return size(n) + "/s" }
 
 func (r *Isolation) hasRecovery() bool {
-	return slices.ContainsFunc(r.Phases, func(p Phase) bool { return len(p.Recovery) > 0 })
+	return slices.ContainsFunc(r.shown(), func(p Phase) bool { return len(p.Recovery) > 0 })
 }
 
 func (r *Isolation) recoveries(b *strings.Builder) {
 	roles := r.roles()
 	rows := [][]string{append([]string{"phase"}, roles...)}
-	for _, p := range r.Phases {
+	for _, p := range r.shown() {
 		if len(p.Recovery) == 0 {
 			continue
 		}
