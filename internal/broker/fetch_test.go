@@ -256,6 +256,26 @@ func TestFetchOfHotAndCold(t *testing.T) {
 	})
 }
 
+// A fetch that is not split waits for its cold partition, and the hot one with it: what a measurement leaves splitting out for.
+func TestWholeFetch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, func(o *Options) { o.WholeFetches = true })
+		c := r.dial()
+		hot, cold := r.logs["orders-0"], r.logs["orders-1"]
+		hot.fill(t, 1, 100)
+		cold.fill(t, 1, 200)
+		cold.cold = true
+		req := fetchRequest(11, "orders", map[int32]int64{0: 0, 1: 0})
+		req.MaxWaitMillis, req.MinBytes = 10_000, 1
+		began := time.Now()
+		time.AfterFunc(2*time.Second, func() { cold.set(func() { cold.cold, cold.memory = false, true }) })
+		same(t, summary(c.fetch(req)), "0:e0,hw1,100B 1:e0,hw1,200B")
+		if d := time.Since(began); d != 2*time.Second {
+			t.Fatalf("both were answered after %v", d)
+		}
+	})
+}
+
 func TestParkedFetchEndsWithItsConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, nil)
