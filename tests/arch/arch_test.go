@@ -79,6 +79,7 @@ var allowed = map[string][]string{
 	"internal/metadata":          {"internal/vfs", "internal/nearest"},
 	"internal/groups":            {"internal/groups/classic", "internal/partition", "internal/records", "segment"},
 	"internal/groups/classic":    {},
+	"internal/groups/consumer":   {"internal/groups/classic"},
 	"internal/groups/groupstest": {"internal/partition", "segment"},
 	"internal/partition":         {"internal/vfs", "internal/records", "segment", "cachectl", "admission", "tiering"},
 	"internal/broker/wire":       {},

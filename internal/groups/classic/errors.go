@@ -28,6 +28,13 @@ const (
 	GroupMaxSizeReached     Error = 81
 	FencedInstanceID        Error = 82
 	GroupSubscribedToTopic  Error = 86
+
+	// Of the consumer protocol (KIP-848).
+	FencedMemberEpoch        Error = 110
+	UnreleasedInstanceID     Error = 111
+	UnsupportedAssignor      Error = 112
+	StaleMemberEpoch         Error = 113
+	InvalidRegularExpression Error = 128
 )
 
 var errorNames = map[Error]string{
@@ -38,7 +45,8 @@ var errorNames = map[Error]string{
 	InvalidCommitOffsetSize: "INVALID_COMMIT_OFFSET_SIZE", UnknownTopicOrPartition: "UNKNOWN_TOPIC_OR_PARTITION",
 	UnknownServerError: "UNKNOWN_SERVER_ERROR", InvalidRequest: "INVALID_REQUEST", NonEmptyGroup: "NON_EMPTY_GROUP", GroupIDNotFound: "GROUP_ID_NOT_FOUND",
 	MemberIDRequired: "MEMBER_ID_REQUIRED", GroupMaxSizeReached: "GROUP_MAX_SIZE_REACHED", FencedInstanceID: "FENCED_INSTANCE_ID",
-	GroupSubscribedToTopic: "GROUP_SUBSCRIBED_TO_TOPIC",
+	GroupSubscribedToTopic: "GROUP_SUBSCRIBED_TO_TOPIC", FencedMemberEpoch: "FENCED_MEMBER_EPOCH", UnreleasedInstanceID: "UNRELEASED_INSTANCE_ID",
+	UnsupportedAssignor: "UNSUPPORTED_ASSIGNOR", StaleMemberEpoch: "STALE_MEMBER_EPOCH", InvalidRegularExpression: "INVALID_REGULAR_EXPRESSION",
 }
 
 // Error is Kafka's name of the code.

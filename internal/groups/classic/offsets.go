@@ -140,6 +140,11 @@ func assignment(b []byte) (out []TopicPartitions, ok bool) {
 	}
 	r := reader{b: b}
 	r.int16()
+	out = r.topics()
+	return out, !r.bad
+}
+
+func (r *reader) topics() (out []TopicPartitions) {
 	for n := r.int32(); n > 0 && !r.bad; n-- {
 		t := TopicPartitions{Topic: string(r.take(r.int16()))}
 		for p := r.int32(); p > 0 && !r.bad; p-- {
@@ -147,5 +152,5 @@ func assignment(b []byte) (out []TopicPartitions, ok bool) {
 		}
 		out = append(out, t)
 	}
-	return out, !r.bad
+	return out
 }

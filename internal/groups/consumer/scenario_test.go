@@ -1,0 +1,476 @@
+package consumer_test
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/datadriven"
+
+	"lagoon/internal/groups/classic"
+	"lagoon/internal/groups/consumer"
+)
+
+// TestScenarios replays testdata/*.txt: each file is the story of one group. Rewrite the expected answers with -rewrite, and read the diff.
+func TestScenarios(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txt")
+	if err != nil || len(files) < 8 {
+		t.Fatalf("scenario files: %v, %v", files, err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
+			w := newWorld()
+			datadriven.RunTest(t, file, func(t *testing.T, td *datadriven.TestData) string {
+				run, ok := w.commands()[td.Cmd]
+				if !ok {
+					td.Fatalf(t, "unknown command %q", td.Cmd)
+				}
+				w.out.Reset()
+				run(args{t, td})
+				if fault := w.settle(); fault != "" {
+					td.Fatalf(t, "%s", fault)
+				}
+				if w.out.Len() == 0 {
+					return "ok\n"
+				}
+				return w.out.String()
+			})
+		})
+	}
+}
+
+// world is one group, its clock, its topics and what is on record of it.
+type world struct {
+	cfg     consumer.Config
+	set     consumer.Settings
+	g       *consumer.Group
+	now     time.Time
+	topics  *topics
+	records map[string]consumer.Record // by key
+	full    bool                       // nothing can be stored
+	ids     int
+	out     strings.Builder
+}
+
+func newWorld() *world {
+	w := &world{cfg: consumer.Config{MaxSize: 100}, set: consumer.Settings{Session: 45 * time.Second, Heartbeat: 5 * time.Second}, now: time.Unix(1_000_000, 0),
+		topics: &topics{version: 1, parts: map[string]int32{}}, records: map[string]consumer.Record{}}
+	w.g = consumer.New(&w.cfg)
+	return w
+}
+
+// topics are those of the broker. A topic's id is its name.
+type topics struct {
+	version uint64
+	parts   map[string]int32
+}
+
+func topicID(name string) (id consumer.TopicID) { copy(id[:], name); return id }
+
+func (t *topics) Version() uint64 { return t.version }
+func (t *topics) Find(name string) (consumer.TopicID, int32, bool) {
+	n, ok := t.parts[name]
+	return topicID(name), n, ok
+}
+func (t *topics) Name(id consumer.TopicID) (string, bool) {
+	name := strings.TrimRight(string(id[:]), "\x00")
+	_, ok := t.parts[name]
+	return name, ok
+}
+
+func (t *topics) with(name string, n int32) *topics {
+	next := &topics{t.version + 1, maps.Clone(t.parts)}
+	if n == 0 {
+		delete(next.parts, name)
+	} else {
+		next.parts[name] = n
+	}
+	return next
+}
+
+func (t *topics) match(expr string) *consumer.Resolved {
+	re := regexp.MustCompile(`\A(?:` + expr + `)\z`)
+	out := &consumer.Resolved{Version: t.version}
+	for _, name := range slices.Sorted(maps.Keys(t.parts)) {
+		if re.MatchString(name) {
+			out.Topics = append(out.Topics, name)
+		}
+	}
+	return out
+}
+
+func (w *world) commands() map[string]func(args) {
+	return map[string]func(args){
+		"topics":    w.setTopics, // NAME=PARTITIONS … (0 deletes)
+		"config":    w.config,    // size= session=
+		"hb":        w.heartbeat, // NAME epoch= [topics=A,B] [regex=] [owned=A-0,A-1 | owned=none] [instance=] [assignor=] [rebalance=]
+		"join":      w.join,      // NAME [member=] [instance=] topics= [owned=] [protocols=] [v=]: a member of the classic protocol
+		"sync":      w.sync,      // NAME gen= [instance=]
+		"beat":      w.beat,      // NAME gen= [instance=]: a classic heartbeat
+		"leave":     w.leave,     // NAME… (instance=I: by instance id)
+		"commit":    w.commit,    // NAME epoch=: may it commit?
+		"advance":   w.advance,   // DURATION
+		"restart":   w.restart,   // the group as it is on record
+		"storing":   w.storing,   // works | fails
+		"upgrade":   w.upgrade,   // ID=TOPIC-0,… with gen=: from a classic group
+		"downgrade": w.downgrade, // to a classic group
+		"group":     func(args) { w.show() },
+	}
+}
+
+type args struct {
+	t  *testing.T
+	td *datadriven.TestData
+}
+
+func (a args) get(key string) (string, bool) {
+	for _, arg := range a.td.CmdArgs {
+		if arg.Key == key && len(arg.Vals) > 0 {
+			return strings.Join(arg.Vals, ","), true
+		}
+	}
+	return "", false
+}
+
+func (a args) str(key, fallback string) string {
+	if s, ok := a.get(key); ok {
+		return s
+	}
+	return fallback
+}
+
+func (a args) list(key string) []string {
+	s, ok := a.get(key)
+	switch {
+	case !ok:
+		return nil
+	case s == "none":
+		return []string{}
+	}
+	return strings.Split(s, ",")
+}
+
+func (a args) number(key string, fallback int) (n int32) {
+	if _, err := fmt.Sscan(a.str(key, fmt.Sprint(fallback)), &n); err != nil {
+		a.td.Fatalf(a.t, "%s: %v", key, err)
+	}
+	return n
+}
+
+func (a args) duration(key, fallback string) time.Duration {
+	d, err := time.ParseDuration(a.str(key, fallback))
+	if err != nil {
+		a.td.Fatalf(a.t, "%s: %v", key, err)
+	}
+	return d
+}
+
+func (a args) free() (out []string) {
+	for _, arg := range a.td.CmdArgs {
+		if len(arg.Vals) == 0 {
+			out = append(out, arg.Key)
+		}
+	}
+	return out
+}
+
+// parts reads "orders-0", "orders-1".
+func parts(list []string) []consumer.TopicPartitions {
+	if list == nil {
+		return nil
+	}
+	out := []consumer.TopicPartitions{}
+	for _, s := range list {
+		i := strings.LastIndexByte(s, '-')
+		n := 0
+		fmt.Sscan(s[i+1:], &n)
+		out = append(out, consumer.TopicPartitions{ID: topicID(s[:i]), Partitions: []int32{int32(n)}})
+	}
+	return out
+}
+
+func render(a consumer.Assignment) string {
+	var out []string
+	for _, t := range a {
+		for _, p := range t.Partitions {
+			out = append(out, fmt.Sprintf("%s-%d", strings.TrimRight(string(t.ID[:]), "\x00"), p))
+		}
+	}
+	return "[" + strings.Join(out, " ") + "]"
+}
+
+func (w *world) setTopics(a args) {
+	for _, arg := range a.td.CmdArgs {
+		n := 0
+		fmt.Sscan(arg.Vals[0], &n)
+		w.topics = w.topics.with(arg.Key, int32(n))
+	}
+}
+
+func (w *world) config(a args) {
+	w.cfg.MaxSize = int(a.number("size", 100))
+	w.set.Session = a.duration("session", "45s")
+}
+
+// beatWith sends a heartbeat with what the coordinator would add.
+func (w *world) beatWith(r consumer.HeartbeatRequest) consumer.HeartbeatResult {
+	if refused := r.Check(); refused != nil {
+		return consumer.HeartbeatResult{Refused: refused}
+	}
+	resolved := map[string]*consumer.Resolved{}
+	for _, expr := range w.g.Stale(w.topics) {
+		resolved[expr] = w.topics.match(expr)
+	}
+	if r.Regex != nil && *r.Regex != "" {
+		resolved[*r.Regex] = w.topics.match(*r.Regex)
+	}
+	return w.g.Heartbeat(w.now, w.set, w.topics, resolved, r)
+}
+
+func (w *world) heartbeat(a args) {
+	name := a.free()[0]
+	r := consumer.HeartbeatRequest{MemberID: name, Epoch: a.number("epoch", 0), InstanceID: a.str("instance", ""), ClientID: name, Host: "/h", Rebalance: -1,
+		Topics: a.list("topics"), Assignor: a.str("assignor", ""), Owned: parts(a.list("owned"))}
+	if expr, ok := a.get("regex"); ok {
+		if expr == "none" {
+			expr = ""
+		}
+		r.Regex = &expr
+	}
+	if r.Epoch == 0 {
+		r.Rebalance = a.duration("rebalance", "60s")
+		if r.Owned == nil {
+			r.Owned = []consumer.TopicPartitions{}
+		}
+	}
+	res := w.beatWith(r)
+	switch {
+	case w.full && len(w.g.Records()) > 0:
+	case res.Refused != nil:
+		fmt.Fprintf(&w.out, "%s: %s\n", res.Refused.Code, res.Refused.Text)
+	case res.Assigned:
+		fmt.Fprintf(&w.out, "%s: epoch %d, assigned %s\n", name, res.Epoch, render(res.Assignment))
+	default:
+		fmt.Fprintf(&w.out, "%s: epoch %d\n", name, res.Epoch)
+	}
+}
+
+// subscription is a consumer's metadata in version 1.
+func subscription(names []string, owned []string) []byte {
+	topicOf := func(s string) (string, int32) {
+		i, n := strings.LastIndexByte(s, '-'), 0
+		fmt.Sscan(s[i+1:], &n)
+		return s[:i], int32(n)
+	}
+	b := []byte{0, 1, 0, 0, 0, byte(len(names))}
+	for _, n := range names {
+		b = append(append(b, 0, byte(len(n))), n...)
+	}
+	b = append(b, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, byte(len(owned)))
+	for _, s := range owned {
+		n, p := topicOf(s)
+		b = append(append(b, 0, byte(len(n))), n...)
+		b = append(b, 0, 0, 0, 1, 0, 0, 0, byte(p))
+	}
+	return b
+}
+
+func (w *world) join(a args) {
+	name := a.free()[0]
+	w.ids++
+	r := classic.JoinRequest{MemberID: a.str("member", ""), NewID: fmt.Sprintf("%s%d", name, w.ids), InstanceID: a.str("instance", ""), ClientID: name, Host: "/h",
+		ProtocolType: a.str("type", "consumer"), Session: 10 * time.Second, Rebalance: 30 * time.Second, NeedsID: a.number("v", 9) >= 4}
+	for _, p := range strings.Split(a.str("protocols", "cooperative-sticky"), ",") {
+		r.Protocols = append(r.Protocols, classic.Protocol{Name: p, Metadata: subscription(a.list("topics"), a.list("owned"))})
+	}
+	res := w.g.Join(w.now, w.topics, r)
+	if w.full && len(w.g.Records()) > 0 {
+		return
+	}
+	if res.Err != classic.None {
+		fmt.Fprintf(&w.out, "%v %s\n", res.Err, res.MemberID)
+		return
+	}
+	fmt.Fprintf(&w.out, "%s joins: %s in generation %d, %s, leader %q\n", name, res.MemberID, res.Generation, res.Protocol, res.Leader)
+}
+
+func (w *world) sync(a args) {
+	res := w.g.Sync(w.now, classic.SyncRequest{MemberID: a.free()[0], InstanceID: a.str("instance", ""), Generation: a.number("gen", 0)})
+	if res.Err != classic.None {
+		fmt.Fprintln(&w.out, res.Err)
+		return
+	}
+	fmt.Fprintf(&w.out, "%s: %s\n", res.Protocol, w.assigned(res.Assignment))
+}
+
+func (w *world) assigned(b []byte) string {
+	list, ok := classic.ParseAssignment(b)
+	var out []consumer.TopicPartitions
+	for _, t := range list {
+		out = append(out, consumer.TopicPartitions{ID: topicID(t.Topic), Partitions: t.Partitions})
+	}
+	return fmt.Sprintf("%s%s", render(consumer.Normalize(out)), map[bool]string{false: " (unreadable)"}[ok])
+}
+
+func (w *world) beat(a args) {
+	fmt.Fprintln(&w.out, w.g.ClassicHeartbeat(w.now, w.topics, a.free()[0], a.str("instance", ""), a.number("gen", 0)))
+}
+
+func (w *world) leave(a args) {
+	var list []classic.Leaver
+	for _, id := range a.free() {
+		list = append(list, classic.Leaver{MemberID: id})
+	}
+	if i, ok := a.get("instance"); ok {
+		list = append(list, classic.Leaver{InstanceID: i})
+	}
+	fmt.Fprintln(&w.out, w.g.ClassicLeave(list))
+}
+
+func (w *world) commit(a args) {
+	id := ""
+	if f := a.free(); len(f) > 0 {
+		id = f[0]
+	}
+	fmt.Fprintln(&w.out, w.g.MayCommit(w.now, id, "", a.number("epoch", -1)))
+}
+
+func (w *world) advance(a args) {
+	d, err := time.ParseDuration(a.free()[0])
+	if err != nil {
+		a.td.Fatalf(a.t, "%v", err)
+	}
+	end := w.now.Add(d)
+	for {
+		next := w.g.NextDeadline()
+		if next.IsZero() || next.After(end) {
+			break
+		}
+		w.now = next
+		for _, id := range w.g.Tick(w.now) {
+			fmt.Fprintf(&w.out, "%s is gone\n", id)
+		}
+		if fault := w.settle(); fault != "" {
+			a.td.Fatalf(a.t, "%s", fault)
+		}
+	}
+	w.now = end
+}
+
+func (w *world) storing(a args) { w.full = a.free()[0] == "fails" }
+
+func (w *world) restart(a args) {
+	w.g = w.replay()
+	w.g.Start(w.now, w.set, w.topics)
+}
+
+func (w *world) replay() *consumer.Group {
+	g := consumer.New(&w.cfg)
+	for _, k := range slices.Sorted(maps.Keys(w.records)) {
+		g.Restore(w.records[k])
+	}
+	return g
+}
+
+func (w *world) upgrade(a args) {
+	from := classic.Converted{Generation: a.number("gen", 1)}
+	for _, arg := range a.td.CmdArgs {
+		if arg.Key == "gen" {
+			continue
+		}
+		var list []classic.TopicPartitions
+		for _, t := range consumer.Normalize(parts(a.list(arg.Key))) {
+			name, _ := w.topics.Name(t.ID)
+			list = append(list, classic.TopicPartitions{Topic: name, Partitions: t.Partitions})
+		}
+		from.Members = append(from.Members, classic.ConvertedMember{StoredMember: classic.StoredMember{ID: arg.Key, ClientID: arg.Key, Host: "/h", Session: 10 * time.Second,
+			Rebalance: 30 * time.Second, Assignment: classic.AppendAssignment(nil, 1, list)}, Protocols: []classic.Protocol{{Name: "range", Metadata: subscription([]string{"orders"}, nil)}}})
+	}
+	g, ok := consumer.FromClassic(&w.cfg, w.now, w.topics, from)
+	if !ok {
+		fmt.Fprintln(&w.out, "it stays a classic group")
+		return
+	}
+	w.g, w.records = g, map[string]consumer.Record{}
+}
+
+func (w *world) downgrade(a args) {
+	if !w.g.OnlyClassic() {
+		fmt.Fprintln(&w.out, "not all members are of the classic protocol")
+		return
+	}
+	out := w.g.ToClassic()
+	slices.SortFunc(out.Members, func(a, b classic.ConvertedMember) int { return cmp.Compare(a.ID, b.ID) })
+	fmt.Fprintf(&w.out, "generation %d\n", out.Generation)
+	for _, m := range out.Members {
+		fmt.Fprintf(&w.out, "  %s %s\n", m.ID, w.assigned(m.Assignment))
+	}
+}
+
+// settle stores what an event has changed, or takes it back, and checks that records alone give the group, and that no partition has two owners.
+func (w *world) settle() (fault string) {
+	rs := w.g.Records()
+	if len(rs) > 0 && w.full {
+		w.g.Rollback(w.now, w.set)
+		fmt.Fprintln(&w.out, "not stored")
+		rs = nil
+	}
+	for _, r := range rs {
+		key := fmt.Sprint(r.Kind, r.ID)
+		if r.Deleted {
+			delete(w.records, key)
+			continue
+		}
+		w.records[key] = r
+	}
+	w.g.Commit()
+	if live, stored := picture(w.g), picture(w.replay()); live != stored {
+		return fmt.Sprintf("the group is\n%s\nbut on record is\n%s", live, stored)
+	}
+	owners := map[string]string{}
+	for _, m := range w.g.Members() {
+		for _, a := range []consumer.Assignment{m.Assigned, m.Revoking} {
+			for _, p := range strings.Fields(strings.Trim(render(a), "[]")) {
+				if other, taken := owners[p]; taken {
+					return fmt.Sprintf("%s belongs to %s and %s", p, other, m.ID)
+				}
+				owners[p] = m.ID
+			}
+		}
+	}
+	return ""
+}
+
+// picture is the group in words.
+func picture(g *consumer.Group) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s, epoch %d, target %d, %s\n", g.State(), g.Epoch(), g.TargetEpoch(), g.Assignor())
+	for _, m := range g.Members() {
+		fmt.Fprintf(&b, "  %s: epoch %d, %s", m.ID, m.Epoch, render(m.Assigned))
+		if len(m.Revoking) > 0 {
+			fmt.Fprintf(&b, ", gives up %s", render(m.Revoking))
+		}
+		if !m.Target.Equal(m.Assigned) {
+			fmt.Fprintf(&b, ", is to have %s", render(m.Target))
+		}
+		if m.State != consumer.Stable {
+			fmt.Fprintf(&b, ", %s", m.State)
+		}
+		if m.InstanceID != "" {
+			fmt.Fprintf(&b, " (instance %s)", m.InstanceID)
+		}
+		if m.Classic != nil {
+			fmt.Fprint(&b, " (classic)")
+		}
+		fmt.Fprintln(&b)
+	}
+	return b.String()
+}
+
+func (w *world) show() { w.out.WriteString(picture(w.g)) }
