@@ -9,7 +9,8 @@
 //	      ▼                                               <base>.timeindex   timestamp → offset
 //	AssignOffsets ─► Writer.Append ── one pwrite ──►      <offset>.snapshot  producer state (Kafka's part)
 //	                    │  index in memory                <offset>.lagoon-batches   (ours: batches 2 to 5)
-//	                    │  SyncData: durable              <base>.lagoon-index  index checkpoint of the active segment
+//	                    │  SyncData: durable              <base>.txnindex      transactions that markers here aborted
+//	                    │                                 <base>.lagoon-index  index checkpoint of the active segment
 //	                    ▼                                 leader-epoch-checkpoint, partition.metadata
 //	    Reader (shared view, refcounted) ─ Find ─► Extent: position and length of whole batches
 //	      active ──── Seal ────► sealed: immutable, synced, index files written
@@ -59,6 +60,8 @@
 //
 // # Non-obvious
 //
+//   - A transaction's records may lie in older segments than the marker that ends it, so only a state that has seen those (Replay,
+//     CollectAborted) can make a .txnindex anew.
 //   - The active segment has no .index on disk. Kafka's tools see index files from Seal or a clean Close on.
 //   - A Kafka index entry holds the last offset of a batch and the position where it begins, so the entry for an offset
 //     may point before the batch that holds it, never behind.

@@ -26,6 +26,11 @@ var (
 	// ErrInvalidProducerEpoch: an epoch older than the current one (INVALID_PRODUCER_EPOCH, 47; PRODUCER_FENCED, 90, for
 	// versions that know it).
 	ErrInvalidProducerEpoch = errors.New("segment: producer epoch is fenced by a newer one")
+	// ErrInvalidTxnState: a write outside the transaction that the producer has open, or inside one that the coordinator does not
+	// know of (INVALID_TXN_STATE, 48).
+	ErrInvalidTxnState = errors.New("segment: invalid transaction state")
+	// ErrCoordinatorFenced: a marker of a transaction coordinator that another one has replaced (TRANSACTION_COORDINATOR_FENCED, 72).
+	ErrCoordinatorFenced = errors.New("segment: transaction coordinator is fenced by a newer one")
 	// ErrUnknownProducer is UNKNOWN_PRODUCER_ID (59). As in Kafka since KIP-360, an unknown producer's batch is accepted
 	// whatever its sequence; the error remains for a caller that asks for a producer by id.
 	ErrUnknownProducer = errors.New("segment: unknown producer id")

@@ -76,8 +76,27 @@ func (r *Reader) index() (*index, error) {
 	if err != nil {
 		return nil, fmt.Errorf("load index of %s: %w", r.logName, err)
 	}
+	if err := r.loadAborted(x); err != nil {
+		return nil, err
+	}
 	r.keepIndex(x)
 	return x, nil
+}
+
+// loadAborted reads the aborted transactions, when there are any. Damage is remembered: only who knows the older segments can
+// mend it.
+func (r *Reader) loadAborted(x *index) error {
+	if r.noAborted.Load() {
+		return nil
+	}
+	x.aborted, x.txnFault = readTxnIndex(r.fs, r.dir, r.base)
+	if x.txnFault != nil && !isCorrupt(x.txnFault) {
+		return fmt.Errorf("load index of %s: %w", r.logName, x.txnFault)
+	}
+	if x.txnFault != nil {
+		r.cache.report(x.txnFault)
+	}
+	return nil
 }
 
 func (r *Reader) keepIndex(x *index) {
@@ -147,6 +166,9 @@ func (r *Reader) rebuild() (*index, error) {
 	}
 	if err := writeIndexFiles(r.fs, r.dir, &act.idx); err != nil {
 		r.cache.complain(fmt.Errorf("save rebuilt index of %s: %w", r.logName, err)) // it works from memory meanwhile
+	}
+	if err := r.loadAborted(&act.idx); err != nil {
+		return nil, err
 	}
 	r.holes.Store(&holes)
 	r.scans.Add(1)

@@ -31,11 +31,14 @@ type index struct {
 	base    Offset
 	entries []indexEntry
 	times   []timeEntry
+	// aborted are the transactions that markers in the segment aborted; txnFault: the file that should tell is damaged.
+	aborted  []AbortedTxn
+	txnFault error
 }
 
 // bytes is what the index costs in memory.
 func (x *index) bytes() int64 {
-	return int64(cap(x.entries))*8 + int64(cap(x.times))*16
+	return int64(cap(x.entries))*8 + int64(cap(x.times))*16 + int64(cap(x.aborted))*32
 }
 
 // lastPos is the position of the newest entry, 0 without one.

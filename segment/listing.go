@@ -15,6 +15,7 @@ type SegmentFile struct {
 	Base                   Offset
 	SizeBytes              int64
 	HasIndex, HasTimeIndex bool
+	HasTxnIndex            bool // it holds markers that aborted transactions
 }
 
 // Listing is what a partition directory holds, by kind. Names are relative to the directory.
@@ -65,7 +66,11 @@ func ListDir(fsys vfs.FS, dir string) (Listing, error) {
 			if orphan = !hasLog; hasLog {
 				l.Segments[i].HasTimeIndex = true
 			}
-		case txnIndexSuffix, indexCheckpointSuffix:
+		case txnIndexSuffix:
+			if orphan = !hasLog; hasLog {
+				l.Segments[i].HasTxnIndex = true
+			}
+		case indexCheckpointSuffix:
 			orphan = !hasLog
 		case batchesSuffix:
 			orphan = !slices.Contains(l.Snapshots, base)
@@ -93,7 +98,7 @@ func isKnownSuffix(suffix string) bool {
 
 // Files names every file that can belong to the segment at base, relative to its directory, the log first.
 func Files(base Offset) []string {
-	return []string{LogName(base), IndexName(base), TimeIndexName(base), fileName(base, txnIndexSuffix), fileName(base, indexCheckpointSuffix)}
+	return []string{LogName(base), IndexName(base), TimeIndexName(base), TxnIndexName(base), fileName(base, indexCheckpointSuffix)}
 }
 
 // MarkDeleted is the first step of deleting a segment: its files get the suffix .deleted, the log first, so that a

@@ -35,6 +35,9 @@ func IndexName(base Offset) string { return fileName(base, indexSuffix) }
 // TimeIndexName is the name of the time index of the segment at base.
 func TimeIndexName(base Offset) string { return fileName(base, timeIndexSuffix) }
 
+// TxnIndexName is the name of the list of aborted transactions of the segment at base.
+func TxnIndexName(base Offset) string { return fileName(base, txnIndexSuffix) }
+
 // SnapshotName is the name of the producer snapshot that covers everything below offset at.
 func SnapshotName(at Offset) string { return fileName(at, snapshotSuffix) }
 

@@ -2,8 +2,11 @@ package segment
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
+
+	"lagoon/internal/vfs"
 )
 
 // keptBatches is how many of the latest batches are remembered per producer: as many as a client may have in flight
@@ -32,6 +35,7 @@ func (o ProducerOptions) withDefaults() ProducerOptions {
 type ProducerState struct {
 	opt       ProducerOptions
 	producers map[int64]*producer
+	open      []Offset // first offsets of the open transactions, ascending
 	end       Offset
 }
 
@@ -99,7 +103,7 @@ type Verdict struct {
 
 // Check says what to do with a validated batch, before its offsets are assigned; it changes nothing. As in Kafka, an
 // unknown producer may begin with any sequence (its state may have expired or been deleted with its records).
-// Errors: ErrInvalidProducerEpoch, ErrOutOfOrderSequence.
+// Errors: ErrInvalidProducerEpoch, ErrOutOfOrderSequence, ErrInvalidTxnState.
 func (s *ProducerState) Check(h BatchHeader) (Verdict, error) {
 	p := s.producers[h.ProducerID]
 	if !h.HasProducer() || p == nil {
@@ -107,6 +111,9 @@ func (s *ProducerState) Check(h BatchHeader) (Verdict, error) {
 	}
 	if h.ProducerEpoch < p.epoch {
 		return Verdict{}, fmt.Errorf("%w: producer %d epoch %d, current is %d", ErrInvalidProducerEpoch, h.ProducerID, h.ProducerEpoch, p.epoch)
+	}
+	if p.txnFirst >= 0 && !h.IsTransactional() {
+		return Verdict{}, fmt.Errorf("%w: producer %d has an open transaction from offset %d and writes outside it", ErrInvalidTxnState, h.ProducerID, p.txnFirst)
 	}
 	if h.IsControl() || h.BaseSequence < 0 { // markers and coordinators' batches have no sequence
 		return Verdict{}, nil
@@ -137,14 +144,27 @@ func (p *producer) nextSequence() int32 {
 	return addSequence(p.last().lastSeq, 1)
 }
 
-// Update takes in a batch that was appended at base; nowMs is the wall clock. Call it for every batch, also without a
-// producer id: it moves End.
+// Update takes in a batch that was appended at base; nowMs is the wall clock. Call it for every batch but markers (see Finish), also
+// for those without a producer id: it moves End.
 func (s *ProducerState) Update(h BatchHeader, base Offset, nowMs int64) {
 	last := base + Offset(h.LastOffsetDelta)
 	s.advance(last + 1)
-	if !h.HasProducer() {
+	if !h.HasProducer() || h.IsControl() {
 		return
 	}
+	p := s.seen(h, nowMs)
+	if p == nil {
+		return
+	}
+	p.push(producerBatch{lastSeq: h.LastSequence(), lastOffset: last, offsetDelta: h.LastOffsetDelta, ms: h.MaxTimestamp})
+	if h.IsTransactional() && p.txnFirst < 0 {
+		p.txnFirst = base
+		s.open = append(s.open, base)
+	}
+}
+
+// seen finds or makes the producer's row and brings its epoch up to date; nil when the batch is of an epoch that is over.
+func (s *ProducerState) seen(h BatchHeader, nowMs int64) *producer {
 	p := s.producers[h.ProducerID]
 	if p == nil {
 		s.makeRoom()
@@ -152,20 +172,84 @@ func (s *ProducerState) Update(h BatchHeader, base Offset, nowMs int64) {
 		s.producers[h.ProducerID] = p
 	}
 	if h.ProducerEpoch < p.epoch {
-		return // only in a log that was damaged or written before fencing: the newer epoch stands
+		return nil // only in a log that was damaged or written before fencing: the newer epoch stands
 	}
 	if h.ProducerEpoch > p.epoch {
 		p.epoch, p.n = h.ProducerEpoch, 0
 	}
 	p.lastMs, p.seenMs = h.MaxTimestamp, nowMs
-	if h.IsControl() {
-		p.txnFirst = -1
-		return
+	return p
+}
+
+// CheckMarker says whether the coordinator that wrote m may still end this producer's transactions; Check has accepted the batch.
+// Errors: ErrCoordinatorFenced.
+func (s *ProducerState) CheckMarker(h BatchHeader, m Marker) error {
+	if p := s.producers[h.ProducerID]; p != nil && m.CoordinatorEpoch < p.coordinatorEpoch {
+		return fmt.Errorf("%w: marker of coordinator epoch %d, current is %d", ErrCoordinatorFenced, m.CoordinatorEpoch, p.coordinatorEpoch)
 	}
-	p.push(producerBatch{lastSeq: h.LastSequence(), lastOffset: last, offsetDelta: h.LastOffsetDelta, ms: h.MaxTimestamp})
-	if h.IsTransactional() && p.txnFirst < 0 {
-		p.txnFirst = base
+	return nil
+}
+
+// Finish takes in a marker that was appended at base: it ends the producer's transaction and moves End. ok is false when none was
+// open here. ended is the entry for the .txnindex if the marker aborts.
+func (s *ProducerState) Finish(h BatchHeader, m Marker, base Offset, nowMs int64) (ended AbortedTxn, ok bool) {
+	last := base + Offset(h.LastOffsetDelta)
+	s.advance(last + 1)
+	if !h.HasProducer() {
+		return ended, false
 	}
+	p := s.seen(h, nowMs)
+	if p == nil {
+		return ended, false
+	}
+	p.coordinatorEpoch = m.CoordinatorEpoch
+	if p.txnFirst < 0 {
+		return ended, false
+	}
+	ended = AbortedTxn{ProducerID: p.id, First: p.txnFirst, Last: last, LastStable: last + 1}
+	if i, found := slices.BinarySearch(s.open, p.txnFirst); found {
+		s.open = slices.Delete(s.open, i, i+1)
+	}
+	p.txnFirst = -1
+	if len(s.open) > 0 {
+		ended.LastStable = s.open[0]
+	}
+	return ended, true
+}
+
+// TxnOpen tells whether the producer has an open transaction in the partition.
+func (s *ProducerState) TxnOpen(producerID int64) bool {
+	p := s.producers[producerID]
+	return p != nil && p.txnFirst >= 0
+}
+
+// take is Update or Finish for the batch at pos of f. aborted is nil unless it ended a transaction with an abort. A marker that
+// cannot be read ends nothing.
+func (s *ProducerState) take(f vfs.File, pos int64, h BatchHeader, nowMs int64) (aborted *AbortedTxn, err error) {
+	if !h.IsControl() {
+		s.Update(h, h.BaseOffset, nowMs)
+		return nil, nil
+	}
+	m, err := readMarker(f, pos, h)
+	if err != nil {
+		s.advance(h.NextOffset())
+		return nil, err
+	}
+	if ended, ok := s.Finish(h, m, h.BaseOffset, nowMs); ok && !m.Commit {
+		return &ended, nil
+	}
+	return nil, nil
+}
+
+// reopen lists the open transactions of rows that were loaded.
+func (s *ProducerState) reopen() {
+	s.open = s.open[:0]
+	for _, p := range s.producers {
+		if p.txnFirst >= 0 {
+			s.open = append(s.open, p.txnFirst)
+		}
+	}
+	slices.Sort(s.open)
 }
 
 func (s *ProducerState) advance(end Offset) { s.end = max(s.end, end) }
@@ -240,55 +324,77 @@ func (s *ProducerState) sorted() []*producer {
 
 // FirstOpenTxn is the lowest first offset of an open transaction: the last stable offset, when there is one.
 func (s *ProducerState) FirstOpenTxn() (Offset, bool) {
-	first, ok := Offset(0), false
-	for _, p := range s.producers {
-		if p.txnFirst >= 0 && (!ok || p.txnFirst < first) {
-			first, ok = p.txnFirst, true
-		}
+	if len(s.open) == 0 {
+		return 0, false
 	}
-	return first, ok
+	return s.open[0], true
 }
 
-// Replay feeds the headers of the batches in r from ps.End() on to ps; nowMs is the wall clock. The caller has r
-// acquired. Damage is stepped over, as in Find. Errors: those of Find.
+// Replay feeds the headers and markers of the batches in r from ps.End() on to ps, and brings r's list of aborted transactions in
+// line with them; nowMs is the wall clock. The caller has r acquired and appends nothing meanwhile. Damage is stepped over, as in
+// Find. Errors: those of Find; *CorruptError for a marker, or a .txnindex, that cannot be read, after everything was fed.
 func Replay(r *Reader, ps *ProducerState, nowMs int64) error {
-	meta := r.Meta()
-	if ps.End() >= meta.Next {
+	meta, from := r.Meta(), ps.End()
+	if from >= meta.Next {
 		return nil
 	}
-	scans := r.scans.Load()
-	err := r.replay(meta, ps, nowMs)
-	if err != nil && r.healable(err) {
-		if err := r.heal(err, scans); err != nil {
-			return err
-		}
-		err = r.replay(meta, ps, nowMs)
-	}
-	if err == nil {
-		ps.advance(meta.Next)
-	}
-	return err
-}
-
-func (r *Reader) replay(meta Meta, ps *ProducerState, nowMs int64) error {
-	f, err := r.File()
+	var aborted []AbortedTxn
+	damaged, err := r.feed(meta, ps, nowMs, &aborted)
 	if err != nil {
 		return err
+	}
+	ps.advance(meta.Next)
+	return errors.Join(damaged, r.takeAborted(aborted, from))
+}
+
+// CollectAborted gives the transactions that markers in r aborted, whatever its .txnindex says; ps knows what came before r and is
+// fed with r. The caller has r acquired. Errors: those of Replay.
+func CollectAborted(r *Reader, ps *ProducerState, nowMs int64) (aborted []AbortedTxn, err error) {
+	damaged, err := r.feed(r.Meta(), ps, nowMs, &aborted)
+	return aborted, errors.Join(damaged, err)
+}
+
+func (r *Reader) feed(meta Meta, ps *ProducerState, nowMs int64, aborted *[]AbortedTxn) (damaged, err error) {
+	scans := r.scans.Load()
+	damaged, err = r.feedOnce(meta, ps, nowMs, aborted)
+	if err != nil && r.healable(err) {
+		if err := r.heal(err, scans); err != nil {
+			return damaged, err
+		}
+		return r.feedOnce(meta, ps, nowMs, aborted)
+	}
+	return damaged, err
+}
+
+// feedOnce gives the first marker that could not be read as damaged.
+func (r *Reader) feedOnce(meta Meta, ps *ProducerState, nowMs int64, aborted *[]AbortedTxn) (damaged, err error) {
+	f, err := r.File()
+	if err != nil {
+		return nil, err
 	}
 	w := r.walker(f, &meta)
 	defer walkPool.Put(w.buf)
 	h, pos, ok, err := r.start(&w, max(ps.End(), meta.Base), -1)
 	for ; ok && err == nil; h, pos, ok, err = w.header(pos+h.SizeBytes(), h.NextOffset()) {
-		if h.BaseOffset >= ps.End() {
-			ps.Update(h, h.BaseOffset, nowMs)
+		if h.BaseOffset < ps.End() {
+			continue
+		}
+		t, err := ps.take(f, pos, h, nowMs)
+		switch {
+		case err != nil && !isCorrupt(err):
+			return damaged, err
+		case err != nil && damaged == nil:
+			damaged = err
+		case t != nil:
+			*aborted = append(*aborted, *t)
 		}
 	}
-	return err
+	return damaged, err
 }
 
 // Clone is a copy that shares nothing, to be saved while the original goes on.
 func (p *ProducerState) Clone() *ProducerState {
-	c := &ProducerState{opt: p.opt, end: p.end, producers: make(map[int64]*producer, len(p.producers))}
+	c := &ProducerState{opt: p.opt, end: p.end, open: slices.Clone(p.open), producers: make(map[int64]*producer, len(p.producers))}
 	for id, pr := range p.producers {
 		own := *pr
 		c.producers[id] = &own

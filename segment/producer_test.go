@@ -202,9 +202,12 @@ func TestProducerExpiryAndBound(t *testing.T) {
 	if ps.Len() != 1 || ps.Views()[0].ProducerID != 7000 {
 		t.Errorf("after expiry: %+v; only the open transaction stays", ps.Views())
 	}
-	marker := producerBatch(7000, 0, -1, 1)
-	marker.Attributes = 0x30
-	ps.Update(marker, 501, 10_000)
+	marker := segment.Marker{CoordinatorEpoch: 3}
+	h := decode(t, segment.AppendMarker(nil, 7000, 1, marker, 5))
+	ended, ok := ps.Finish(h, marker, 501, 10_000)
+	if want := (segment.AbortedTxn{ProducerID: 7000, First: 500, Last: 501, LastStable: 502}); !ok || ended != want {
+		t.Errorf("ended %+v, %v; want %+v", ended, ok, want)
+	}
 	if _, ok := ps.FirstOpenTxn(); ok {
 		t.Error("the marker did not end the transaction")
 	}

@@ -33,7 +33,9 @@ type Reader struct {
 	idx    atomic.Pointer[index]  // of a sealed segment, when loaded
 	holes  atomic.Pointer[[]hole] // damage that reads step over; nil: none known
 	scans  atomic.Uint32          // how often the whole log was checked
-	healMu sync.Mutex             // one load or rebuild of the index at a time
+	// noAborted: the sealed segment holds no marker that aborted a transaction.
+	noAborted atomic.Bool
+	healMu    sync.Mutex // one load or rebuild of the index at a time
 
 	mu       sync.Mutex // opening and closing the descriptor, retiring
 	retiring bool
@@ -57,6 +59,7 @@ func newReader(fsys vfs.FS, dir string, base Offset, cache *FileCache) *Reader {
 type Sealed struct {
 	Base, Next Offset // Next: base of the following segment
 	SizeBytes  int64
+	NoAborted  bool // there is no .txnindex
 }
 
 // OpenSealed makes the Reader of a sealed segment. It only asks for the file's size: descriptor and index are opened
@@ -74,6 +77,7 @@ func OpenSealed(fsys vfs.FS, dir string, s Sealed, cache *FileCache) (*Reader, e
 	if !entry.Regular || entry.Size != s.SizeBytes {
 		return nil, &CorruptError{Path: r.logName, Pos: -1, Want: s.SizeBytes, Got: entry.Size, Err: errors.New("size in bytes")}
 	}
+	r.noAborted.Store(s.NoAborted)
 	r.sealed.Store(&Meta{Base: s.Base, Next: s.Next, SizeBytes: s.SizeBytes, MaxTimestampMs: noTimestamp,
 		MaxTimestampOffset: s.Base, Sealed: true})
 	return r, nil
@@ -82,6 +86,7 @@ func OpenSealed(fsys vfs.FS, dir string, s Sealed, cache *FileCache) (*Reader, e
 // becomeSealed turns the reader of the active segment into that of a sealed one; its users notice nothing.
 func (r *Reader) becomeSealed(meta Meta, idx *index) {
 	r.sealed.Store(&meta)
+	r.noAborted.Store(len(idx.aborted) == 0 && idx.txnFault == nil)
 	r.idx.Store(idx)
 	r.act.Store(nil)
 	r.cache.addFile(r)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 
 	"lagoon/internal/vfs"
 )
@@ -109,11 +110,30 @@ func (r *recovery) open(opt Options, cache *FileCache) (*Writer, error) {
 	if err := r.run(); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
+	if err := r.adoptAborted(cache); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
 	w := newWriter(r.fs, r.dir, opt, f, r.act, cache)
 	if len(r.holes) > 0 {
 		w.r.holes.Store(&r.holes)
 	}
 	return w, nil
+}
+
+// adoptAborted takes over the file's list of aborted transactions, without those above the end. What lies above the newest producer
+// snapshot Replay derives anew.
+func (r *recovery) adoptAborted(cache *FileCache) error {
+	list, err := readTxnIndex(r.fs, r.dir, r.base)
+	if err != nil && !isCorrupt(err) {
+		return err
+	}
+	if err != nil {
+		cache.report(err)
+		r.act.idx.txnFault = err
+		return nil
+	}
+	r.act.idx.aborted = slices.DeleteFunc(list, func(t AbortedTxn) bool { return t.Last >= r.act.meta.Next })
+	return nil
 }
 
 func (r *recovery) run() error {
@@ -192,9 +212,10 @@ func (r *recovery) walker() walker {
 
 // keep takes a good batch in.
 func (r *recovery) keep(h BatchHeader) {
+	pos := r.act.meta.SizeBytes
 	r.act.note(h, r.opt.IndexIntervalBytes)
 	if r.ps != nil && h.BaseOffset >= r.ps.End() {
-		r.ps.Update(h, h.BaseOffset, r.nowMs)
+		_, _ = r.ps.take(r.f, pos, h, r.nowMs) // a marker that cannot be read ends nothing
 	}
 }
 

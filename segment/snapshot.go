@@ -235,6 +235,7 @@ func LoadProducerState(fsys vfs.FS, dir string, max Offset, nowMs int64, opt Pro
 		}
 		if rows != nil {
 			s.producers, s.end = rows, at
+			s.reopen()
 			s.Expire(nowMs)
 			break
 		}

@@ -308,6 +308,11 @@ func (w *Writer) finish() error {
 	if err := writeIndexFiles(w.fs, w.dir, &w.act.idx); err != nil {
 		return err
 	}
+	if w.act.idx.txnFault == nil { // a damaged file is kept until it is mended
+		if err := writeTxnIndex(w.fs, w.dir, w.r.base, w.act.idx.aborted); err != nil {
+			return err
+		}
+	}
 	if err := removeIndexCheckpoint(w.fs, w.dir, w.r.base); err != nil {
 		return err
 	}

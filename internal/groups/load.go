@@ -184,6 +184,7 @@ func (l *loading) finish() {
 		s.apply(g)
 		live += g.bytes + g.kept
 	}
+	l.reopen()
 	kept := 0
 	for _, r := range l.foreign {
 		if kept += len(r.key) + len(r.value); kept > maxForeignBytes {

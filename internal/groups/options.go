@@ -24,6 +24,8 @@ type Log interface {
 	Offsets() partition.Offsets
 	Scan(ctx context.Context, from segment.Offset, fn func(h segment.BatchHeader, batch []byte) (more bool, err error)) (damaged int, err error)
 	DeleteRecords(ctx context.Context, before segment.Offset) (segment.Offset, error)
+	GuardTxn(producerID int64) (guard partition.TxnGuard, open bool)
+	DropGuard(producerID int64, guard partition.TxnGuard)
 }
 
 // Options configure a Coordinator. Zero values stand for the defaults named at each field.

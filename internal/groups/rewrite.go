@@ -10,7 +10,7 @@ import (
 
 // rewriteIfDue begins a rewrite in the background; shard.mu is held.
 func (s *shard) rewriteIfDue() {
-	if s.rewriting || s.keep || s.logBytes < s.rewriteAt || s.c.ctx.Err() != nil {
+	if s.rewriting || s.keep || len(s.txns) > 0 || s.logBytes < s.rewriteAt || s.c.ctx.Err() != nil {
 		return
 	}
 	s.rewriting = true

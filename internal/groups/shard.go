@@ -39,8 +39,9 @@ type shard struct {
 	logBytes  int64 // of the log from its start
 	rewriteAt int64 // … at which it is written anew
 	rewriting bool
-	foreign   []foreignRecord // what load could not read, for rewrites
-	keep      bool            // there was too much of it: the log is not shortened
+	foreign   []foreignRecord       // what load could not read, for rewrites
+	keep      bool                  // there was too much of it: the log is not shortened
+	txns      map[int64]*txnOffsets // open transactions with offsets, by producer
 }
 
 // group is one group with its offsets. Guarded by shard.mu.

@@ -41,8 +41,10 @@ type AppendRequest struct {
 	// Records is exactly one v2 batch; its base offset, epoch and, with LogAppendTime, timestamp and CRC are patched in
 	// place. The slice stays the caller's and is not kept after Append returns.
 	Records []byte
-	// Internal batches may be control batches (transaction markers).
+	// Internal batches may be control batches (transaction markers). They are taken on a full disk, too, whatever their size.
 	Internal bool
+	// Guard is needed by a transactional batch when the producer has no open transaction in the partition, see Log.GuardTxn.
+	Guard TxnGuard
 }
 
 // Appended is what one append came to. Base is the first offset given, or that of the earlier append when Duplicate.

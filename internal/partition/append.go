@@ -16,12 +16,17 @@ const snapshotEveryBytes = 64 << 20
 
 // Append writes one batch at the end of the log and returns after the write, in call order per log; Durable tells when
 // the batch is on stable storage. A duplicate of a remembered batch is not written again: its first offsets come back.
-// Errors: those of segment.ValidateBatch and ProducerState.Check, ErrFenced, ErrDiskFull, ErrClosed.
+// Errors: those of segment.ValidateBatch, ProducerState.Check and CheckMarker, segment.ErrInvalidTxnState for a transactional batch
+// without a guard (see GuardTxn), ErrFenced, ErrDiskFull, ErrClosed.
 func (l *Log) Append(_ context.Context, req AppendRequest) (Appended, error) {
 	cfg, now := l.config(), l.store.now()
 	nowMs := now.UnixMilli()
+	limit := cfg.MaxMessageBytes
+	if req.Internal {
+		limit = 0 // a transaction must be able to end
+	}
 	h, err := segment.ValidateBatch(req.Records, segment.Limits{
-		MaxBatchBytes:        cfg.MaxMessageBytes,
+		MaxBatchBytes:        limit,
 		NowMs:                nowMs,
 		TimestampBeforeMaxMs: cfg.TimestampBeforeMaxMs,
 		TimestampAfterMaxMs:  cfg.TimestampAfterMaxMs,
@@ -35,7 +40,13 @@ func (l *Log) Append(_ context.Context, req AppendRequest) (Appended, error) {
 	if err := l.Err(); err != nil {
 		return Appended{}, err
 	}
-	if l.home.full.Load() {
+	var marker segment.Marker
+	if h.IsControl() {
+		if marker, err = segment.ParseMarker(req.Records); err != nil {
+			return Appended{}, err
+		}
+	}
+	if l.home.full.Load() && !req.Internal {
 		return Appended{}, fmt.Errorf("%w: %s", ErrDiskFull, l.home.spec.FS.Root())
 	}
 
@@ -56,6 +67,9 @@ func (l *Log) Append(_ context.Context, req AppendRequest) (Appended, error) {
 		}
 		return a, nil
 	}
+	if err := l.checkTxnLocked(h, marker, req); err != nil {
+		return Appended{}, err
+	}
 	if l.mustRoll(h, cfg, now) {
 		if err := l.rollLocked(cfg, now); err != nil {
 			return Appended{}, err
@@ -75,7 +89,16 @@ func (l *Log) Append(_ context.Context, req AppendRequest) (Appended, error) {
 	if _, err := l.w.Append(req.Records, h); err != nil {
 		return Appended{}, l.home.writerFailed("append", l.w, err)
 	}
-	l.producers.Update(h, base, nowMs)
+	var ended segment.AbortedTxn
+	endedOne := false
+	if h.IsControl() {
+		ended, endedOne = l.producers.Finish(h, marker, base, nowMs)
+	} else {
+		l.producers.Update(h, base, nowMs)
+	}
+	if h.IsTransactional() {
+		l.noteTxnLocked(h, marker, ended, endedOne)
+	}
 	l.sinceSnapshot += h.SizeBytes()
 	l.endPos.Add(h.SizeBytes())
 	l.end.Store(int64(h.NextOffset()))
@@ -84,6 +107,9 @@ func (l *Log) Append(_ context.Context, req AppendRequest) (Appended, error) {
 	l.recordsIn.Add(int64(h.Count))
 	if cfg.FlushInterval > 0 {
 		l.written.Store(l.endBound())
+		if l.unstable.Load() != noTxn {
+			l.settleLocked(h.NextOffset())
+		}
 		l.wakeReaders(h.NextOffset())
 		l.startWriteBackLocked(h.SizeBytes())
 		l.home.harm.produce.observe(l.store.now().Sub(now))
@@ -94,6 +120,17 @@ func (l *Log) Append(_ context.Context, req AppendRequest) (Appended, error) {
 		l.home.commit.schedule(l)
 	}
 	return Appended{Base: base, Next: h.NextOffset(), LogAppendTimeMs: appendTime, LogStart: start}, nil
+}
+
+// checkTxnLocked: markers come from the newest coordinator, and a batch that opens a transaction has been announced to it.
+func (l *Log) checkTxnLocked(h segment.BatchHeader, m segment.Marker, req AppendRequest) error {
+	switch {
+	case h.IsControl():
+		return l.producers.CheckMarker(h, m)
+	case h.IsTransactional() && !l.producers.TxnOpen(h.ProducerID) && (req.Guard == 0 || l.guards[h.ProducerID] != req.Guard):
+		return fmt.Errorf("%w: producer %d has no open transaction with %s", segment.ErrInvalidTxnState, h.ProducerID, l.dir)
+	}
+	return nil
 }
 
 // mustRoll: the active segment is full (by size or by index), too old, or cannot hold the batch.
@@ -174,8 +211,19 @@ func (l *Log) takeSnapshotLocked() *pendingSnapshot {
 
 // saveSnapshot writes a snapshot and drops all but the newest two. Failing costs recovery time, never data: segments above
 // the newest snapshot stay in the hottest tier, where the next start reads them. tick tries again.
-func (l *Log) saveSnapshot(s *pendingSnapshot) {
-	if err := s.state.Save(l.home.spec.FS, l.dir, s.at); err != nil {
+// The aborted transactions below it come first, for it says that they need not be looked for: those of w here, those of older segments
+// when they were sealed.
+func (l *Log) saveSnapshot(s *pendingSnapshot, w *segment.Writer) {
+	l.mu.Lock()
+	unsealed := len(l.sealing) > 0 && l.sealing[0].Base() < w.Base()
+	l.mu.Unlock()
+	err := error(nil)
+	if unsealed {
+		err = fmt.Errorf("%w: an older segment is not sealed", ErrDiskFull)
+	} else if err = w.SaveAborted(s.at); err == nil {
+		err = s.state.Save(l.home.spec.FS, l.dir, s.at)
+	}
+	if err != nil {
 		l.log.Warn("producer snapshot not written: the next unclean start reads more", "offset", s.at, "err", err)
 		l.mu.Lock()
 		l.snapshotDue = true

@@ -229,7 +229,7 @@ func (l *Log) sync() {
 		l.store.sealed.Store(true)
 	}
 	if snapshot != nil {
-		l.saveSnapshot(snapshot)
+		l.saveSnapshot(snapshot, w)
 	}
 }
 
@@ -239,6 +239,7 @@ func (l *Log) publishDurable(b *bound) {
 		return
 	}
 	l.durable.Store(b)
+	l.settle()
 	l.store.hot.poke()
 	l.waitMu.Lock()
 	kept := l.waiters[:0]
@@ -266,5 +267,9 @@ func (l *Log) failWaiters(err error) {
 	clear(l.waiters)
 	l.waiters = l.waiters[:0]
 	l.waitMu.Unlock()
-	l.wakeReaders(1<<63 - 1)
+	l.watchMu.Lock()
+	for w := range l.watches {
+		w.Notify()
+	}
+	l.watchMu.Unlock()
 }

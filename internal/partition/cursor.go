@@ -38,6 +38,7 @@ type cursor struct {
 	read     admission.Read
 	method   cachectl.Method
 	waitFrom time.Time
+	prepares int // waits of this read for lists of aborted transactions, see maxPrepares
 
 	// For the hot windows, which do not wait for mu: where the reader is, on the scale of Log.endPos, when it said so, and
 	// whether it reads in real time.

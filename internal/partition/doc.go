@@ -19,7 +19,8 @@
 //     and Acquire the one segment they use; when Acquire fails the segment was retired and they load the view again.
 //   - The committer owns syncing. After a sync it publishes the durable bound, wakes Durable waiters and watches.
 //   - One function, Log.readable, says how far consumers see: the durable bound in the safe mode, the written end with
-//     a flush interval. Replication will change that function and nothing else.
+//     a flush interval. Replication will change that function and nothing else. Log.stable says how far read_committed consumers
+//     see: not beyond the first record of a transaction that is open, or whose marker a crash could still take back.
 //   - A stream (stream.go) is the read-ahead of one lagging reader in one partition; its chunks are whole batches in
 //     pooled buffers, and those of lane bypass are shared with the other lagging readers of the log (convoy.go). Streams are filled by the device queue of the segment's directory, whose order and pace
 //     admission.Scheduler decides. Cold reads therefore never run on a goroutine that answers a fetch.

@@ -310,7 +310,8 @@ func (s *Store) Create(_ context.Context, topic string, id [16]byte, partition i
 
 func (s *Store) newLog(topic string, id [16]byte, partition int32, cfg Config, home *logDir) *Log {
 	l := &Log{store: s, topic: topic, id: id, partition: partition, dir: segment.PartitionDir(topic, partition), home: home,
-		watches: map[*Watch]segment.Offset{}}
+		watches: map[*Watch]watched{}}
+	l.unstable.Store(noTxn)
 	l.log = s.opt.Logger.With("topic", topic, "partition", partition)
 	l.cfg.Store(&cfg)
 	l.convoy.log = l
@@ -494,7 +495,7 @@ func (l *Log) openSegments(segs []found) error {
 			opened = append(opened, &logSegment{r: w.Reader(), dir: f.dir, base: f.Base})
 			continue
 		}
-		r, err := segment.OpenSealed(f.dir.spec.FS, l.dir, segment.Sealed{Base: f.Base, Next: next, SizeBytes: f.SizeBytes}, s.files)
+		r, err := segment.OpenSealed(f.dir.spec.FS, l.dir, segment.Sealed{Base: f.Base, Next: next, SizeBytes: f.SizeBytes, NoAborted: !f.HasTxnIndex}, s.files)
 		if err != nil {
 			return err
 		}
@@ -579,8 +580,18 @@ func (l *Log) begin(sealed []*logSegment, w *segment.Writer, start segment.Offse
 	l.written.Store(l.endBound())
 	l.ages.note(w.Next(), now)
 	if l.producers == nil {
-		return l.loadProducers(segs)
+		if err := l.loadProducers(segs); err != nil {
+			return err
+		}
 	}
+	for _, s := range segs {
+		if s.r.MayHaveAborted() {
+			l.aborts.Store(true)
+		}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.settleLocked(w.Next())
 	return nil
 }
 

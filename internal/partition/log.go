@@ -28,19 +28,24 @@ type Log struct {
 	snapshotAt atomic.Int64
 	end        atomic.Int64          // next offset to be assigned
 	endPos     atomic.Int64          // bytes of all segments together, for distances
+	unstable   atomic.Int64          // first offset of the oldest transaction that is not decided for readers; noTxn for none
+	aborts     atomic.Bool           // some segment may hold an abort marker
 	failed     atomic.Pointer[error] // this partition alone is offline (a lost or damaged directory)
 
 	mu            sync.Mutex // the appender lock
 	w             *segment.Writer
 	producers     *segment.ProducerState
 	epochs        *segment.EpochCache
-	sealing       []*segment.Writer // rolled, not yet synced and sealed; oldest first
-	rolledAt      time.Time         // when w was made
-	flushedAt     time.Time         // last commit that tick asked for
-	indexSaved    int64             // size of the active segment when its index was last saved
-	unsyncedAt    time.Time         // begin of the oldest append that no sync has taken, zero without; not in interval mode
-	sinceSnapshot int64             // bytes appended since the last producer snapshot
-	snapshotDue   bool              // one is to be taken at the next commit
+	sealing       []*segment.Writer  // rolled, not yet synced and sealed; oldest first
+	rolledAt      time.Time          // when w was made
+	flushedAt     time.Time          // last commit that tick asked for
+	indexSaved    int64              // size of the active segment when its index was last saved
+	unsyncedAt    time.Time          // begin of the oldest append that no sync has taken, zero without; not in interval mode
+	sinceSnapshot int64              // bytes appended since the last producer snapshot
+	ended         []endedTxn         // by marker
+	guards        map[int64]TxnGuard // writes that wait for the transaction coordinator, by producer
+	nextGuard     TxnGuard
+	snapshotDue   bool // one is to be taken at the next commit
 	closed        bool
 	ages          ageRing
 
@@ -56,13 +61,20 @@ type Log struct {
 	waiters []*durableWaiter
 
 	watchMu sync.Mutex
-	watches map[*Watch]segment.Offset
+	watches map[*Watch]watched
 
 	grow        growth     // of the race loop alone
 	maintenance sync.Mutex // one retention, trim or migration publish at a time
+	mending     sync.Mutex // one repair of a list of aborted transactions at a time
 	cursors     cursorSet
 	hot         hotState
 	convoy      convoy
+}
+
+// watched is what a fetch waits for: that records at an offset can be read, or, committed, that they are decided.
+type watched struct {
+	from      segment.Offset
+	committed bool
 }
 
 // view is what readers see of the segments. Immutable; replaced under Log.mu.
@@ -145,7 +157,7 @@ func (l *Log) endBound() *bound {
 // Offsets is one consistent view of the bounds.
 func (l *Log) Offsets() Offsets {
 	v, b := l.view.Load(), l.readable()
-	o := Offsets{LogStart: v.start, HighWatermark: b.offset, LastStable: b.offset, End: segment.Offset(l.end.Load()), LocalStart: v.start}
+	o := Offsets{LogStart: v.start, HighWatermark: b.offset, LastStable: max(v.start, l.stable(b.offset)), End: segment.Offset(l.end.Load()), LocalStart: v.start}
 	o.End = max(o.End, o.HighWatermark)
 	for _, s := range v.segs {
 		if s.dir.rank == 0 {
@@ -198,11 +210,11 @@ func (l *Log) setViewLocked(segs []*logSegment, start segment.Offset) {
 	l.view.Store(&view{segs: segs, start: start})
 }
 
-// watch registers w to be notified when the readable bound passes from.
-func (l *Log) watch(w *Watch, from segment.Offset) {
+// watch registers w to be notified when records at from can be read, by readers of that isolation.
+func (l *Log) watch(w *Watch, from segment.Offset, committed bool) {
 	l.watchMu.Lock()
 	_, had := l.watches[w]
-	l.watches[w] = from
+	l.watches[w] = watched{from, committed}
 	l.watchMu.Unlock()
 	if !had {
 		w.mu.Lock()
@@ -211,11 +223,12 @@ func (l *Log) watch(w *Watch, from segment.Offset) {
 	}
 }
 
-// wakeReaders notifies the watches whose offset the readable bound has passed.
+// wakeReaders notifies the watches whose offset the readable bound, or the last stable offset, has passed.
 func (l *Log) wakeReaders(readable segment.Offset) {
+	stable := l.stable(readable)
 	l.watchMu.Lock()
-	for w, from := range l.watches {
-		if from < readable {
+	for w, at := range l.watches {
+		if at.from < stable || !at.committed && at.from < readable {
 			w.Notify()
 		}
 	}

@@ -232,7 +232,8 @@ func (s *Store) migrationEnv(l *Log, from *logSegment, to *logDir) tiering.Env {
 func (l *Log) publishMoved(from *logSegment, to *logDir, job tiering.Job) error {
 	l.maintenance.Lock()
 	defer l.maintenance.Unlock()
-	r, err := segment.OpenSealed(to.spec.FS, l.dir, segment.Sealed{Base: job.Base, Next: job.Next, SizeBytes: job.SizeBytes}, l.store.files)
+	r, err := segment.OpenSealed(to.spec.FS, l.dir, segment.Sealed{Base: job.Base, Next: job.Next, SizeBytes: job.SizeBytes,
+		NoAborted: !from.r.MayHaveAborted()}, l.store.files)
 	if err != nil {
 		return err
 	}

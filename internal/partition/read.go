@@ -44,19 +44,28 @@ func (l *Log) readOnce(req *ReadRequest, now time.Time) (res ReadResult, again b
 	c := l.cursors.of(req.Reader, now)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if req.From >= b.offset {
-		l.observe(c, req.From, b, l.endPos.Load(), now)
+	limit := b.offset // the first offset that this reader does not see
+	if req.Committed {
+		limit = l.stable(b.offset)
+	}
+	if req.From >= limit {
+		l.observe(c, req.From, &bound{offset: limit}, l.endPos.Load(), now)
 		c.toEnd()
 		if req.Watch != nil {
-			l.watch(req.Watch, req.From)
-			if l.readable().offset > req.From {
+			l.watch(req.Watch, req.From, req.Committed)
+			if end := l.readable().offset; end > req.From && (!req.Committed || l.stable(end) > req.From) {
 				req.Watch.Notify()
 			}
 		}
 		return res, false, nil
 	}
+	if req.Committed && !l.abortedAtHand(v, v.find(req.From), limit, req.Watch) && c.prepares < maxPrepares {
+		c.prepares++
+		res.Pending = true
+		return res, false, nil
+	}
 	if c.stream.covers(req.From) {
-		return l.readStream(c, req, res, b, now)
+		return l.readStream(c, req, res, b, limit, now)
 	}
 
 	i := v.find(req.From)
@@ -76,12 +85,16 @@ func (l *Log) readOnce(req *ReadRequest, now time.Time) (res ReadResult, again b
 		res.Pending = true
 		return res, false, nil
 	}
-	bnd := segment.Bound{Offset: min(v.next(i), b.offset), Pos: s.r.Meta().SizeBytes}
+	bnd := segment.Bound{Offset: min(v.next(i), limit), Pos: s.r.Meta().SizeBytes}
 	if s.base == b.base {
 		bnd.Pos = b.pos
 	}
+	end := bnd.Pos
+	if bnd.Offset == limit && limit < b.offset {
+		bnd.Pos = -1 // where the oldest open transaction begins is looked for
+	}
 	pos, hint, exact := int64(0), int64(-1), false
-	if base, at, ok := c.stream.endsAt(req.From); ok && base == s.base && at < bnd.Pos {
+	if base, at, ok := c.stream.endsAt(req.From); ok && base == s.base && at < end {
 		pos, hint, exact = at, at, true
 	} else if c.segBase == s.base && c.at > 0 && req.From >= c.next {
 		pos, hint = c.at, c.at
@@ -89,7 +102,7 @@ func (l *Log) readOnce(req *ReadRequest, now time.Time) (res ReadResult, again b
 		s.r.Release()
 		return res, false, err
 	}
-	want := min(max(req.MaxBytes, 1), bnd.Pos-pos)
+	want := min(max(req.MaxBytes, 1), end-pos)
 	resident, ratio := l.residentPrefix(s, pos, max(want, 1))
 	l.observe(c, req.From, b, s.before+pos, now)
 	read := admission.Read{
@@ -102,9 +115,12 @@ func (l *Log) readOnce(req *ReadRequest, now time.Time) (res ReadResult, again b
 		res.Live = c.class.State == admission.Realtime
 		var next segment.Offset
 		res.Chunk, next, err = l.hotChunk(c, s, req, bnd, min(want, resident), hint)
-		if next > req.From && next < b.offset {
+		if next > req.From && next < limit {
 			req.From = next
 			return res, true, nil
+		}
+		if err == nil {
+			err = l.addAborted(c, req, &res)
 		}
 		return res, false, err
 	}
@@ -122,7 +138,21 @@ func (l *Log) readOnce(req *ReadRequest, now time.Time) (res ReadResult, again b
 	}
 	// The stream takes over the acquired segment.
 	c.stream.start(s, pos, req.From, d.Lane, req.Watch)
-	return l.readStream(c, req, res, b, now)
+	return l.readStream(c, req, res, b, limit, now)
+}
+
+// addAborted completes what a read_committed reader gets: which producers' records it must leave out. It takes the chunk back when
+// that cannot be told.
+func (l *Log) addAborted(c *cursor, req *ReadRequest, res *ReadResult) (err error) {
+	if !req.Committed || res.Chunk == nil {
+		return nil
+	}
+	c.prepares = 0
+	if res.Aborted, err = l.abortedIn(req.From, res.Chunk.next); err != nil {
+		res.Chunk.Release()
+		res.Chunk = nil
+	}
+	return err
 }
 
 // residentPrefix is how many bytes from pos on are in the page cache without a gap: n when all are, 0 when fewer than
@@ -185,8 +215,8 @@ func (l *Log) hotChunk(c *cursor, s *logSegment, req *ReadRequest, bnd segment.B
 }
 
 // readStream takes what the cursor's stream has for req.From.
-func (l *Log) readStream(c *cursor, req *ReadRequest, res ReadResult, b *bound, now time.Time) (ReadResult, bool, error) {
-	sr, err := c.stream.read(req.From, req.MaxBytes, b.offset, req.Watch)
+func (l *Log) readStream(c *cursor, req *ReadRequest, res ReadResult, b *bound, limit segment.Offset, now time.Time) (ReadResult, bool, error) {
+	sr, err := c.stream.read(req.From, req.MaxBytes, limit, req.Watch)
 	switch {
 	case err != nil:
 		l.noteCorruption(err)
@@ -209,7 +239,7 @@ func (l *Log) readStream(c *cursor, req *ReadRequest, res ReadResult, b *bound, 
 	l.served(c, sr.lane, sr.chunk.n)
 	l.observe(c, req.From, b, l.distancePos(c, req.From), now)
 	res.Chunk = sr.chunk
-	return res, false, nil
+	return res, false, l.addAborted(c, req, &res)
 }
 
 // distancePos is about where offset lies, in bytes from the first segment: by the index alone.

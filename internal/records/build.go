@@ -45,6 +45,17 @@ func (b *Builder) Add(key, value []byte) {
 	b.n++
 }
 
+// TransactionalBatch is Batch as part of a producer's transaction. It carries no sequence numbers: it is a coordinator's.
+func (b *Builder) TransactionalBatch(ms, producerID int64, epoch int16) []byte {
+	batch := b.Batch(ms)
+	be := binary.BigEndian
+	be.PutUint16(batch[21:], 0x10)
+	be.PutUint64(batch[43:], uint64(producerID))
+	be.PutUint16(batch[51:], uint16(epoch))
+	be.PutUint32(batch[17:], crc32.Checksum(batch[21:], castagnoli))
+	return batch
+}
+
 // Batch completes the batch with a timestamp for all its records. It must hold at least one. The memory is the builder's until Reset.
 func (b *Builder) Batch(ms int64) []byte {
 	be := binary.BigEndian

@@ -80,6 +80,8 @@ var allowed = map[string][]string{
 	"internal/groups":            {"internal/groups/classic", "internal/partition", "internal/records", "segment"},
 	"internal/groups/classic":    {},
 	"internal/groups/consumer":   {"internal/groups/classic"},
+	"internal/transactions":      {"internal/transactions/txn", "internal/partition", "internal/records", "segment"},
+	"internal/transactions/txn":  {},
 	"internal/groups/groupstest": {"internal/partition", "segment"},
 	"internal/partition":         {"internal/vfs", "internal/records", "segment", "cachectl", "admission", "tiering"},
 	"internal/broker/wire":       {},

@@ -22,6 +22,8 @@ const (
 	UnknownTopicOrPartition Error = 3
 	UnknownServerError      Error = -1
 	InvalidRequest          Error = 42
+	InvalidProducerEpoch    Error = 47
+	InvalidTxnState         Error = 48
 	NonEmptyGroup           Error = 68
 	GroupIDNotFound         Error = 69
 	MemberIDRequired        Error = 79

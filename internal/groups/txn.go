@@ -1,0 +1,220 @@
+package groups
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"lagoon/internal/groups/classic"
+	"lagoon/internal/partition"
+	"lagoon/segment"
+)
+
+// txnOffsets are the offsets that an open transaction commits, by group: nobody is told of them before its marker.
+type txnOffsets struct {
+	groups map[string]map[topicPartition]offsetValue
+	bytes  int64
+}
+
+// pendingOf finds or makes the offsets of a producer's transaction; shard.mu is held.
+func (s *shard) pendingOf(producerID int64) *txnOffsets {
+	t := s.txns[producerID]
+	if t == nil {
+		t = &txnOffsets{groups: map[string]map[topicPartition]offsetValue{}}
+		if s.txns == nil {
+			s.txns = map[int64]*txnOffsets{}
+		}
+		s.txns[producerID] = t
+	}
+	return t
+}
+
+// note takes one offset in.
+func (s *shard) note(t *txnOffsets, group string, tp topicPartition, v offsetValue) {
+	of := t.groups[group]
+	if of == nil {
+		of = map[topicPartition]offsetValue{}
+		t.groups[group] = of
+	}
+	if _, known := of[tp]; !known {
+		n := int64(128 + len(tp.topic) + len(v.metadata))
+		t.bytes += n
+		s.c.bytes.Add(n)
+	}
+	of[tp] = v
+}
+
+// TxnCommitRequest is one TxnOffsetCommit. The transaction coordinator knows that the group is part of the transaction.
+type TxnCommitRequest struct {
+	CommitRequest
+	ProducerID int64
+	Epoch      int16
+	Guard      partition.TxnGuard // see GuardTxn
+}
+
+// GuardTxn is the first step of a TxnOffsetCommit, see partition.Log.GuardTxn; drop gives back a guard that was not used.
+func (c *Coordinator) GuardTxn(group string, producerID int64) (guard partition.TxnGuard, open bool, drop func(), err classic.Error) {
+	drop = func() {}
+	s, err := c.shardOf(group)
+	if err != classic.None {
+		return 0, false, drop, err
+	}
+	if guard, open = s.log.GuardTxn(producerID); !open {
+		drop = func() { s.log.DropGuard(producerID, guard) }
+	}
+	return guard, open, drop, classic.None
+}
+
+// CommitTxn writes offsets that are committed with a transaction. errs has one answer for each, None for those that are acknowledged
+// when Pending.Wait says so; err is of all.
+func (c *Coordinator) CommitTxn(r TxnCommitRequest) (errs []classic.Error, wait Pending, err classic.Error) {
+	s, err := c.shardOf(r.Group)
+	if err != classic.None {
+		return nil, wait, err
+	}
+	now := time.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if g := s.groups[r.Group]; g != nil {
+		if err := g.MayCommitTxn(now, r.MemberID, r.InstanceID, r.Generation); err != classic.None {
+			return nil, wait, err
+		}
+	} else if r.Generation >= 0 {
+		return nil, wait, classic.IllegalGeneration
+	}
+	errs = make([]classic.Error, len(r.Offsets))
+	s.builder.Reset()
+	for i, o := range r.Offsets {
+		switch {
+		case len(o.Metadata) > c.opt.MaxMetadata:
+			errs[i] = classic.OffsetMetadataTooLarge
+		case c.full():
+			s.refuseForMemory(r.Group)
+			errs[i] = classic.InvalidCommitOffsetSize
+		default:
+			v := offsetValue{offset: o.Offset, leaderEpoch: o.LeaderEpoch, metadata: o.Metadata, committed: now.UnixMilli(), expires: -1}
+			s.builder.Add(appendOffsetKey(nil, r.Group, topicPartition{o.Topic, o.Partition}), appendOffsetValue(nil, v))
+		}
+	}
+	if s.builder.Len() == 0 {
+		return errs, wait, classic.None
+	}
+	size := s.builder.Size()
+	done, failed := s.log.Append(c.ctx, partition.AppendRequest{Records: s.builder.TransactionalBatch(now.UnixMilli(), r.ProducerID, r.Epoch),
+		Internal: true, Guard: r.Guard})
+	if failed != nil {
+		return nil, wait, txnRefusal(failed)
+	}
+	s.logBytes += int64(size)
+	t := s.pendingOf(r.ProducerID)
+	for i, o := range r.Offsets {
+		if errs[i] == classic.None {
+			s.note(t, r.Group, topicPartition{o.Topic, o.Partition},
+				offsetValue{offset: o.Offset, leaderEpoch: o.LeaderEpoch, metadata: o.Metadata, committed: now.UnixMilli(), expires: -1})
+		}
+	}
+	c.metrics.commits.Add(float64(len(r.Offsets)))
+	return errs, s.pending(done.Next), classic.None
+}
+
+// txnRefusal is refusal for what only transactions meet.
+func txnRefusal(err error) classic.Error {
+	switch {
+	case errors.Is(err, segment.ErrInvalidProducerEpoch):
+		return classic.InvalidProducerEpoch
+	case errors.Is(err, segment.ErrInvalidTxnState):
+		return classic.InvalidTxnState
+	}
+	return refusal(err)
+}
+
+// ErrNotReady: the partition of Topic is not loaded, or cannot be served.
+var ErrNotReady = errors.New("groups: partition of " + Topic + " is not served now")
+
+// EndTxn appends a transaction's marker to a partition of Topic and with it makes the transaction's offsets those of their groups, or
+// forgets them. They are told when the marker is durable, which wait waits for. Errors: ErrNotReady, those of the log.
+func (c *Coordinator) EndTxn(index int32, producerID int64, epoch int16, m segment.Marker) (wait func(context.Context) error, err error) {
+	shards := c.all()
+	if index < 0 || int(index) >= len(shards) || shards[index].state.Load() != shardReady {
+		return nil, ErrNotReady
+	}
+	s := shards[index]
+	now := time.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	b := segment.AppendMarker(nil, producerID, epoch, m, now.UnixMilli())
+	done, err := s.log.Append(c.ctx, partition.AppendRequest{Records: b, Internal: true})
+	if err != nil {
+		return nil, err
+	}
+	s.logBytes += int64(len(b))
+	if t := s.txns[producerID]; t != nil {
+		delete(s.txns, producerID)
+		c.bytes.Add(-t.bytes)
+		if m.Commit {
+			s.materialise(t, done.Next)
+		}
+	}
+	s.rewriteIfDue()
+	log := s.log
+	return func(ctx context.Context) error { return log.Durable(ctx, done.Next) }, nil
+}
+
+// materialise makes a transaction's offsets those of their groups, once the log is durable up to next.
+func (s *shard) materialise(t *txnOffsets, next segment.Offset) {
+	durable := s.log.Offsets().HighWatermark
+	for id, of := range t.groups {
+		g := s.groups[id]
+		if g == nil {
+			g = s.create(id)
+		}
+		for tp, v := range of {
+			if !s.c.opt.Exists(tp.topic, tp.partition) {
+				continue // deleted meanwhile
+			}
+			s.put(g, tp, version{offsetValue: v, next: next}, durable)
+		}
+	}
+}
+
+// Unstable tells, for the offsets that are asked for, which of them a transaction is about to change: what is committed now may be
+// read again (require_stable).
+func (c *Coordinator) Unstable(groupID string) func(topic string, partition int32) bool {
+	found := map[topicPartition]bool{}
+	answer := func(topic string, partition int32) bool { return found[topicPartition{topic, partition}] }
+	s, err := c.shardOf(groupID)
+	if err != classic.None {
+		return answer
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, t := range s.txns {
+		for tp := range t.groups[groupID] {
+			found[tp] = true
+		}
+	}
+	if g := s.groups[groupID]; g != nil {
+		durable := s.log.Offsets().HighWatermark
+		for tp, vs := range g.offsets {
+			if n := len(vs); n > 0 && vs[n-1].next > durable {
+				found[tp] = true
+			}
+		}
+	}
+	return answer
+}
+
+// reopen takes over the offsets of transactions that have not ended in the log.
+func (l *loading) reopen() {
+	for producerID, list := range l.open {
+		for _, r := range list {
+			k, err := readKey(r.key)
+			if err != nil || !k.offset || r.value == nil {
+				continue
+			}
+			if v, err := readOffsetValue(r.value); err == nil {
+				l.s.note(l.s.pendingOf(producerID), k.group, k.tp, v)
+			}
+		}
+	}
+}

@@ -1,0 +1,302 @@
+package partition_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"lagoon/internal/partition"
+	"lagoon/internal/vfs"
+	"lagoon/segment"
+)
+
+// transactional makes a batch part of its producer's transaction.
+func transactional(b []byte) []byte {
+	b[22] |= 0x10
+	crc := crc32.Checksum(b[21:], castagnoli)
+	b[17], b[18], b[19], b[20] = byte(crc>>24), byte(crc>>16), byte(crc>>8), byte(crc)
+	return b
+}
+
+// write appends a batch of a transaction with the guard that it may need.
+func write(t testing.TB, l *partition.Log, b []byte, pid int64) partition.Appended {
+	t.Helper()
+	guard, _ := l.GuardTxn(pid)
+	a, err := l.Append(context.Background(), partition.AppendRequest{Records: transactional(b), Guard: guard})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Durable(context.Background(), a.Next); err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+func appendMarker(l *partition.Log, pid int64, epoch int16, commit bool) (partition.Appended, error) {
+	m := segment.Marker{Commit: commit, CoordinatorEpoch: 1}
+	a, err := l.Append(context.Background(), partition.AppendRequest{Records: segment.AppendMarker(nil, pid, epoch, m, 1), Internal: true})
+	if err == nil {
+		err = l.Durable(context.Background(), a.Next)
+	}
+	return a, err
+}
+
+func end(t testing.TB, l *partition.Log, pid int64, commit bool) partition.Appended {
+	t.Helper()
+	a, err := appendMarker(l, pid, 0, commit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+// committed reads as a read_committed consumer does: it takes what it is given and leaves out the records of aborted transactions
+// by the lists that come along. It gives the base offsets of the data batches that are left.
+func committed(t testing.TB, l *partition.Log, from segment.Offset, maxBytes int64) (seen []segment.Offset) {
+	t.Helper()
+	ref := partition.ReaderRef{ClientID: fmt.Sprint("committed-", from)}
+	for {
+		w := partition.NewWatch()
+		res, err := l.Read(partition.ReadRequest{Reader: ref, From: from, MaxBytes: maxBytes, MustServe: true, Committed: true, Watch: w})
+		if err != nil {
+			t.Fatalf("read at %d: %v", from, err)
+		}
+		if from >= res.Offsets.LastStable {
+			w.Close()
+			return seen
+		}
+		if res.Chunk == nil {
+			select {
+			case <-w.C():
+			case <-time.After(60 * time.Second):
+				t.Fatalf("read at %d of %+v: nothing came (pending %v)", from, res.Offsets, res.Pending)
+			}
+			w.Close()
+			continue
+		}
+		w.Close()
+		p := make([]byte, res.Chunk.Len())
+		if _, err := res.Chunk.ReadAt(p, 0); err != nil {
+			t.Fatal(err)
+		}
+		res.Chunk.Release()
+		aborted := slices.Clone(res.Aborted)
+		slices.SortFunc(aborted, func(a, b partition.AbortedTxn) int { return int(a.FirstOffset - b.FirstOffset) })
+		dropping := map[int64]bool{}
+		for len(p) > 0 {
+			h, err := segment.DecodeHeader(p)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if h.NextOffset() > res.Offsets.LastStable {
+				t.Fatalf("batch %d reaches above the last stable offset %d", h.BaseOffset, res.Offsets.LastStable)
+			}
+			for len(aborted) > 0 && aborted[0].FirstOffset <= h.LastOffset() {
+				dropping[aborted[0].ProducerID] = true
+				aborted = aborted[1:]
+			}
+			switch {
+			case h.IsControl():
+				if m, err := segment.ParseMarker(p[:h.SizeBytes()]); err != nil {
+					t.Fatal(err)
+				} else if !m.Commit {
+					delete(dropping, h.ProducerID)
+				}
+			case h.IsTransactional() && dropping[h.ProducerID]:
+			case h.LastOffset() >= from:
+				seen = append(seen, h.BaseOffset)
+			}
+			from = max(from, h.NextOffset())
+			p = p[h.SizeBytes():]
+		}
+	}
+}
+
+// txnModel is what a log of single-record batches should show.
+type txnModel struct {
+	owner []int64 // by offset: producer of a transaction, 0 outside of any, -1 a marker
+	fate  []bool  // by offset: shown, once decided
+	open  map[int64][]segment.Offset
+}
+
+func (m *txnModel) stable() segment.Offset {
+	lso := segment.Offset(len(m.owner))
+	for _, offsets := range m.open {
+		lso = min(lso, offsets[0])
+	}
+	return lso
+}
+
+func (m *txnModel) shown(from segment.Offset) (out []segment.Offset) {
+	for o := from; o < m.stable(); o++ {
+		if m.fate[o] {
+			out = append(out, o)
+		}
+	}
+	return out
+}
+
+func TestReadCommittedAgreesWithAModel(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	rnd := rand.New(rand.NewPCG(seed, 1))
+	fss := []vfs.FS{osFS(t), osFS(t)}
+	cfg := config()
+	cfg.SegmentBytes, cfg.LocalRetentionBytes = 6000, 20_000
+	tiers := func(o *partition.Options) {
+		o.PlanInterval, o.MaxIndexBytes = 20*time.Millisecond, int64(1+rnd.IntN(2)*1000)
+	}
+	s := open(t, tiers, fss...)
+	l := load(t, s, cfg, 1)
+	m := &txnModel{open: map[int64][]segment.Offset{}}
+	seqs := map[int64]int32{}
+	check := func() {
+		t.Helper()
+		if got := l.Offsets().LastStable; got != m.stable() {
+			t.Fatalf("last stable offset %d, want %d of %d", got, m.stable(), len(m.owner))
+		}
+		for range 3 {
+			from, size := segment.Offset(rnd.IntN(len(m.owner)+1)), int64(1)<<rnd.IntN(18)
+			from = min(from, m.stable())
+			if got, want := committed(t, l, from, size), m.shown(from); !slices.Equal(got, want) {
+				t.Fatalf("from %d, %d bytes:\n got %v\nwant %v", from, size, got, want)
+			}
+		}
+	}
+	for step := range 500 {
+		pid := int64(1 + rnd.IntN(6))
+		o := segment.Offset(len(m.owner))
+		switch k := rnd.IntN(100); {
+		case k < 60:
+			b := batch(fmt.Sprint(step), 1, 100+rnd.IntN(300), &producer{id: pid, seq: seqs[pid]}, int64(step))
+			if a := write(t, l, b, pid); a.Base != o {
+				t.Fatalf("offset %d, want %d", a.Base, o)
+			}
+			seqs[pid]++
+			m.owner, m.fate = append(m.owner, pid), append(m.fate, false)
+			m.open[pid] = append(m.open[pid], o)
+		case k < 70:
+			produce(t, l, batch(fmt.Sprint(step), 1, 200, nil, int64(step)))
+			m.owner, m.fate = append(m.owner, 0), append(m.fate, true)
+		case k < 97:
+			commit := rnd.IntN(2) == 0
+			end(t, l, pid, commit)
+			for _, at := range m.open[pid] {
+				m.fate[at] = commit
+			}
+			delete(m.open, pid)
+			m.owner, m.fate = append(m.owner, -1), append(m.fate, false)
+		default:
+			check()
+			if rnd.IntN(2) == 0 {
+				closeStore(t, s)
+			} else {
+				s.Abandon()
+			}
+			if k == 99 { // what a start makes anew
+				damageTxnIndex(t, rnd, fss)
+			}
+			s = open(t, tiers, fss...)
+			l = load(t, s, cfg, 1)
+			check()
+		}
+	}
+	check()
+	closeStore(t, s)
+}
+
+// damageTxnIndex cuts one of the lists of aborted transactions short, in the middle of an entry.
+func damageTxnIndex(t *testing.T, rnd *rand.Rand, fss []vfs.FS) {
+	for _, fs := range fss {
+		listing, err := segment.ListDir(fs, "orders-0")
+		if err != nil {
+			continue
+		}
+		for _, f := range listing.Segments {
+			if !f.HasTxnIndex || rnd.IntN(4) > 0 {
+				continue
+			}
+			name := "orders-0/" + segment.TxnIndexName(f.Base)
+			b, err := vfs.ReadFile(fs, name, 1<<20)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := vfs.WriteFileAtomic(fs, name, b[:len(b)-5]); err != nil {
+				t.Fatal(err)
+			}
+			return
+		}
+	}
+}
+
+func TestMarkerWakesCommittedReaders(t *testing.T) {
+	s := open(t, nil, osFS(t))
+	l := load(t, s, config(), 1)
+	write(t, l, batch("a", 1, 10, &producer{id: 7}, 1), 7)
+	w := partition.NewWatch()
+	defer w.Close()
+	req := partition.ReadRequest{From: 0, MaxBytes: 1 << 20, MustServe: true, Committed: true, Watch: w}
+	if res, err := l.Read(req); err != nil || res.Chunk != nil || res.Offsets.LastStable != 0 || res.Offsets.HighWatermark != 1 {
+		t.Fatalf("%+v, %v", res, err)
+	}
+	produce(t, l, batch("b", 1, 10, nil, 1))
+	select {
+	case <-w.C():
+		t.Error("woken by a record that cannot be shown")
+	default:
+	}
+	end(t, l, 7, true)
+	<-w.C()
+	res, err := l.Read(req)
+	if err != nil || res.Chunk == nil || res.Offsets.LastStable != 3 {
+		t.Fatalf("%+v, %v", res, err)
+	}
+	res.Chunk.Release()
+	closeStore(t, s)
+}
+
+func TestTransactionsOpenOnlyWithTheirGuard(t *testing.T) {
+	s := open(t, nil, osFS(t))
+	l := load(t, s, config(), 1)
+	ctx := context.Background()
+	put := func(seq int32, guard partition.TxnGuard) error {
+		b := transactional(batch("x", 1, 10, &producer{id: 7, seq: seq}, 1))
+		_, err := l.Append(ctx, partition.AppendRequest{Records: b, Guard: guard})
+		return err
+	}
+	if err := put(0, 0); !errors.Is(err, segment.ErrInvalidTxnState) {
+		t.Errorf("without a guard: %v", err)
+	}
+	late, open := l.GuardTxn(7)
+	if open {
+		t.Error("open before its first batch")
+	}
+	end(t, l, 7, false) // while the coordinator was asked, the transaction ended
+	if err := put(0, late); !errors.Is(err, segment.ErrInvalidTxnState) {
+		t.Errorf("with the guard of a transaction that has ended: %v", err)
+	}
+	guard, _ := l.GuardTxn(7)
+	if err := put(0, guard); err != nil {
+		t.Error(err)
+	}
+	if _, open := l.GuardTxn(7); !open {
+		t.Error("not open after its first batch")
+	}
+	if err := put(1, 0); err != nil {
+		t.Errorf("second batch: %v", err)
+	}
+	if _, err := appendMarker(l, 7, 3, true); err != nil { // as protocol version 2 ends it: the epoch is bumped
+		t.Error(err)
+	}
+	guard, _ = l.GuardTxn(7)
+	if err := put(0, guard); !errors.Is(err, segment.ErrInvalidProducerEpoch) {
+		t.Errorf("a fenced producer: %v", err)
+	}
+	l.DropGuard(7, guard)
+	closeStore(t, s)
+}

@@ -1,0 +1,91 @@
+package transactions
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"lagoon/internal/partition"
+	"lagoon/internal/transactions/txn"
+	"lagoon/segment"
+)
+
+// Topic is the internal topic that transactional ids are kept in.
+const Topic = "__transaction_state"
+
+// Log is one partition of Topic; a partition.Log is one.
+type Log interface {
+	Append(ctx context.Context, r partition.AppendRequest) (partition.Appended, error)
+	Durable(ctx context.Context, next segment.Offset) error
+	Offsets() partition.Offsets
+	Scan(ctx context.Context, from segment.Offset, fn func(h segment.BatchHeader, batch []byte) (more bool, err error)) (damaged int, err error)
+}
+
+// Marker is what ends a transaction in one partition.
+type Marker struct {
+	ProducerID int64
+	Epoch      int16
+	segment.Marker
+}
+
+// ErrGone is what WriteMarker says of a partition that does not exist any more: its part of the transaction went with it.
+var ErrGone = errors.New("transactions: partition is gone")
+
+// Options configure a Coordinator. Zero values stand for the defaults named at each field.
+type Options struct {
+	MaxTimeout    time.Duration // longest timeout a client may ask for; 0: 15 min (transaction.max.timeout.ms)
+	Retention     time.Duration // an id that nobody uses is forgotten after this; 0: 7 days (transactional.id.expiration.ms)
+	CheckInterval time.Duration // looking for what has run for too long; 0: 10 s (transaction.abort.timed.out.transaction.cleanup.interval.ms)
+	// WriteTimeout bounds the wait for the durability of a record; 0: 5 s. SettleTimeout is how long a request waits for the markers
+	// of the transaction before, instead of being sent away; 0: 200 ms.
+	WriteTimeout, SettleTimeout time.Duration
+	// MaxBytes bounds the memory of all ids: new ones are refused above it. 0: 256 MiB.
+	MaxBytes int64
+
+	Log func(partition int32) (Log, bool) // required
+	// WriteMarker appends a marker to a partition and gives the wait for its durability. It is asked again after an error, but for
+	// ErrGone and segment.ErrInvalidProducerEpoch, which says that the partition has seen a later epoch. Required.
+	WriteMarker func(ctx context.Context, p txn.Partition, m Marker) (wait func(context.Context) error, err error)
+	ProducerID  func() (int64, error) // a new one; required
+	Logger      *slog.Logger          // required
+	Registerer  prometheus.Registerer
+	Now         func() time.Time // nil: time.Now
+}
+
+func (o Options) withDefaults() Options {
+	orDefault(&o.MaxTimeout, 15*time.Minute)
+	orDefault(&o.Retention, 7*24*time.Hour)
+	orDefault(&o.CheckInterval, 10*time.Second)
+	orDefault(&o.WriteTimeout, 5*time.Second)
+	orDefault(&o.SettleTimeout, 200*time.Millisecond)
+	orDefault(&o.MaxBytes, 256<<20)
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	return o
+}
+
+func orDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+// Validate names every fault at once.
+func (o Options) Validate() error {
+	var faults []error
+	need := func(ok bool, what string) {
+		if !ok {
+			faults = append(faults, fmt.Errorf("transactions options: %s", what))
+		}
+	}
+	need(o.Log != nil && o.WriteMarker != nil && o.ProducerID != nil && o.Logger != nil, "Log, WriteMarker, ProducerID and Logger are required")
+	need(o.MaxTimeout > 0 && o.Retention > 0 && o.CheckInterval > 0 && o.WriteTimeout > 0 && o.SettleTimeout > 0, "times must be positive")
+	need(o.MaxBytes > 0, "MaxBytes must be positive")
+	return errors.Join(faults...)
+}

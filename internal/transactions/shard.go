@@ -1,0 +1,245 @@
+package transactions
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"lagoon/internal/partition"
+	"lagoon/internal/records"
+	"lagoon/internal/transactions/txn"
+	"lagoon/segment"
+)
+
+// States of a shard.
+const (
+	shardLoading = iota
+	shardReady
+	shardFailed // its log cannot be read, or is offline
+)
+
+// shard is one partition of the topic with its ids.
+type shard struct {
+	c         *Coordinator
+	partition int32
+	state     atomic.Int32
+
+	mu      sync.Mutex
+	log     Log
+	ids     map[string]*entry
+	builder records.Builder
+}
+
+// entry is one transactional id. Guarded by shard.mu.
+type entry struct {
+	*txn.Txn
+	id      string
+	bytes   int64
+	settled chan struct{} // closed when the end that was prepared is complete; nil: none is
+}
+
+func (s *shard) take(id string, t *txn.Txn) *entry {
+	e := &entry{Txn: t, id: id}
+	s.ids[id] = e
+	s.account(e)
+	return e
+}
+
+// account books an id's memory.
+func (s *shard) account(e *entry) {
+	n := int64(256 + 2*len(e.id) + 40*len(e.Record().Partitions))
+	s.c.bytes.Add(n - e.bytes)
+	e.bytes = n
+}
+
+func (s *shard) drop(e *entry) {
+	delete(s.ids, e.id)
+	s.c.bytes.Add(-e.bytes)
+}
+
+// change runs an event and writes what it changed. settled tells when it is worth asking again after ConcurrentTransactions; it is nil
+// when that answer is meant for the client.
+func (s *shard) change(id string, create bool, event func(t *txn.Txn) txn.Error) (wait Pending, settled <-chan struct{}, err txn.Error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e := s.ids[id]
+	if e == nil && !create {
+		return wait, nil, txn.InvalidProducerIDMapping
+	}
+	fresh := e == nil
+	if fresh {
+		if s.c.bytes.Load() > s.c.opt.MaxBytes {
+			s.refuseForMemory(id)
+			return wait, nil, txn.CoordinatorNotAvailable
+		}
+		producer, err := s.c.newID()
+		if err != txn.None {
+			return wait, nil, err
+		}
+		e = s.take(id, txn.New(producer, s.c.opt.Now()))
+	}
+	before := e.Record()
+	err = event(e.Txn)
+	wait, failed := s.store(e, before)
+	if fresh && (err != txn.None || failed != txn.None) {
+		s.drop(e)
+	}
+	if failed != txn.None {
+		return wait, nil, failed
+	}
+	return wait, e.settled, err
+}
+
+// store writes an id whose state has changed since before; shard.mu is held. What cannot be written has not happened.
+func (s *shard) store(e *entry, before txn.Record) (wait Pending, failed txn.Error) {
+	if !e.Changed() {
+		return wait, txn.None
+	}
+	r := e.Record()
+	var value []byte
+	if r.State != txn.Dead {
+		value = appendValue(nil, r)
+	}
+	next, err := s.append(appendKey(nil, e.id), value)
+	if err != nil {
+		e.Revert(before)
+		s.c.opt.Logger.Warn("transaction state not stored", "transactional_id", e.id, "state", r.State, "partition", s.partition, "err", err)
+		return wait, refusal(err)
+	}
+	s.account(e)
+	if r.State == txn.Dead {
+		s.drop(e)
+	} else if _, ending := e.Ending(); ending {
+		s.finish(e, next)
+	}
+	return Pending{s.log, next, s.c.opt.WriteTimeout}, txn.None
+}
+
+// append writes one record and gives the offset after it.
+func (s *shard) append(key, value []byte) (next segment.Offset, err error) {
+	s.builder.Reset()
+	s.builder.Add(key, value)
+	done, err := s.log.Append(s.c.ctx, partition.AppendRequest{Records: s.builder.Batch(s.c.opt.Now().UnixMilli())})
+	return done.Next, err
+}
+
+// finish begins to carry out the end that was prepared by the record before next.
+func (s *shard) finish(e *entry, next segment.Offset) {
+	e.settled = make(chan struct{})
+	r := e.Record()
+	s.c.wg.Go(func() { s.complete(e, r, next) })
+}
+
+// complete writes the markers of an ending transaction once its record is durable, and then the record that it is complete.
+func (s *shard) complete(e *entry, r txn.Record, next segment.Offset) {
+	ctx := s.c.ctx
+	if err := s.log.Durable(ctx, next); err != nil {
+		return // closing, or the directory is fenced: the next start finds what is on record
+	}
+	m := Marker{ProducerID: r.ProducerID, Epoch: r.Epoch,
+		Marker: segment.Marker{Commit: r.State == txn.PrepareCommit, CoordinatorEpoch: s.log.Offsets().LeaderEpoch}}
+	for left, pause := r.Partitions, firstPause; ; pause = min(2*pause, lastPause) {
+		if left = s.mark(ctx, e.id, left, m); len(left) == 0 {
+			break
+		}
+		if !sleep(ctx, pause) {
+			return
+		}
+	}
+	for pause := firstPause; !s.completed(e, m.Commit); pause = min(2*pause, lastPause) {
+		if !sleep(ctx, pause) {
+			return
+		}
+	}
+}
+
+// How long to wait before markers that could not be written are tried again.
+const (
+	firstPause = 50 * time.Millisecond
+	lastPause  = 5 * time.Second
+)
+
+// sleep is false when ctx ends first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// mark writes the markers to all partitions, waits until they are durable, and gives those where that failed.
+func (s *shard) mark(ctx context.Context, id string, parts []txn.Partition, m Marker) (left []txn.Partition) {
+	waits := make([]func(context.Context) error, len(parts))
+	errs := make([]error, len(parts))
+	for i, p := range parts {
+		waits[i], errs[i] = s.c.opt.WriteMarker(ctx, p, m)
+	}
+	for i, p := range parts {
+		err := errs[i]
+		if err == nil {
+			err = waits[i](ctx)
+		}
+		switch {
+		case err == nil:
+			s.c.metrics.markers.Inc()
+		case errors.Is(err, ErrGone):
+		case errors.Is(err, segment.ErrInvalidProducerEpoch), errors.Is(err, segment.ErrCoordinatorFenced):
+			s.c.opt.Logger.Warn("marker not needed any more: the partition has seen a later one", "transactional_id", id,
+				"topic", p.Topic, "partition", p.Index, "err", err)
+		default:
+			if ctx.Err() == nil && s.c.metrics.noise.Allow() {
+				s.c.opt.Logger.Warn("transaction marker not written yet: readers of committed records wait", "transactional_id", id,
+					"topic", p.Topic, "partition", p.Index, "err", err)
+			}
+			left = append(left, p)
+		}
+	}
+	return left
+}
+
+// completed notes that all markers are durable; false when that could not be written.
+func (s *shard) completed(e *entry, commit bool) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	before := e.Record()
+	e.Complete(s.c.opt.Now())
+	if _, failed := s.store(e, before); failed != txn.None {
+		return false
+	}
+	s.c.metrics.ended(commit, e.Record().Updated.Sub(before.Started))
+	close(e.settled)
+	e.settled = nil
+	return true
+}
+
+// expire looks for what has run for too long.
+func (s *shard) expire(now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, e := range s.ids {
+		before := e.Record()
+		e.Expire(now, s.c.opt.Retention)
+		if _, failed := s.store(e, before); failed != txn.None {
+			continue // the next run tries again
+		}
+		if before.State == txn.Ongoing && e.Record().State == txn.PrepareAbort {
+			s.c.metrics.timeouts.Inc()
+			s.c.opt.Logger.Info("transaction aborted: it was open for longer than its timeout", "transactional_id", e.id,
+				"producer_id", before.ProducerID, "timeout", before.Timeout)
+		}
+	}
+}
+
+// refuseForMemory says, now and then, why clients are turned away.
+func (s *shard) refuseForMemory(id string) {
+	if s.c.metrics.noise.Allow() {
+		s.c.opt.Logger.Error("no memory for more transactional ids: new ones are refused; let clients use the same ids again, or shorten transactions.id_retention",
+			"transactional_id", id, "bytes", s.c.bytes.Load(), "limit", s.c.opt.MaxBytes)
+	}
+}
