@@ -51,10 +51,12 @@ type world struct {
 	sims     []*simMachine                 // in the order in which they were named
 	races    *admission.Races
 	logs     map[*load]*doomed // loads that retention follows
+	gate     *admission.Gate
+	windows  map[string]uint64 // of a file's last sync
 }
 
 func newWorld(t *testing.T) *world {
-	w := &world{t: t, now: epoch, distance: map[admission.ReaderKey]int64{}, logs: map[*load]*doomed{}}
+	w := &world{t: t, now: epoch, distance: map[admission.ReaderKey]int64{}, logs: map[*load]*doomed{}, windows: map[string]uint64{}}
 	w.readers = must(admission.NewReaders(admission.Config{}))(t)
 	w.limits = must(admission.NewLimits(admission.LimitsConfig{}, w.now))(t)
 	return w
@@ -94,6 +96,9 @@ func (w *world) commands() map[string]func(args) {
 		"go":          w.goOn,       // DURATION every=; prints a line per NAME and step, and each new reason
 		"hiccup":      w.makeHiccup, // NAME DURATION times=
 		"sleep":       w.sleep,      // DURATION
+		"gate":        w.makeGate,   // the last device takes turns with syncs of it
+		"sync":        w.sync,       // FILE: asks to begin a sync
+		"synced":      w.synced,     // FILE: its sync has ended
 		"controlled":  w.controlled, // NAME for people
 	}
 }
@@ -322,6 +327,26 @@ func (w *world) next(args) {
 func (w *world) done(a args) {
 	fmt.Fprintln(&w.out, w.dev.s.Done(uint64(a.numberAt(0)), a.bytes("bytes"), w.now))
 }
+
+func (w *world) makeGate(args) {
+	w.gate = &admission.Gate{}
+	w.dev.s.SetGate(w.gate)
+}
+
+func (w *world) sync(a args) {
+	window, wait, ok := w.gate.BeginSync(w.windows[a.word(0)], w.now)
+	switch {
+	case ok:
+		w.windows[a.word(0)] = window
+		fmt.Fprintf(&w.out, "begins in window %d\n", window)
+	case wait > 0:
+		fmt.Fprintf(&w.out, "waits, ask again in %s\n", wait.Round(time.Millisecond))
+	default:
+		fmt.Fprintln(&w.out, "waits for the end of another one")
+	}
+}
+
+func (w *world) synced(args) { w.gate.EndSync(w.now) }
 
 func (w *world) cancel(a args) {
 	fmt.Fprintln(&w.out, w.dev.s.Cancel(uint64(a.numberAt(0))))

@@ -54,7 +54,8 @@ type Scheduler struct {
 	rings  [numRequestKinds]ring
 	byID   map[uint64]*entry
 	clock  seriesClock
-	pass   pass // rotating disks
+	pass   pass  // rotating disks
+	gate   *Gate // nil without
 
 	queued        int
 	inFlight      [numRequestKinds]int
@@ -158,9 +159,17 @@ func (s *Scheduler) Next(now time.Time) (req Request, wait time.Duration, ok boo
 		s.deviceShort = now.Add(wait)
 		return Request{}, wait, false
 	}
+	if s.gate != nil {
+		if wait, held := s.gate.holdsReads(now); held {
+			return Request{}, wait, false
+		}
+	}
 	s.start(e, now)
 	return e.req, 0, true
 }
+
+// SetGate has the device's cold reads and migrations take turns with its syncs. Call it before the first request.
+func (s *Scheduler) SetGate(g *Gate) { s.gate = g }
 
 // choose picks between the classes: reads first, migrations when their share is due or when no read can go.
 func (s *Scheduler) choose(now time.Time) (*entry, time.Duration) {
@@ -302,6 +311,9 @@ func (s *Scheduler) start(e *entry, now time.Time) {
 		s.rings[e.req.Kind].leave(f)
 	}
 	e.inFlight = true
+	if s.gate != nil && e.req.Kind != KindRefill {
+		s.gate.beginRead(now)
+	}
 	s.queued--
 	s.inFlight[e.req.Kind]++
 	s.inFlightBytes += n
@@ -364,6 +376,9 @@ func (s *Scheduler) Done(id uint64, bytes int64, now time.Time) bool {
 	}
 	s.limits.refresh(now)
 	s.work.end(bytes, now)
+	if s.gate != nil && e.req.Kind != KindRefill {
+		s.gate.endRead(now)
+	}
 	delete(s.byID, id)
 	s.inFlight[e.req.Kind]--
 	s.inFlightBytes -= e.req.Bytes

@@ -111,7 +111,9 @@ func (l *Log) Append(_ context.Context, req AppendRequest) (Appended, error) {
 			l.settleLocked(h.NextOffset())
 		}
 		l.wakeReaders(h.NextOffset())
-		l.startWriteBackLocked(h.SizeBytes())
+		if l.w.Size()-l.writtenBack >= l.home.writeBackStep() {
+			l.home.commit.schedule(l)
+		}
 		l.home.harm.produce.observe(l.store.now().Sub(now))
 	} else {
 		if l.unsyncedAt.IsZero() {
@@ -160,7 +162,7 @@ func (l *Log) rollLocked(cfg *Config, now time.Time) error {
 	v := l.view.Load()
 	segs := append(v.segs[:len(v.segs):len(v.segs)], &logSegment{r: w.Reader(), dir: l.home, base: next, before: l.endPos.Load()})
 	l.sealing = append(l.sealing, l.w)
-	l.w, l.rolledAt, l.snapshotDue = w, now, true
+	l.w, l.rolledAt, l.snapshotDue, l.writtenBack = w, now, true, 0
 	l.setViewLocked(segs, v.start)
 	l.home.commit.schedule(l)
 	l.store.metrics.rolls.Inc()
@@ -183,14 +185,13 @@ func (l *Log) sealOne(w *segment.Writer) error {
 	return nil
 }
 
-// startWriteBackLocked begins writing dirty pages in interval mode, steadily, so that they never pile up and are clean when
-// they have to go.
-func (l *Log) startWriteBackLocked(n int64) {
-	const step = 1 << 20
-	end := l.w.Size()
-	if from := (end - n) / step; end/step > from {
-		_ = l.store.opt.Cache.WriteBack(l.w.File(), from*step, end-from*step) // advice; the next sync tells of errors
+// writeBackStep is how much a log with a flush interval has unwritten before it begins to write, so that dirty pages do not pile up
+// and are clean when they have to go. On a rotating disk every step costs a seek.
+func (d *logDir) writeBackStep() int64 {
+	if d.spec.Rotating {
+		return 8 << 20
 	}
+	return 1 << 20
 }
 
 // pendingSnapshot is a copy of the producers at one offset, to be saved once the log is durable up to it.

@@ -21,17 +21,20 @@ type committer interface {
 // fileCommitter is a committer over fdatasync: workers take logs from a queue, so that at most workers syncs run at a
 // time on one device (each blocked sync pins an OS thread) and all appends that arrive during a sync share the next one.
 type fileCommitter struct {
+	dir *logDir // whose gate says when syncs may begin; set before the first is scheduled
+
 	mu     sync.Mutex
 	ready  sync.Cond
 	queue  []*Log // from head on
 	head   int
+	again  *time.Timer // asks the gate again
 	closed bool
 	wg     sync.WaitGroup
 }
 
 // newFileCommitter starts workers goroutines.
-func newFileCommitter(workers int) *fileCommitter {
-	c := &fileCommitter{}
+func newFileCommitter(d *logDir, workers int) *fileCommitter {
+	c := &fileCommitter{dir: d}
 	c.ready.L = &c.mu
 	for range workers {
 		c.wg.Go(c.work)
@@ -73,17 +76,34 @@ func (c *fileCommitter) pushLocked(l *Log) {
 	c.ready.Signal()
 }
 
-// popLocked takes the first log, nil when there is none.
+// popLocked takes the first log, nil when there is none that may be synced now.
 func (c *fileCommitter) popLocked() *Log {
 	if c.head == len(c.queue) {
 		return nil
 	}
 	l := c.queue[c.head]
+	round, wait, ok := c.dir.gate.begin(l.window)
+	if !ok {
+		c.wakeInLocked(wait)
+		return nil
+	}
+	l.window = round
 	c.queue[c.head] = nil
 	if c.head++; c.head == len(c.queue) {
 		c.queue, c.head = c.queue[:0], 0
 	}
 	return l
+}
+
+// wakeInLocked has all workers look again; 0: one that syncs will look when it is done.
+func (c *fileCommitter) wakeInLocked(wait time.Duration) {
+	switch {
+	case wait == 0:
+	case c.again == nil:
+		c.again = time.AfterFunc(wait, c.ready.Broadcast)
+	default:
+		c.again.Reset(wait)
+	}
 }
 
 func (c *fileCommitter) work() {
@@ -92,7 +112,7 @@ func (c *fileCommitter) work() {
 	for {
 		l := c.popLocked()
 		if l == nil {
-			if c.closed {
+			if c.closed && c.head == len(c.queue) {
 				return
 			}
 			c.ready.Wait()
@@ -101,6 +121,7 @@ func (c *fileCommitter) work() {
 		l.commit = commitRunning
 		c.mu.Unlock()
 		l.sync()
+		c.dir.gate.end()
 		c.mu.Lock()
 		if l.commit == commitAgain {
 			c.pushLocked(l)
@@ -184,8 +205,8 @@ func (l *Log) dropWaiter(w *durableWaiter) bool {
 	return false
 }
 
-// sync makes everything appended so far durable and publishes it. Called by the committer only, one call at a time per
-// log. A failure is final for the directory.
+// sync makes everything appended so far durable and publishes it; with a flush interval that is not over it only begins to write
+// it. Called by the committer only, one call at a time per log. A failure is final for the directory.
 func (l *Log) sync() {
 	l.syncing.Lock()
 	defer l.syncing.Unlock()
@@ -196,6 +217,15 @@ func (l *Log) sync() {
 	}
 	sealing := slices.Clone(l.sealing)
 	w, end := l.w, l.endBound()
+	flush := l.config().FlushInterval == 0 || l.flushDue || l.snapshotDue || len(sealing) > 0
+	from := l.writtenBack
+	l.writtenBack = end.pos
+	if !flush {
+		l.mu.Unlock()
+		_ = l.store.opt.Cache.WriteBack(w.File(), from, end.pos-from) // advice; the next sync tells of errors
+		return
+	}
+	l.flushDue = false
 	snapshot := l.takeSnapshotLocked()
 	oldest := l.unsyncedAt
 	l.unsyncedAt = time.Time{}
@@ -207,6 +237,11 @@ func (l *Log) sync() {
 	if waited {
 		l.home.harm.syncing.begin(started)
 		defer func() { l.home.harm.syncing.end(l.store.now()) }()
+	}
+	if g := l.home.gate; g != nil {
+		g.writing.enter()
+		l.writeOut(w, from)
+		g.writing.leave()
 	}
 	for _, s := range sealing {
 		if err := l.sealOne(s); err != nil {

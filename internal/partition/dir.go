@@ -47,6 +47,7 @@ type logDir struct {
 	cold   *coldQueue
 	moves  movePace
 	commit committer // hottest tier only
+	gate   *syncGate // nil without
 	lock   io.Closer
 	device uint64 // of the file system, as cachectl names its ladder
 

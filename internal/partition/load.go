@@ -93,6 +93,7 @@ func Open(opt Options) (_ *Store, err error) {
 			return nil, err
 		}
 	}
+	s.newGates()
 	if s.migrator, err = s.newMigrator(); err != nil {
 		return nil, err
 	}
@@ -154,7 +155,7 @@ func (s *Store) openDir(index int, spec DirSpec) error {
 		if workers == 0 {
 			workers = 16
 		}
-		d.commit = newFileCommitter(workers)
+		d.commit = newFileCommitter(d, workers)
 	}
 	s.dirs = append(s.dirs, d)
 	if s.opt.ClusterID != "" {

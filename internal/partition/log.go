@@ -39,6 +39,8 @@ type Log struct {
 	sealing       []*segment.Writer  // rolled, not yet synced and sealed; oldest first
 	rolledAt      time.Time          // when w was made
 	flushedAt     time.Time          // last commit that tick asked for
+	flushDue      bool               // interval mode: the next commit syncs, and does not only begin to write
+	writtenBack   int64              // bytes of w whose writing was begun
 	indexSaved    int64              // size of the active segment when its index was last saved
 	unsyncedAt    time.Time          // begin of the oldest append that no sync has taken, zero without; not in interval mode
 	sinceSnapshot int64              // bytes appended since the last producer snapshot
@@ -50,6 +52,7 @@ type Log struct {
 	ages          ageRing
 
 	commit  commitState // guarded by the committer
+	window  uint64      // of the device's syncGate, in which it was synced last; guarded by the committer
 	syncing sync.Mutex  // held by a running sync, so that a deletion can wait for it
 
 	filesMu sync.Mutex // held while segment files are renamed or removed by name …

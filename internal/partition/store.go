@@ -223,6 +223,7 @@ func (l *Log) modeChanged() {
 	l.mu.Lock()
 	if !l.closed {
 		l.written.Store(l.endBound())
+		l.flushDue = true
 		l.home.commit.schedule(l)
 	}
 	l.mu.Unlock()
@@ -349,7 +350,7 @@ func (l *Log) tick(now time.Time) {
 	behind := l.durable.Load().offset < l.w.Next()
 	interval := l.config().FlushInterval
 	if len(l.sealing) > 0 || l.snapshotDue || behind && (interval == 0 || now.Sub(l.flushedAt) >= interval) {
-		l.flushedAt = now
+		l.flushedAt, l.flushDue = now, true
 		l.home.commit.schedule(l)
 	}
 }

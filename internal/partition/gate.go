@@ -1,0 +1,58 @@
+package partition
+
+import (
+	"sync"
+	"time"
+
+	"lagoon/admission"
+)
+
+// syncGate has the syncs and the cold reads of one rotating device take turns: an admission.Gate with its lock and its clock.
+// Nil where nothing is to be gained: a device that is not rotating, or that nobody appends to.
+type syncGate struct {
+	now    func() time.Time
+	mu     *sync.Mutex // of the device's cold queues
+	gate   *admission.Gate
+	queues []*coldQueue
+
+	writing barrier // of the files in a window
+}
+
+// newGates gives the directories on each rotating device that takes appends a gate in common.
+func (s *Store) newGates() {
+	for _, d := range s.dirs {
+		if d.commit == nil || !d.spec.Rotating || d.gate != nil {
+			continue
+		}
+		g := &syncGate{now: s.opt.Now, mu: s.limitsMu, gate: &admission.Gate{}}
+		for _, o := range s.dirs {
+			if o == d || o.device == d.device && d.device != 0 {
+				o.gate, g.queues = g, append(g.queues, o.cold)
+				o.cold.sched.SetGate(g.gate)
+			}
+		}
+	}
+}
+
+// begin is admission.Gate.BeginSync.
+func (g *syncGate) begin(last uint64) (round uint64, wait time.Duration, ok bool) {
+	if g == nil {
+		return 0, 0, true
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.gate.BeginSync(last, g.now())
+}
+
+// end ends a sync that has begun, and lets the reads on if it was the last one.
+func (g *syncGate) end() {
+	if g == nil {
+		return
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.gate.EndSync(g.now())
+	for _, q := range g.queues {
+		q.pumpLocked()
+	}
+}
