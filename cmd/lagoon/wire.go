@@ -22,6 +22,7 @@ import (
 	"lagoon/internal/groups/classic"
 	"lagoon/internal/metadata"
 	"lagoon/internal/partition"
+	"lagoon/internal/quotas"
 )
 
 // unlimitedAsZero translates conf's -1 for packages where 0 is no limit.
@@ -43,6 +44,9 @@ func limitsConfig(c *conf.Config, snap *metadata.Snapshot) admission.LimitsConfi
 	if c.Throttle.Mode != "off" {
 		limits.GlobalBytesPerSecond = unlimitedAsZero(c.Throttle.CatchupTotal)
 		limits.FlowBytesPerSecond = unlimitedAsZero(c.Throttle.PerReader.Max)
+	}
+	if rate := snap.ClientCap(quotas.Default()); rate > 0 { // an operator's word at run time holds whatever throttle.mode is
+		limits.FlowBytesPerSecond = min(rate, maxRate)
 	}
 	node := strconv.Itoa(int(c.Server.NodeID))
 	for key, rate := range map[string]*int64{
@@ -175,9 +179,14 @@ func admissionOverrides(snap *metadata.Snapshot, now time.Time) []admission.Over
 	return out
 }
 
-// groupCaps are the caps and weights that groups' configs set.
-func groupCaps(snap *metadata.Snapshot) []admission.SubjectCap {
+// subjectCaps are the caps and weights that groups' configs and clients' cold_fetch_byte_rate set.
+func subjectCaps(snap *metadata.Snapshot) []admission.SubjectCap {
 	var out []admission.SubjectCap
+	for e := range snap.Quotas {
+		if c := clientCap(snap, e.ClientID); c != (admission.Cap{}) && e == (quotas.Entity{ClientID: quotas.Named(e.ClientID.Name)}) {
+			out = append(out, admission.SubjectCap{Subject: admission.Subject{Kind: admission.Client, Name: e.ClientID.Name}, Cap: c})
+		}
+	}
 	for group := range snap.GroupConfigs {
 		if c := groupCap(snap, group); c != (admission.Cap{}) {
 			out = append(out, admission.SubjectCap{Subject: admission.Subject{Kind: admission.Group, Name: group}, Cap: c})
@@ -189,6 +198,10 @@ func groupCaps(snap *metadata.Snapshot) []admission.SubjectCap {
 func groupCap(snap *metadata.Snapshot, group string) admission.Cap {
 	rate, weight := snap.GroupCap(group)
 	return admission.Cap{BytesPerSecond: rate, Weight: weightUnits(weight)}
+}
+
+func clientCap(snap *metadata.Snapshot, client quotas.Part) admission.Cap {
+	return admission.Cap{BytesPerSecond: min(snap.ClientCap(client), maxRate)}
 }
 
 func admissionOverride(o metadata.Override) (admission.Override, error) {
@@ -208,7 +221,7 @@ func weightUnits(weight float64) int {
 	return int(math.Round(weight * admission.DefaultWeight))
 }
 
-// catalogueChanged brings throttle rules in force, whoever set them: the admin API, or kafka-configs on a group or broker. It runs
+// catalogueChanged brings throttle rules in force, whoever set them: the admin API, or kafka-configs on a group, client or broker. It runs
 // under the catalogue's write lock.
 func (d *daemon) catalogueChanged(before, after *metadata.Snapshot) {
 	if d.store == nil {
@@ -228,6 +241,17 @@ func (d *daemon) catalogueChanged(before, after *metadata.Snapshot) {
 		}
 		if err := d.store.Configure(admission.Subject{Kind: admission.Group, Name: g}, c); err != nil {
 			d.log.Warn("group's catch-up configuration not in force", "group", g, "err", err)
+		}
+	}
+	for _, snap := range []*metadata.Snapshot{before, after} {
+		for e := range snap.Quotas {
+			c := clientCap(after, e.ClientID)
+			if e != (quotas.Entity{ClientID: quotas.Named(e.ClientID.Name)}) || c == clientCap(before, e.ClientID) {
+				continue
+			}
+			if err := d.store.Configure(admission.Subject{Kind: admission.Client, Name: e.ClientID.Name}, c); err != nil {
+				d.log.Warn("client's cold_fetch_byte_rate not in force", "client_id", e.ClientID.Name, "err", err)
+			}
 		}
 	}
 	if limits := limitsConfig(d.cfg, after); limits != limitsConfig(d.cfg, before) {

@@ -15,6 +15,8 @@ type request struct {
 	peer     peer
 	endpoint *endpoint // the listener the client came in by; see Broker.advertised
 	received time.Time // when the frame was complete
+	// throttle is how long the client has to wait afterwards, on top of what its request rate says; handlers may set it.
+	throttle time.Duration
 	// body is the request, its version set. Strings are copies and may be kept; []byte fields alias the frame and must
 	// not be used after the handler has returned.
 	body kmsg.Request
@@ -81,6 +83,9 @@ func apiTable() []api {
 		{key: 42, name: "DeleteGroups", min: 0, max: 3, maxBody: adminBody, body: newBody[kmsg.DeleteGroupsRequest], begin: (*Broker).beginDeleteGroups},
 		{key: 44, name: "IncrementalAlterConfigs", min: 0, max: 1, maxBody: adminBody, body: newBody[kmsg.IncrementalAlterConfigsRequest], handle: (*Broker).handleIncrementalAlterConfigs},
 		{key: 47, name: "OffsetDelete", min: 0, max: 0, maxBody: adminBody, body: newBody[kmsg.OffsetDeleteRequest], begin: (*Broker).beginOffsetDelete},
+		{key: 48, name: "DescribeClientQuotas", min: 0, max: 1, maxBody: smallBody, body: newBody[kmsg.DescribeClientQuotasRequest], handle: (*Broker).handleDescribeClientQuotas},
+		{key: 49, name: "AlterClientQuotas", min: 0, max: 1, maxBody: adminBody, body: newBody[kmsg.AlterClientQuotasRequest], handle: (*Broker).handleAlterClientQuotas},
+		{key: 50, name: "DescribeUserSCRAMCredentials", min: 0, max: 0, maxBody: adminBody, body: newBody[kmsg.DescribeUserSCRAMCredentialsRequest], handle: (*Broker).handleDescribeUserScramCredentials},
 		{key: 60, name: "DescribeCluster", min: 0, max: 2, maxBody: smallBody, body: newBody[kmsg.DescribeClusterRequest], handle: (*Broker).handleDescribeCluster},
 		{key: 74, name: "ListConfigResources", min: 0, max: 1, maxBody: smallBody, body: newBody[kmsg.ListConfigResourcesRequest], handle: (*Broker).handleListConfigResources},
 		{key: 75, name: "DescribeTopicPartitions", min: 0, max: 0, maxBody: adminBody, body: newBody[kmsg.DescribeTopicPartitionsRequest], handle: (*Broker).handleDescribeTopicPartitions},

@@ -143,6 +143,8 @@ type Broker struct {
 	sessions *sessionCache
 	ids      producerIDs
 	groups   *groups.Coordinator
+	limits   *limiter
+	started  time.Time
 
 	// noise bounds the log lines that hostile or broken clients can cause.
 	noise *rate.Limiter
@@ -184,6 +186,8 @@ func newBroker(opt Options, l logs) (*Broker, error) {
 		closers: map[*acceptor]struct{}{},
 		drained: make(chan struct{}),
 	}
+	b.started = time.Now()
+	b.limits = newLimiter(b.meta.Snapshot().Quotas, m)
 	b.sessions = newSessionCache(opt.FetchSessions, m)
 	if b.groups, err = b.newGroups(); err != nil {
 		return nil, err

@@ -10,6 +10,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"lagoon/internal/broker/wire"
@@ -96,6 +97,8 @@ type conn struct {
 
 	// response goroutine only
 	waits waitCtx
+
+	mutedUntil atomic.Int64 // nothing is read before; since Broker.started, in ns; 0: not muted
 }
 
 func newConn(b *Broker, ep *endpoint, nc net.Conn) *conn {
@@ -255,6 +258,9 @@ func (c *conn) next() (wire.Frame, error) {
 	for {
 		size, err := c.frames.Size()
 		if err == nil {
+			if err := c.waitMuted(); err != nil {
+				return wire.Frame{}, err
+			}
 			c.lastFrame = time.Now()
 			c.frameStart, c.frameBytes = c.lastFrame, 0
 			c.windowBytes, c.windowTime = 0, 0
@@ -368,12 +374,15 @@ func (c *conn) ordinary(ctx context.Context, in *incoming) error {
 	}
 	r := &request{version: in.header.Version, clientID: c.clientID, peer: c.peer, endpoint: c.endpoint, received: in.received, body: body}
 	if in.api.begin != nil {
-		return c.enqueue(&laterReply{in.withoutFrame(), in.api.begin(c.b, ctx, r)})
+		later := &laterReply{in: in.withoutFrame(), finish: in.api.begin(c.b, ctx, r)}
+		later.throttleMs = c.mute(max(r.throttle, c.b.limits.spent(c.client(), time.Since(in.received))))
+		return c.enqueue(later)
 	}
 	resp, err := in.api.handle(c.b, ctx, r)
 	if err != nil {
 		return fmt.Errorf("%s v%d: %w", in.api.name, in.header.Version, err)
 	}
+	setThrottle(resp, c.mute(max(r.throttle, c.b.limits.spent(c.client(), time.Since(in.received)))))
 	return c.enqueue(encodeReply(in, resp, resp.IsFlexible() && in.api.key != apiVersionsKey))
 }
 

@@ -17,6 +17,7 @@ import (
 //     per new partition, each this node.
 //   - First the directories, then the catalogue's record: an error or a crash in between leaves the topic as it was, and the
 //     directories are used when the topic grows again.
+//   - New partitions count against the client's controller_mutation_rate, strictly from v3 on; see CreateTopics.
 //   - A topic named twice is INVALID_REQUEST.
 
 func (b *Broker) handleCreatePartitions(ctx context.Context, r *request) (kmsg.Response, error) {
@@ -37,7 +38,7 @@ func (b *Broker) handleCreatePartitions(ctx context.Context, r *request) (kmsg.R
 		if n > 1 {
 			err = refuse(kerr.InvalidRequest, "Duplicate topic name.")
 		} else {
-			err = b.growTopic(ctx, asked, req.ValidateOnly, &room)
+			err = b.growTopic(ctx, r, asked, req.ValidateOnly, &room)
 		}
 		out := kmsg.NewCreatePartitionsResponseTopic()
 		out.Topic = asked.Topic
@@ -50,7 +51,7 @@ func (b *Broker) handleCreatePartitions(ctx context.Context, r *request) (kmsg.R
 	return resp, nil
 }
 
-func (b *Broker) growTopic(ctx context.Context, asked kmsg.CreatePartitionsRequestTopic, validateOnly bool, room *int64) error {
+func (b *Broker) growTopic(ctx context.Context, r *request, asked kmsg.CreatePartitionsRequestTopic, validateOnly bool, room *int64) error {
 	if _, err := findTopic(b.meta.Snapshot(), false, asked.Topic, [16]byte{}); err != nil {
 		return err // before a lock is made for any name a client thinks of
 	}
@@ -69,6 +70,9 @@ func (b *Broker) growTopic(ctx context.Context, asked kmsg.CreatePartitionsReque
 		return err
 	}
 	if err := b.checkGrowth(t, asked, room); err != nil || validateOnly {
+		return err
+	}
+	if err := b.mutate(r, asked.Count-t.Partitions, r.version >= 3); err != nil {
 		return err
 	}
 	cfg, err := partitionConfig(t.Configs, b.topicDefaults(snap))

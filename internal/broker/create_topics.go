@@ -25,6 +25,8 @@ import (
 //   - Configs are checked against the schema: INVALID_CONFIG with the nearest key for an unknown one.
 //   - A topic named twice in one request is INVALID_REQUEST and not made.
 //   - One request makes at most 10,000 partitions (POLICY_VIOLATION), as in Kafka.
+//   - Partitions count against the client's controller_mutation_rate: THROTTLING_QUOTA_EXCEEDED from v6 on, only a throttle time
+//     before (KIP-599).
 //   - First the catalogue's record, then the directories. When a directory cannot be made, the topic is taken back; when the
 //     process dies in between, the next start makes what is missing.
 //   - Success has a null error message.
@@ -65,7 +67,7 @@ func (b *Broker) handleCreateTopics(ctx context.Context, r *request) (kmsg.Respo
 		if n > 1 {
 			err = refuse(kerr.InvalidRequest, "Duplicate topic in request.")
 		} else {
-			err = b.createAsked(ctx, asked, req.ValidateOnly, &room, &out)
+			err = b.createAsked(ctx, r, asked, req.ValidateOnly, &room, &out)
 		}
 		if err != nil {
 			out.ErrorCode, out.ErrorMessage = b.code(err, "create topic "+asked.Topic), clientText(err)
@@ -77,7 +79,7 @@ func (b *Broker) handleCreateTopics(ctx context.Context, r *request) (kmsg.Respo
 }
 
 // createAsked makes one topic of a request, or only checks it, and fills in the answer.
-func (b *Broker) createAsked(ctx context.Context, asked kmsg.CreateTopicsRequestTopic, validateOnly bool, room *int64, out *kmsg.CreateTopicsResponseTopic) error {
+func (b *Broker) createAsked(ctx context.Context, r *request, asked kmsg.CreateTopicsRequestTopic, validateOnly bool, room *int64, out *kmsg.CreateTopicsResponseTopic) error {
 	snap := b.meta.Snapshot()
 	defaults := b.topicDefaults(snap)
 	topic, err := b.checkNewTopic(snap, asked, defaults)
@@ -88,6 +90,9 @@ func (b *Broker) createAsked(ctx context.Context, asked kmsg.CreateTopicsRequest
 		return refuse(kerr.PolicyViolation, "Excessively large number of partitions per request: at most %d.", maxPartitionsPerRequest)
 	}
 	if !validateOnly {
+		if err := b.mutate(r, topic.partitions, r.version >= 6); err != nil {
+			return err
+		}
 		made, err := b.createTopic(ctx, topic)
 		if err != nil {
 			return err

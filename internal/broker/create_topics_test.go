@@ -239,7 +239,7 @@ func TestConcurrentTopicChanges(t *testing.T) {
 					asked := kmsg.NewCreatePartitionsRequestTopic()
 					asked.Topic, asked.Count = "t", 5
 					room := int64(100)
-					if err := a.growTopic(ctx, asked, false, &room); err != nil {
+					if err := a.growTopic(ctx, &request{}, asked, false, &room); err != nil {
 						if code, _ := codeOf(err); code != 3 && code != 37 {
 							t.Error("grow:", err)
 						}

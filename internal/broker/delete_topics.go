@@ -17,6 +17,7 @@ import (
 //     answer and unlinked later. When the renaming fails the answer is that error, the topic stays gone, and the next
 //     start, or the next topic of the name, tries again.
 //   - A topic named twice, by name or id, is INVALID_REQUEST and not deleted.
+//   - Partitions count against the client's controller_mutation_rate, strictly from v5 on; see CreateTopics.
 //   - UNKNOWN_TOPIC_OR_PARTITION for an unknown name, UNKNOWN_TOPIC_ID for an unknown id.
 //
 // Version notes: names only up to v5; from v6 either a name or an id per topic, both are answered.
@@ -56,6 +57,9 @@ func (b *Broker) handleDeleteTopics(ctx context.Context, r *request) (kmsg.Respo
 		}
 		if err == nil && t.Name == groups.Topic {
 			err = refuse(kerr.InvalidRequest, "Topic %s holds the committed offsets of all consumer groups and cannot be deleted; delete the groups.", t.Name)
+		}
+		if err == nil {
+			err = b.mutate(r, t.Partitions, r.version >= 5)
 		}
 		if err == nil {
 			err = b.deleteTopic(ctx, t)

@@ -9,6 +9,7 @@ import (
 
 	"lagoon/internal/metadata"
 	"lagoon/internal/partition"
+	"lagoon/internal/quotas"
 	"lagoon/segment"
 )
 
@@ -52,6 +53,8 @@ var codes = []struct {
 	{metadata.ErrInvalidConfig, kerr.InvalidConfig},
 	{metadata.ErrInvalidOverride, kerr.InvalidConfig},
 	{metadata.ErrInvalidName, kerr.InvalidRequest},
+
+	{quotas.ErrInvalid, kerr.InvalidRequest},
 
 	{context.DeadlineExceeded, kerr.RequestTimedOut},
 	{context.Canceled, kerr.RequestTimedOut},

@@ -12,6 +12,7 @@ import (
 	"lagoon/internal/broker/wire"
 	"lagoon/internal/metadata"
 	"lagoon/internal/partition"
+	"lagoon/internal/quotas"
 	"lagoon/segment"
 )
 
@@ -28,7 +29,10 @@ import (
 //     later fetch; those that can be served are answered now and never wait for it, min_bytes notwithstanding.
 //   - A consumer cannot pretend to be a replica (CVE-2018-1288): replica ids from 0 on are no replicas of any partition
 //     here and get NOT_LEADER_OR_FOLLOWER, as Kafka answers a replica that is not in the assignment.
-//   - The response's throttle time is never used for waiting.
+//   - A client above its consumer_byte_rate gets an empty answer with the time to wait, and nothing is read for it; one that comes
+//     above it with this answer gets the answer with the time to wait. Kafka throws away what it has read in the second case, too;
+//     what a client gets in the long run is the same. Either way nothing more is read from the connection for so long (KIP-219).
+//     One answer holds at most what ten seconds bring. Throttle times have no other use: cold reads that wait are a long poll.
 //
 // Version notes: 4 is the lowest (magic 2 everywhere); zstd needs v10 (KIP-110); sessions from v7; leader epochs from v9;
 // truncation detection from v12; topic ids from v13 (KIP-516); the replica id is a tag from v15 on.
@@ -54,17 +58,18 @@ type fetchReply struct {
 	clientID string
 	req      wire.FetchRequest
 
-	looked bool // the first look is done
-	done   bool // and it was enough
-	began  time.Time
-	due    time.Time // when records were there and asked for
-	live   bool      // some of them for a real-time reader, from the page cache
-	refuse error     // of the plan
-	plan   fetchPlan
-	found  []fetched // by target
-	resp   wire.FetchResponse
-	parts  []wire.FetchedPartition // what resp.Topics are cut from
-	splits []wire.Split
+	throttled time.Duration // the client was over its consumer_byte_rate before: nothing is read for it
+	looked    bool          // the first look is done
+	done      bool          // and it was enough
+	began     time.Time
+	due       time.Time // when records were there and asked for
+	live      bool      // some of them for a real-time reader, from the page cache
+	refuse    error     // of the plan
+	plan      fetchPlan
+	found     []fetched // by target
+	resp      wire.FetchResponse
+	parts     []wire.FetchedPartition // what resp.Topics are cut from
+	splits    []wire.Split
 }
 
 // fetched is what became of one target.
@@ -144,6 +149,10 @@ func (r *fetchReply) ready(c *conn) bool {
 		return true
 	}
 	r.plan = plan
+	if r.throttled = c.b.limits.record(quotas.ConsumerByteRate, clientOf(r.clientID), 0); r.throttled > 0 {
+		r.done = true
+		return true
+	}
 	// It takes no part in notifications.
 	r.done = r.read(c, nil) || r.wait() == 0
 	return r.done
@@ -219,7 +228,7 @@ func (r *fetchReply) collect(ctx context.Context, c *conn) (waited time.Duration
 func (r *fetchReply) read(c *conn, watch *partition.Watch) (done bool) {
 	b := c.b
 	snap := b.meta.Snapshot()
-	budget := int64(min(max(r.req.MaxBytes, 0), b.opt.MaxFetchBytes))
+	budget := b.limits.most(quotas.ConsumerByteRate, clientOf(r.clientID), int64(min(max(r.req.MaxBytes, 0), b.opt.MaxFetchBytes)))
 	total := int64(0)
 	pending, owed := false, false
 	done = len(r.plan.targets) == 0
@@ -333,6 +342,7 @@ func (f *fetched) setOffsets(o partition.Offsets, committed bool, aborted []part
 // answer encodes and sends what was collected.
 func (r *fetchReply) answer(c *conn, code int16, waited time.Duration) error {
 	r.compose(c, code)
+	r.resp.ThrottleMs = c.mute(r.charge(c, waited))
 	buf := wire.NewBuffer(0)
 	defer buf.Release()
 	buf.B, r.splits = wire.AppendFetch(buf.B, r.splits[:0], r.version, r.corr, &r.resp)
@@ -350,6 +360,21 @@ func (r *fetchReply) answer(c *conn, code int16, waited time.Duration) error {
 	}
 	r.api.metrics.seconds.Observe((end.Sub(r.received) - waited).Seconds())
 	return err
+}
+
+// charge counts the answer against the client's quotas and tells how long it has to wait.
+func (r *fetchReply) charge(c *conn, waited time.Duration) time.Duration {
+	if r.throttled > 0 {
+		return r.throttled
+	}
+	n := int64(0)
+	for i := range r.found {
+		if records := r.found[i].part.Records; records != nil {
+			n += records.Len()
+		}
+	}
+	client := clientOf(r.clientID)
+	return max(c.b.limits.record(quotas.ConsumerByteRate, client, float64(n)), c.b.limits.spent(client, time.Since(r.began)-waited))
 }
 
 // bytes is how much the answer holds. An answer that holds cold bytes, too, is never counted as live.
@@ -370,6 +395,10 @@ func (r *fetchReply) compose(c *conn, code int16) {
 	r.resp = wire.FetchResponse{ErrorCode: code, Topics: r.resp.Topics[:0]}
 	r.parts = r.parts[:0]
 	session := r.plan.session
+	if session != nil && r.throttled > 0 && !r.plan.incremental {
+		c.b.sessions.end(session.id) // an empty answer to a full fetch: the client begins anew
+		session = nil
+	}
 	if session != nil {
 		r.resp.SessionID = session.id
 		session.mu.Lock()
@@ -421,7 +450,7 @@ func (r *fetchReply) release() {
 
 func (r *fetchReply) drop() {
 	r.release()
-	r.looked, r.done, r.began, r.due, r.refuse = false, false, time.Time{}, time.Time{}, nil
+	r.throttled, r.looked, r.done, r.began, r.due, r.refuse = 0, false, false, time.Time{}, time.Time{}, nil
 	clear(r.plan.targets)
 	r.plan = fetchPlan{targets: r.plan.targets[:0]}
 	clear(r.resp.Topics)

@@ -17,8 +17,9 @@ type beginner func(b *Broker, ctx context.Context, r *request) promise
 
 // laterReply is a response that was promised.
 type laterReply struct {
-	in     incoming // without the frame
-	finish promise
+	in         incoming // without the frame
+	finish     promise
+	throttleMs int32
 }
 
 func (r *laterReply) send(ctx context.Context, c *conn) error {
@@ -26,6 +27,7 @@ func (r *laterReply) send(ctx context.Context, c *conn) error {
 	if err := ctx.Err(); err != nil {
 		return err // the client is gone
 	}
+	setThrottle(resp, r.throttleMs)
 	return encodeReply(&r.in, resp, resp.IsFlexible()).send(ctx, c)
 }
 

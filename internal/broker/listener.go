@@ -152,6 +152,10 @@ func shortage(err error) bool {
 // admit starts serving a connection, or closes it when one of the limits is reached.
 func (b *Broker) admit(ctx context.Context, ep *endpoint, nc net.Conn) {
 	c := newConn(b, ep, nc)
+	if b.limits.refuses(nc, c.peer.ip) {
+		b.metrics.refused.WithLabelValues("rate").Inc()
+		return
+	}
 	b.mu.Lock()
 	reason := ""
 	switch {

@@ -7,6 +7,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kerr"
+
+	"lagoon/internal/quotas"
 )
 
 // metrics are the broker's instruments. Labels are bounded: API names, our own reasons, and topics that exist.
@@ -23,6 +25,10 @@ type metrics struct {
 	produceAppend, produceWait, produceSend prometheus.Observer
 
 	sessionEvictions prometheus.Counter
+
+	// by kind of quota
+	throttled       [quotas.Keys]prometheus.Counter
+	throttleSeconds [quotas.Keys]prometheus.Counter
 
 	topics topicCounters
 	reg    prometheus.Registerer
@@ -64,12 +70,21 @@ func newMetrics(reg prometheus.Registerer, jmx bool) (*metrics, error) {
 		NativeHistogramBucketFactor: 1.2}, []string{"stage"})
 	m.fetchWait, m.fetchRead, m.fetchSend = fetch.WithLabelValues("wait"), fetch.WithLabelValues("read"), fetch.WithLabelValues("send")
 	m.produceAppend, m.produceWait, m.produceSend = produce.WithLabelValues("append"), produce.WithLabelValues("durable"), produce.WithLabelValues("send")
+	throttled := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "lagoon_quota_throttled_requests_total",
+		Help: "Requests, and new connections, after which the client had to wait because it was over a quota."}, []string{"quota"})
+	throttleSeconds := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "lagoon_quota_throttle_seconds_total",
+		Help: "Time that clients were told to wait because they were over a quota."}, []string{"quota"})
+	for k := range quotas.Keys {
+		if k != quotas.ColdFetchByteRate { // it never mutes
+			m.throttled[k], m.throttleSeconds[k] = throttled.WithLabelValues(k.String()), throttleSeconds.WithLabelValues(k.String())
+		}
+	}
 	m.topics.init(jmx)
 	if reg == nil {
 		return m, nil
 	}
 	var errs []error
-	for _, c := range []prometheus.Collector{m.accepted, m.refused, m.closed, m.requests, m.seconds, m.failures, fetch, produce, m.sessionEvictions, &m.topics} {
+	for _, c := range []prometheus.Collector{m.accepted, m.refused, m.closed, m.requests, m.seconds, m.failures, fetch, produce, m.sessionEvictions, throttled, throttleSeconds, &m.topics} {
 		errs = append(errs, reg.Register(c))
 	}
 	return m, errors.Join(errs...)
@@ -93,6 +108,7 @@ func (m *metrics) watch(b *Broker) error {
 			used, _ := b.budget.usage()
 			return float64(used)
 		}),
+		gauge("lagoon_quota_meters", "Rates measured for client quotas.", func() float64 { return float64(b.limits.meterCount()) }),
 		gauge("lagoon_broker_fetch_sessions", "Fetch sessions held.", func() float64 {
 			sessions, _ := b.sessions.usage()
 			return float64(sessions)

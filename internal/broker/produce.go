@@ -14,6 +14,7 @@ import (
 	"lagoon/internal/broker/wire"
 	"lagoon/internal/metadata"
 	"lagoon/internal/partition"
+	"lagoon/internal/quotas"
 	"lagoon/segment"
 )
 
@@ -26,6 +27,8 @@ import (
 //   - acks=1 is answered after the write, acks=0 not at all; a failure with acks=0 closes the connection, the only way to
 //     tell the client. Any other acks: INVALID_REQUIRED_ACKS for every partition.
 //   - A duplicate of an idempotent producer is a success with the first offset, and waits for durability like the first.
+//   - A client above its producer_byte_rate or request_percentage is told how long to wait (throttle_time_ms), and nothing is read
+//     from the connection for so long (KIP-219).
 //   - A request timeout while waiting gives REQUEST_TIMED_OUT; the batch stays written, as in Kafka.
 //   - Transactions are not served yet: a transactional id or a transactional batch gives INVALID_TXN_STATE, which no client
 //     retries.
@@ -92,6 +95,7 @@ func (c *conn) appendAll(ctx context.Context, in *incoming) (_ *produceReply, er
 	failure := c.appendTopics(ctx, req, reply)
 	reply.appended = time.Now()
 	c.b.metrics.produceAppend.Observe(reply.appended.Sub(in.received).Seconds())
+	reply.resp.ThrottleMs = c.mute(c.charge(req.Acks, int64(len(in.frame.Bytes())), reply.appended.Sub(in.received)))
 	if req.Acks != 0 {
 		return reply, nil
 	}
@@ -101,6 +105,16 @@ func (c *conn) appendAll(ctx context.Context, in *incoming) (_ *produceReply, er
 		return nil, fmt.Errorf("produce with acks=0: %w", failure)
 	}
 	return nil, nil
+}
+
+// charge counts a Produce request of n bytes against the client's quotas and tells how long it has to wait. As in Kafka the time of
+// one that is not answered does not count.
+func (c *conn) charge(acks int16, n int64, took time.Duration) time.Duration {
+	wait := c.b.limits.record(quotas.ProducerByteRate, c.client(), float64(n))
+	if acks != 0 {
+		wait = max(wait, c.b.limits.spent(c.client(), took))
+	}
+	return wait
 }
 
 // appendTopics appends every partition's batch and fills the response in the same order. The first failure is returned

@@ -30,6 +30,13 @@ func encodeReply(in *incoming, resp kmsg.Response, tagged bool) *encodedReply {
 	return &encodedReply{buf: buf, api: in.api, received: in.received}
 }
 
+// setThrottle tells the client for how long nothing is read from it; 0 says nothing. Versions without the field do not tell.
+func setThrottle(resp kmsg.Response, ms int32) {
+	if t, ok := resp.(kmsg.SetThrottleResponse); ok && ms > 0 {
+		t.SetThrottle(ms)
+	}
+}
+
 func (r *encodedReply) send(_ context.Context, c *conn) error {
 	defer r.drop()
 	err := c.out.Send(r.buf.B, nil)

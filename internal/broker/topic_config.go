@@ -14,6 +14,7 @@ import (
 
 	"lagoon/internal/metadata"
 	"lagoon/internal/partition"
+	"lagoon/internal/quotas"
 	"lagoon/tiering"
 )
 
@@ -211,7 +212,7 @@ func clientText(err error) *string {
 	if k, ok := err.(*kerr.Error); ok {
 		text = k.Description
 	}
-	for _, sentinel := range []error{metadata.ErrInvalidConfig, metadata.ErrInvalidTopic, metadata.ErrInvalidPartitions, metadata.ErrInvalidName} {
+	for _, sentinel := range []error{metadata.ErrInvalidConfig, metadata.ErrInvalidTopic, metadata.ErrInvalidPartitions, metadata.ErrInvalidName, quotas.ErrInvalid} {
 		text = strings.TrimPrefix(text, sentinel.Error()+": ")
 	}
 	if len(text) > maxClientText {

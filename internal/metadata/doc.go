@@ -1,5 +1,5 @@
 // Package metadata is the broker's durable catalogue: topics, their configuration, dynamic broker and group configs,
-// throttle overrides, tier identities and the producer-id counter. It also holds the schema of config keys (types,
+// throttle overrides, client quotas, tier identities and the producer-id counter. It also holds the schema of config keys (types,
 // defaults, ranges, documentation) and resolves a topic's effective configuration.
 //
 // It is not a place for data that changes with every record (offsets, producer state), and it never touches partition

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"lagoon/internal/quotas"
 )
 
 // TopicConfig is what a topic's configuration comes to, in typed form. Times in ms, -1 is no limit.
@@ -198,6 +200,12 @@ func (s *Snapshot) GroupCap(group string) (bytesPerSecond int64, weight float64)
 	bytesPerSecond, _ = strconv.ParseInt(strings.TrimSpace(configs[CatchupMaxBytesPerSecond]), 10, 64)
 	weight, _ = strconv.ParseFloat(strings.TrimSpace(configs[CatchupWeight]), 64)
 	return max(bytesPerSecond, 0), max(weight, 0)
+}
+
+// ClientCap is the cold_fetch_byte_rate of a client id in bytes per second, or with the default part that of clients without one; 0
+// for none.
+func (s *Snapshot) ClientCap(client quotas.Part) int64 {
+	return int64(s.Quotas[quotas.Entity{ClientID: client}][quotas.ColdFetchByteRate.String()])
 }
 
 func sortedNames(configs map[string]string) []string { return slices.Sorted(maps.Keys(configs)) }

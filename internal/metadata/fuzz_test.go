@@ -97,6 +97,8 @@ func TestSealedNonsense(t *testing.T) {
 		"huge text":           {"\x01\xff\xff\xff\xff\x0f", 1, metadata.ErrCorrupt},
 		"huge map":            {"\x05" + id + "\xff\xff\xff\xff\x0f", 1, metadata.ErrCorrupt},
 		"long-form number":    {"\x0a\x80\x00", 1, metadata.ErrCorrupt},
+		"quota of nobody":     {"\x0c\x00\x00\x00\x00", 1, metadata.ErrCorrupt},
+		"negative quota":      {"\x0c\x01\x00\x00\x01\x01a\xbf\xf0\x00\x00\x00\x00\x00\x00", 1, metadata.ErrCorrupt},
 		"bytes left":          {"\x0a\x05x", 1, metadata.ErrCorrupt},
 		"sequence that jumps": {"\x0a\x05", 2, metadata.ErrCorrupt},
 	} {

@@ -8,6 +8,8 @@ import (
 	"math"
 	"slices"
 	"unicode/utf8"
+
+	"lagoon/internal/quotas"
 )
 
 // A record is one change. apply works on a snapshot that nobody else sees yet, replacing, never changing, the maps and
@@ -33,6 +35,7 @@ const (
 	kindOverrideDelete  recordKind = 9
 	kindProducerIDs     recordKind = 10
 	kindTierPut         recordKind = 11
+	kindQuotas          recordKind = 12
 )
 
 // Limits that bound every record, checked when it is made and again when it is read.
@@ -42,6 +45,7 @@ const (
 	// MaxConfigValueBytes bounds one config value (Kafka's own tools send far less).
 	MaxConfigValueBytes = 32 << 10
 	maxConfigKeys       = 512
+	maxQuotaKeys        = 16
 	maxNameBytes        = 1024 // group ids, tiers, clients; topic names are bounded by MaxTopicNameBytes
 	maxReasonBytes      = 4096
 	maxWeight           = 100 // times the default share; admission.MaxWeight
@@ -72,6 +76,10 @@ type (
 	overrideDelete struct{ key OverrideKey }
 	producerIDs    struct{ next int64 }
 	tierPut        struct{ name, uuid string }
+	quotaLimits    struct {
+		entity quotas.Entity
+		limits map[string]float64 // none: the entity has none any more
+	}
 )
 
 func (topicPut) kind() recordKind        { return kindTopicPut }
@@ -85,6 +93,7 @@ func (overridePut) kind() recordKind     { return kindOverridePut }
 func (overrideDelete) kind() recordKind  { return kindOverrideDelete }
 func (producerIDs) kind() recordKind     { return kindProducerIDs }
 func (tierPut) kind() recordKind         { return kindTierPut }
+func (quotaLimits) kind() recordKind     { return kindQuotas }
 
 func (r topicPut) appendTo(b []byte) []byte {
 	b = appendString(b, r.topic.Name)
@@ -120,6 +129,23 @@ func (r overrideDelete) appendTo(b []byte) []byte {
 func (r producerIDs) appendTo(b []byte) []byte { return binary.AppendUvarint(b, uint64(r.next)) }
 func (r tierPut) appendTo(b []byte) []byte {
 	return appendString(appendString(b, r.name), r.uuid)
+}
+func (r quotaLimits) appendTo(b []byte) []byte {
+	for _, p := range []quotas.Part{r.entity.User, r.entity.ClientID, r.entity.IP} {
+		switch {
+		case !p.Set:
+			b = append(b, 0)
+		case p.Default:
+			b = append(b, 1)
+		default:
+			b = appendString(append(b, 2), p.Name)
+		}
+	}
+	b = binary.AppendUvarint(b, uint64(len(r.limits)))
+	for _, k := range slices.Sorted(maps.Keys(r.limits)) {
+		b = binary.BigEndian.AppendUint64(appendString(b, k), math.Float64bits(r.limits[k]))
+	}
+	return b
 }
 
 // appendRecord encodes r: its kind and its fields.
@@ -165,6 +191,12 @@ func decodeRecord(b []byte) (record, error) {
 		r = producerIDs{d.uvarint63()}
 	case kindTierPut:
 		r = tierPut{d.string(maxNameBytes), d.string(maxNameBytes)}
+	case kindQuotas:
+		q := quotaLimits{entity: quotas.Entity{User: d.part(), ClientID: d.part(), IP: d.part()}, limits: d.limits()}
+		if d.err == nil {
+			d.fail(q.entity.Check())
+		}
+		r = q
 	default:
 		return nil, fmt.Errorf("%w: record kind %d", ErrNewer, kind)
 	}
@@ -276,6 +308,16 @@ func (r tierPut) apply(s *Snapshot) error {
 	return nil
 }
 
+func (r quotaLimits) apply(s *Snapshot) error {
+	s.Quotas = own(s, s.Quotas)
+	if len(r.limits) == 0 {
+		delete(s.Quotas, r.entity)
+	} else {
+		s.Quotas[r.entity] = r.limits
+	}
+	return nil
+}
+
 // putTopic adds or replaces t in both maps.
 func (s *Snapshot) putTopic(t *Topic) {
 	s.Topics, s.TopicsByID = own(s, s.Topics), own(s, s.TopicsByID)
@@ -380,6 +422,41 @@ func (d *decoder) float() float64 {
 		return 0
 	}
 	return math.Float64frombits(binary.BigEndian.Uint64(raw))
+}
+
+func (d *decoder) part() quotas.Part {
+	kind := d.take(1)
+	switch {
+	case d.err != nil || kind[0] == 0:
+		return quotas.Part{}
+	case kind[0] == 1:
+		return quotas.Default()
+	case kind[0] == 2:
+		return quotas.Named(d.string(maxNameBytes))
+	}
+	d.fail(fmt.Errorf("part of an entity of kind %d", kind[0]))
+	return quotas.Part{}
+}
+
+// limits reads what quotaLimits writes. Keys of a newer release are kept; they are not obeyed.
+func (d *decoder) limits() map[string]float64 {
+	n := d.uvarint63()
+	if n > maxQuotaKeys || n > int64(len(d.b)) {
+		d.fail(fmt.Errorf("%d limits", n))
+	}
+	limits, last := map[string]float64{}, ""
+	for range n {
+		k := d.string(maxNameBytes)
+		v := d.float()
+		if d.err != nil {
+			break
+		}
+		if k <= last || !(v > 0) || math.IsInf(v, 0) {
+			d.fail(errors.New("limits out of order, or not positive"))
+		}
+		limits[k], last = v, k
+	}
+	return limits
 }
 
 func (d *decoder) partitions() int32 {

@@ -9,6 +9,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"lagoon/internal/quotas"
 )
 
 // A snapshot file holds the whole catalogue of one moment, big-endian:
@@ -27,7 +29,7 @@ func emptySnapshot(clusterID string) *Snapshot {
 	return &Snapshot{
 		ClusterID: clusterID, Topics: map[string]*Topic{}, TopicsByID: map[ID]*Topic{}, Deleting: map[ID]*Topic{},
 		BrokerConfigs: map[string]map[string]string{}, GroupConfigs: map[string]map[string]string{},
-		Overrides: map[OverrideKey]Override{}, Tiers: map[string]string{},
+		Overrides: map[OverrideKey]Override{}, Quotas: map[quotas.Entity]map[string]float64{}, Tiers: map[string]string{},
 	}
 }
 
@@ -57,6 +59,9 @@ func (s *Snapshot) records() []record {
 	overrides := slices.SortedFunc(maps.Values(s.Overrides), compareOverrides)
 	for _, o := range overrides {
 		out = append(out, overridePut{o})
+	}
+	for _, e := range slices.SortedFunc(maps.Keys(s.Quotas), quotas.Entity.Compare) {
+		out = append(out, quotaLimits{e, s.Quotas[e]})
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.Tiers)) {
 		out = append(out, tierPut{name, s.Tiers[name]})

@@ -11,7 +11,9 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+	"unicode/utf8"
 
+	"lagoon/internal/quotas"
 	"lagoon/internal/vfs"
 )
 
@@ -225,6 +227,43 @@ func (s *Store) DeleteOverride(kind, name string) (bool, error) {
 		return overrideDelete{key}, nil
 	})
 	return found, err
+}
+
+// MaxQuotaEntities bounds the entities with client quotas.
+const MaxQuotaEntities = 10_000
+
+// AlterQuotas sets and then removes limits of one entity. Errors: quotas.ErrInvalid, ErrInvalidName.
+func (s *Store) AlterQuotas(e quotas.Entity, set map[string]float64, del []string) error {
+	if err := e.Check(); err != nil {
+		return err
+	}
+	for _, p := range []quotas.Part{e.User, e.ClientID, e.IP} {
+		if len(p.Name) > maxNameBytes || !utf8.ValidString(p.Name) {
+			return fmt.Errorf("%w: name of %d bytes in a quota entity, want at most %d of UTF-8", ErrInvalidName, len(p.Name), maxNameBytes)
+		}
+	}
+	for name, value := range set {
+		if err := quotas.CheckLimit(e, name, value, MinCatchupBytesPerSecond); err != nil {
+			return err
+		}
+	}
+	return s.change("alter client quotas", func(old *Snapshot) (record, error) {
+		limits := maps.Clone(old.Quotas[e])
+		if limits == nil {
+			limits = map[string]float64{}
+		}
+		maps.Copy(limits, set)
+		for _, name := range del {
+			delete(limits, name)
+		}
+		if maps.Equal(limits, old.Quotas[e]) {
+			return nil, nil
+		}
+		if old.Quotas[e] == nil && len(old.Quotas) >= MaxQuotaEntities {
+			return nil, fmt.Errorf("%w: %d entities have quotas, which is the most: remove those that are gone", quotas.ErrInvalid, len(old.Quotas))
+		}
+		return quotaLimits{e, limits}, nil
+	})
 }
 
 // ReserveProducerIDs hands out [first, first+n), never again also after a crash. n > 0.

@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"lagoon/internal/metadata"
+	"lagoon/internal/quotas"
 	"lagoon/internal/vfs"
 )
 
@@ -69,6 +70,11 @@ func fill(t testing.TB, s *metadata.Store) {
 	if found, err := s.DeleteOverride("group", "c"); err != nil || !found {
 		t.Fatalf("delete override: %v %v", found, err)
 	}
+	ok(s.AlterQuotas(quotas.Entity{ClientID: quotas.Named("etl")}, map[string]float64{"producer_byte_rate": 5, "request_percentage": 0.5}, nil))
+	ok(s.AlterQuotas(quotas.Entity{ClientID: quotas.Named("etl")}, map[string]float64{"consumer_byte_rate": 6}, []string{"producer_byte_rate"}))
+	ok(s.AlterQuotas(quotas.Entity{User: quotas.Named("é"), ClientID: quotas.Default()}, map[string]float64{"producer_byte_rate": 7}, nil))
+	ok(s.AlterQuotas(quotas.Entity{IP: quotas.Default()}, map[string]float64{"connection_creation_rate": 8}, nil))
+	ok(s.AlterQuotas(quotas.Entity{IP: quotas.Default()}, nil, []string{"connection_creation_rate"}))
 	ok(s.SetTier("ssd", "uuid-1"))
 	if first := must[int64](t)(s.ReserveProducerIDs(1000)); first != 0 {
 		t.Fatalf("first producer id %d, want 0", first)
@@ -160,6 +166,9 @@ func TestChangeErrors(t *testing.T) {
 		{"override kind", s.PutOverride(metadata.Override{Kind: "x", Name: "y"}), metadata.ErrInvalidOverride},
 		{"override rate", s.PutOverride(metadata.Override{Kind: "group", Name: "y", BytesPerSecond: -1}), metadata.ErrInvalidOverride},
 		{"tier", s.SetTier("", "x"), metadata.ErrInvalidName},
+		{"quota of nobody", s.AlterQuotas(quotas.Entity{}, nil, nil), quotas.ErrInvalid},
+		{"quota not positive", s.AlterQuotas(quotas.Entity{User: quotas.Default()}, map[string]float64{"producer_byte_rate": 0}, nil), quotas.ErrInvalid},
+		{"quota of a long name", s.AlterQuotas(quotas.Entity{User: quotas.Named(strings.Repeat("x", 2000))}, nil, nil), metadata.ErrInvalidName},
 	} {
 		if !errors.Is(tc.err, tc.want) {
 			t.Errorf("%s: %v, want %v", tc.name, tc.err, tc.want)

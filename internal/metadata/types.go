@@ -6,6 +6,8 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+
+	"lagoon/internal/quotas"
 )
 
 // ID is a topic id (KIP-516), or another 128-bit random identity. The zero ID means absent.
@@ -68,6 +70,8 @@ type Snapshot struct {
 	// GroupConfigs holds the dynamic group configs by group id.
 	GroupConfigs map[string]map[string]string
 	Overrides    map[OverrideKey]Override
+	// Quotas holds the client quotas: per entity the limits by Kafka's names.
+	Quotas map[quotas.Entity]map[string]float64
 	// Tiers maps a tier's name to the identity its directory must show.
 	Tiers map[string]string
 	// NextProducerID is the first producer id that was never handed out.
