@@ -84,6 +84,7 @@ type hotState struct {
 	evicted int64     // recently evicted pages at the last look, where nothing is pinned
 	looked  time.Time
 
+	ended   int64        // the end at the last plan, while it was wanted
 	pinning sync.Mutex   // of the log's pins; the committer only tries
 	planned atomic.Int64 // one more than where the window begins, on the scale of Log.endPos; 0: there is none
 
@@ -125,6 +126,7 @@ type hotWindows struct {
 	pinned   int64
 	room     atomic.Int64 // bytes by which all pins may grow until the next plan
 	small    atomic.Int64 // of pinSmall, what is left until then
+	growth   int64        // left free by the next plan: twice the bytes that came in before the last one
 
 	// Scratch of a round: ten thousand partitions come by four times a second.
 	logs  []*Log
@@ -314,7 +316,8 @@ func (s *Store) hotRound(now time.Time) (end int64, busy bool) {
 		}
 		h.memoryAt = now
 	}
-	lim := hotLimits{budget: hotBudget(h.opt.Share, h.memory, h.pinned, reserve), keep: h.opt.Keep, drop: h.opt.Drop, memory: h.memory}
+	budget := hotBudget(h.opt.Share, h.memory, h.pinned, reserve)
+	lim := hotLimits{budget: budget - min(h.growth, budget/4), keep: h.opt.Keep, drop: h.opt.Drop, memory: h.memory}
 	h.logs, h.known, h.views, h.marks = h.logs[:0], h.known[:0], h.views[:0], h.marks[:0]
 	s.mu.RLock()
 	for _, l := range s.logs {
@@ -335,10 +338,11 @@ func (s *Store) hotRound(now time.Time) (end int64, busy bool) {
 	}
 	known := h.known
 	p := planHot(lim, known)
+	h.growth = 0
 	drop := int64(dropStep)
 	h.pinned = 0
 	h.small.Store(pinSmall)
-	room := lim.budget - p.kept
+	room := budget - p.kept
 	for i, l := range h.logs {
 		k := p.logs[i]
 		// Also what is not durable yet: once it is, its pages are clean and can be taken.
@@ -348,8 +352,13 @@ func (s *Store) hotRound(now time.Time) (end int64, busy bool) {
 			end += more
 		}
 		if known[i].wanted {
+			if n := known[i].end - l.hot.ended; l.hot.ended > 0 && n > 0 {
+				h.growth += 2 * n
+			}
+			l.hot.ended = known[i].end
 			l.hot.planned.Store(k.from + 1)
 		} else {
+			l.hot.ended = 0
 			l.hot.planned.Store(0)
 		}
 		pinned, err := l.keepHot(k, end, now)
@@ -368,8 +377,8 @@ func (s *Store) hotRound(now time.Time) (end int64, busy bool) {
 		l.hot.view.Store(v)
 		busy = busy || v.Bytes > 0 || k.drop-l.hot.dropped >= cachectl.WindowBytes
 	}
-	h.room.Store(max(0, lim.budget-h.pinned))
-	sum := &HotSummary{Budget: lim.budget, Wanted: p.wanted, Kept: p.kept, Pinned: h.pinned, Tail: max(0, p.seconds), Memory: h.memory,
+	h.room.Store(max(0, budget-h.pinned))
+	sum := &HotSummary{Budget: budget, Wanted: p.wanted, Kept: p.kept, Pinned: h.pinned, Tail: max(0, p.seconds), Memory: h.memory,
 		Dropping: p.dropping, Trouble: s.opt.Cache.PinTrouble()}
 	h.summary.Store(sum)
 	m := h.metrics
