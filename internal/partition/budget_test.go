@@ -95,8 +95,9 @@ type budgetWorld struct {
 	acks []time.Duration
 }
 
-func newBudgetWorld(t *testing.T, seed uint64, adaptive *partition.Adaptive) *budgetWorld {
-	w := &budgetWorld{t: t, disk: &sharedDisk{rng: rand.New(rand.NewPCG(seed, 3)), speed: 400 << 20, knee: 20 << 20, times: 1, at: time.Now()}}
+// newBudgetWorld has a disk that gives one read so many bytes per second. What is read costs the test real time, more than all else.
+func newBudgetWorld(t *testing.T, seed uint64, speed float64, adaptive *partition.Adaptive) *budgetWorld {
+	w := &budgetWorld{t: t, disk: &sharedDisk{rng: rand.New(rand.NewPCG(seed, 3)), speed: speed, knee: 20 << 20, times: 1, at: time.Now()}}
 	sim := cachetest.New(cachetest.Options{})
 	fs := sim.FS(vfs.WithFaults(vfs.NewMem(seed), w.disk))
 	pool, err := cachectl.NewPool(8<<20, 256<<10)
@@ -240,7 +241,7 @@ func TestBudget_FollowsTheHarm(t *testing.T) {
 	t.Logf("seed %d", seed)
 	run := func(t *testing.T, adaptive *partition.Adaptive, then func(w *budgetWorld, base time.Duration)) {
 		synctest.Test(t, func(t *testing.T) {
-			w := newBudgetWorld(t, seed, adaptive)
+			w := newBudgetWorld(t, seed, 100<<20, adaptive)
 			defer w.close()
 			w.produce()
 			time.Sleep(time.Second)
@@ -291,7 +292,7 @@ func TestBudget_FollowsTheHarm(t *testing.T) {
 // TestBudget_Idle: without cold reads the controllers are asked once a second, and a backfill beside nobody has no budget.
 func TestBudget_Idle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newBudgetWorld(t, 1, &partition.Adaptive{FloorBytes: 1 << 20})
+		w := newBudgetWorld(t, 1, 400<<20, &partition.Adaptive{FloorBytes: 1 << 20})
 		defer w.close()
 		time.Sleep(5 * time.Second)
 		w.backfill("a")

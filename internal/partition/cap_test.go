@@ -13,7 +13,7 @@ import (
 // gives: each gets its cap within 5 % in every ten seconds, although others have read the bytes before it.
 func TestSmallCapIsKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newBudgetWorld(t, 1, nil)
+		w := newBudgetWorld(t, 1, 50<<20, nil)
 		defer w.close()
 		caps := map[string]int64{"c256k": 256 << 10, "c1m": 1 << 20, "c6m": 6 << 20}
 		got := map[string]*atomic.Int64{}

@@ -15,8 +15,11 @@ func TestReadersPutOffMoves(t *testing.T) {
 	s := open(t, func(o *partition.Options) { o.PlanInterval, o.DemandHorizon = 10*time.Millisecond, time.Hour }, osFS(t), osFS(t))
 	cfg := config()
 	l := load(t, s, cfg, 1)
+	var sent []byte
 	for i := range 400 {
-		produce(t, l, batch(fmt.Sprintf("b%d", i), 10, 2000, nil, time.Now().UnixMilli()))
+		b := batch(fmt.Sprintf("b%d", i), 10, 2000, nil, time.Now().UnixMilli())
+		produce(t, l, b)
+		sent = append(sent, b...)
 	}
 	backfill := partition.ReaderRef{ClientID: "backfill"}
 	segs := l.Segments()
@@ -43,7 +46,7 @@ func TestReadersPutOffMoves(t *testing.T) {
 	if reason := st.PutOff[0].Reason; st.PutOff[0].Base != segs[3].Base || !strings.HasSuffix(reason, "put off: client:backfill is reading it") {
 		t.Errorf("put off %+v", st.PutOff[0])
 	}
-	consume(t, l, backfill, from, 1<<20)
+	consume(t, l, backfill, from, 1<<20, since(t, sent, from))
 	waitFor(t, "the rest in t1", func() bool { return inCold() > 5 && s.Migrator().Snapshot().PutOffCount == 0 })
 	closeStore(t, s)
 }

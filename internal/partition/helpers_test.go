@@ -1,10 +1,12 @@
 package partition_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
+	"slices"
 	"testing"
 	"time"
 
@@ -131,11 +133,12 @@ func produce(t testing.TB, l *partition.Log, b []byte) partition.Appended {
 	return a
 }
 
-// consume reads from one offset to the high watermark, waiting for the device where it has to, and gives the bytes with
-// what lies before from cut off batch-wise.
-func consume(t testing.TB, l *partition.Log, ref partition.ReaderRef, from segment.Offset, maxBytes int64) []byte {
+// consume reads from one offset to the high watermark, waiting for the device where it has to. The batches, from the one that holds
+// the offset on, must be want.
+func consume(t testing.TB, l *partition.Log, ref partition.ReaderRef, from segment.Offset, maxBytes int64, want []byte) {
 	t.Helper()
-	var out []byte
+	var p []byte
+	start, n := from, len(want)
 	deadline := time.After(60 * time.Second)
 	for {
 		w := partition.NewWatch()
@@ -145,7 +148,10 @@ func consume(t testing.TB, l *partition.Log, ref partition.ReaderRef, from segme
 		}
 		if from >= res.Offsets.HighWatermark {
 			w.Close()
-			return out
+			if len(want) > 0 {
+				t.Fatalf("%s got %d bytes from %d on, want %d", ref.ClientID, n-len(want), start, n)
+			}
+			return
 		}
 		if res.Chunk == nil {
 			select {
@@ -157,29 +163,50 @@ func consume(t testing.TB, l *partition.Log, ref partition.ReaderRef, from segme
 			continue
 		}
 		w.Close()
-		p := make([]byte, res.Chunk.Len())
+		p = slices.Grow(p[:0], int(res.Chunk.Len()))[:res.Chunk.Len()] // fresh memory is dear under the race detector
 		if _, err := res.Chunk.ReadAt(p, 0); err != nil {
 			t.Fatal(err)
 		}
 		res.Chunk.Release()
-		for len(p) > 0 {
-			h, err := segment.DecodeHeader(p)
+		for rest := p; len(rest) > 0; {
+			h, err := segment.DecodeHeader(rest)
 			if err != nil {
 				t.Fatalf("read at %d: %v", from, err)
 			}
-			if got := crc32.Checksum(p[21:h.SizeBytes()], castagnoli); got != h.CRC {
+			b := rest[:h.SizeBytes()]
+			rest = rest[h.SizeBytes():]
+			if got := crc32.Checksum(b[21:], castagnoli); got != h.CRC {
 				t.Fatalf("batch %d: wrong checksum", h.BaseOffset)
 			}
-			if h.LastOffset() >= from {
-				if h.BaseOffset > from {
-					t.Fatalf("gap: asked for %d, batch begins at %d", from, h.BaseOffset)
-				}
-				out = append(out, p[:h.SizeBytes()]...)
-				from = h.NextOffset()
+			if h.LastOffset() < from {
+				continue
 			}
-			p = p[h.SizeBytes():]
+			if h.BaseOffset > from {
+				t.Fatalf("gap: asked for %d, batch begins at %d", from, h.BaseOffset)
+			}
+			if !bytes.HasPrefix(want, b) {
+				t.Fatalf("%s: batch %d is not what was sent, or nothing was, %d bytes behind offset %d", ref.ClientID, h.BaseOffset, n-len(want), start)
+			}
+			want = want[len(b):]
+			from = h.NextOffset()
 		}
 	}
+}
+
+// since is what a reader that begins at an offset gets of all batches.
+func since(t testing.TB, all []byte, from segment.Offset) []byte {
+	t.Helper()
+	for len(all) > 0 {
+		h, err := segment.DecodeHeader(all)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if h.LastOffset() >= from {
+			break
+		}
+		all = all[h.SizeBytes():]
+	}
+	return all
 }
 
 func closeStore(t testing.TB, s *partition.Store) {

@@ -26,9 +26,7 @@ func TestProducedIsConsumed(t *testing.T) {
 		want = append(want, b...)
 	}
 	for _, max := range []int64{1, 4000, 100_000, 10 << 20} {
-		if got := consume(t, l, partition.ReaderRef{ClientID: fmt.Sprint(max)}, 0, max); !bytes.Equal(got, want) {
-			t.Errorf("max %d: %d bytes, want %d", max, len(got), len(want))
-		}
+		consume(t, l, partition.ReaderRef{ClientID: fmt.Sprint(max)}, 0, max, want)
 	}
 	if n := len(l.Segments()); n < 2 {
 		t.Errorf("%d segments, want several", n)
@@ -71,9 +69,7 @@ func TestReopenKeepsEverything(t *testing.T) {
 			}
 			s = open(t, nil, fs)
 			l = load(t, s, config(), 1)
-			if got := consume(t, l, partition.ReaderRef{ClientID: "c"}, 0, 1<<20); !bytes.Equal(got, want) {
-				t.Fatalf("%d bytes, want %d", len(got), len(want))
-			}
+			consume(t, l, partition.ReaderRef{ClientID: "c"}, 0, 1<<20, want)
 			if a := produce(t, l, last); !a.Duplicate || a.Base != 995 {
 				t.Errorf("retry after the restart: %+v, want the duplicate at 995", a)
 			}
@@ -110,9 +106,7 @@ func TestLaggingReaderLeavesNoPages(t *testing.T) {
 	if cold < 16<<20 {
 		t.Fatalf("only %d bytes of sealed segments", cold)
 	}
-	if got := consume(t, l, partition.ReaderRef{ClientID: "backfill"}, 0, 1<<20); !bytes.Equal(got, want) {
-		t.Fatalf("%d bytes, want %d", len(got), len(want))
-	}
+	consume(t, l, partition.ReaderRef{ClientID: "backfill"}, 0, 1<<20, want)
 	var resident int64
 	for _, sv := range l.Segments() {
 		if sv.Active {
@@ -155,9 +149,7 @@ func TestRefillReadsWhatIsMissing(t *testing.T) {
 	if r, err := l.Residency(sealed, 0, sealed.SizeBytes); err != nil || r.Resident > r.Pages-lost/4096 {
 		t.Fatalf("evicted: %+v, %v", r, err)
 	}
-	if got := consume(t, l, partition.ReaderRef{ClientID: "tail"}, 0, 1<<20); !bytes.Equal(got, want) {
-		t.Fatalf("%d bytes, want %d", len(got), len(want))
-	}
+	consume(t, l, partition.ReaderRef{ClientID: "tail"}, 0, 1<<20, want)
 	families, err := reg.Gather()
 	if err != nil {
 		t.Fatal(err)
@@ -197,15 +189,11 @@ func TestSegmentsMoveToTheColderTier(t *testing.T) {
 		}
 		return n >= 4
 	})
-	if got := consume(t, l, partition.ReaderRef{ClientID: "c"}, 0, 1<<20); !bytes.Equal(got, want) {
-		t.Fatalf("%d bytes, want %d", len(got), len(want))
-	}
+	consume(t, l, partition.ReaderRef{ClientID: "c"}, 0, 1<<20, want)
 	closeStore(t, s)
 	s = open(t, nil, hot, cold)
 	l = load(t, s, cfg, 1)
-	if got := consume(t, l, partition.ReaderRef{ClientID: "c"}, 0, 1<<20); !bytes.Equal(got, want) {
-		t.Fatalf("after restart: %d bytes, want %d", len(got), len(want))
-	}
+	consume(t, l, partition.ReaderRef{ClientID: "c"}, 0, 1<<20, want)
 	closeStore(t, s)
 }
 
