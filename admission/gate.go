@@ -32,8 +32,9 @@ type Gate struct {
 	open    bool // a window
 	round   uint64
 	opened  time.Time
-	ended   time.Time // the last sync
-	took    time.Duration
+	ended   time.Time     // the last sync
+	took    time.Duration // the last window
+	total   time.Duration // all windows
 
 	reading int       // cold reads in flight
 	readAt  time.Time // one began, ended, or was held
@@ -45,6 +46,7 @@ type Gate struct {
 func (g *Gate) settle(now time.Time) {
 	if g.open && g.syncing == 0 && now.Sub(g.ended) >= gateLinger {
 		g.open, g.took = false, g.ended.Sub(g.opened)
+		g.total += g.took
 	}
 }
 
@@ -112,8 +114,15 @@ func (g *Gate) holdsReads(now time.Time) (wait time.Duration, held bool) {
 func (g *Gate) beginRead(now time.Time) { g.reading, g.readAt = g.reading+1, now }
 func (g *Gate) endRead(now time.Time)   { g.reading, g.readAt = g.reading-1, now }
 
-// Held is for how long, in all, cold reads have waited for syncs, and how many windows there were.
-func (g *Gate) Held() (total time.Duration, windows uint64) { return g.held, g.round }
+// GateView is what a gate has done since the start.
+type GateView struct {
+	Windows uint64
+	Open    time.Duration // the windows together, but for one that is open
+	Held    time.Duration // in which cold reads waited
+}
+
+// View is the gate for people.
+func (g *Gate) View() GateView { return GateView{g.round, g.total, g.held} }
 
 func later(a, b time.Time) time.Time {
 	if a.After(b) {

@@ -48,8 +48,8 @@
 //   - A bypass read never evicts pages that were resident before it. For direct and dontcache the kernel sees to that. With
 //     dropbehind, pages that someone else brings into the read's cold runs during the read itself can go; they are clean
 //     and are read again.
-//   - Dirty pages are never lost: nothing here discards them. Write-back is started and never waited for, because
-//     the flags that wait take the error away from the fsync that must report it.
+//   - Dirty pages are never lost: nothing here discards them. Write-back is started and not waited for, because the flags
+//     that wait take the error away from the fsync that must report it; but for WriteOut, whose caller takes its error for that of a sync.
 //   - Everything about residency is a hint, old when it arrives. A wrong hint costs speed, never bytes.
 //   - A device error surfaces as the read's error; only "cannot be done this way" leads to the next method.
 //

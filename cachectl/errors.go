@@ -15,6 +15,8 @@ var (
 	ErrMethodUnsupported = errors.New("cachectl: read method not supported by this file system")
 	// ErrPinLimit: the process may not lock memory, or not so much (RLIMIT_MEMLOCK without CAP_IPC_LOCK).
 	ErrPinLimit = errors.New("cachectl: not allowed to lock memory")
+	// ErrWriteLost: write-back failed, and the kernel has told so for the only time.
+	ErrWriteLost = errors.New("cachectl: write-back failed")
 	// ErrRange: a position or length is negative, lies beyond the file, or does not fit the buffer.
 	ErrRange = errors.New("cachectl: range out of bounds")
 	// ErrBuffer: a buffer is too small, not aligned, or released already.

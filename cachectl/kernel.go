@@ -56,9 +56,11 @@ type Kernel interface {
 	ReadDontCache(f vfs.File, p []byte, off int64) (int, error)
 	// Advise is posix_fadvise(2).
 	Advise(f vfs.File, off, n int64, a Advice) error
-	// StartWriteBack is sync_file_range(2) with SYNC_FILE_RANGE_WRITE alone. The flags that wait are not offered: they
-	// consume the error that a later fsync must see.
+	// StartWriteBack is sync_file_range(2) with SYNC_FILE_RANGE_WRITE alone: it leaves errors to a later fsync.
 	StartWriteBack(f vfs.File, off, n int64) error
+	// WriteOut is sync_file_range(2) with all three flags: it writes and waits. A write error that it gives, or gave before on
+	// the same descriptor, no later fsync sees.
+	WriteOut(f vfs.File, off, n int64) error
 	// DirectAlign asks statx(2) for STATX_DIOALIGN. Zero fields: not told. ErrMethodUnsupported: told that O_DIRECT is
 	// not possible on this file.
 	DirectAlign(f vfs.File) (Align, error)

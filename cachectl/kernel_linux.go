@@ -164,11 +164,19 @@ func (linuxKernel) Advise(f vfs.File, off, n int64, a Advice) error {
 }
 
 func (linuxKernel) StartWriteBack(f vfs.File, off, n int64) error {
+	return syncFileRange(f, off, n, unix.SYNC_FILE_RANGE_WRITE)
+}
+
+func (linuxKernel) WriteOut(f vfs.File, off, n int64) error {
+	return syncFileRange(f, off, n, unix.SYNC_FILE_RANGE_WAIT_BEFORE|unix.SYNC_FILE_RANGE_WRITE|unix.SYNC_FILE_RANGE_WAIT_AFTER)
+}
+
+func syncFileRange(f vfs.File, off, n int64, flags int) error {
 	fd, err := fdOf(f)
 	if err != nil {
 		return err
 	}
-	err = restart(func() error { return unix.SyncFileRange(fd, off, n, unix.SYNC_FILE_RANGE_WRITE) })
+	err = restart(func() error { return unix.SyncFileRange(fd, off, n, flags) })
 	if err != nil {
 		return fmt.Errorf("sync_file_range: %w", err)
 	}

@@ -175,6 +175,10 @@ func (w *Writer) usable() error {
 	return nil
 }
 
+// Fail makes an error sticky as that of a failed sync is: write-back that was asked for by others than SyncData has told it, and
+// SyncData would not see it.
+func (w *Writer) Fail(err error) { _ = w.fail(err) }
+
 // fail makes the first error sticky and gives it.
 func (w *Writer) fail(err error) error {
 	w.failed.CompareAndSwap(nil, &err)

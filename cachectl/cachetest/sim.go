@@ -346,6 +346,20 @@ func (s *Sim) StartWriteBack(f vfs.File, off, n int64) error {
 	return nil
 }
 
+// WriteOut implements cachectl.Kernel.
+func (s *Sim) WriteOut(f vfs.File, off, n int64) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h, err := s.handle(f)
+	if err != nil {
+		return err
+	}
+	s.trace("sync_file_range %s %s wait", h.Name(), rangeText(off, n))
+	first, end := pageRange(off, n)
+	h.ino.each(first, end, func(f *folio) { f.writeback, f.dirty = false, false })
+	return nil
+}
+
 // DirectAlign implements cachectl.Kernel.
 func (s *Sim) DirectAlign(f vfs.File) (cachectl.Align, error) {
 	s.mu.Lock()

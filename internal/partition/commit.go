@@ -240,8 +240,13 @@ func (l *Log) sync() {
 	}
 	if g := l.home.gate; g != nil {
 		g.writing.enter()
-		l.writeOut(w, from)
+		err := l.writeOut(w, from)
 		g.writing.leave()
+		if err != nil {
+			w.Fail(err)
+			l.home.fence("write", err)
+			return
+		}
 	}
 	for _, s := range sealing {
 		if err := l.sealOne(s); err != nil {

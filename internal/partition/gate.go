@@ -4,6 +4,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"lagoon/admission"
 )
 
@@ -54,5 +56,37 @@ func (g *syncGate) end() {
 	g.gate.EndSync(g.now())
 	for _, q := range g.queues {
 		q.pumpLocked()
+	}
+}
+
+// gateCollector exports the gates at scrape time.
+type gateCollector struct{ s *Store }
+
+var (
+	gateLabels  = []string{"tier"}
+	gateWindows = prometheus.NewDesc("lagoon_sync_windows_total", "Times that cold reads gave way to syncs on a rotating disk.", gateLabels, nil)
+	gateSeconds = prometheus.NewDesc("lagoon_sync_windows_seconds_total", "Time of these windows.", gateLabels, nil)
+	gateHeld    = prometheus.NewDesc("lagoon_sync_windows_held_seconds_total", "Time in which cold reads waited for the end of a window.", gateLabels, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (c gateCollector) Describe(ch chan<- *prometheus.Desc) {
+	ch <- gateWindows
+	ch <- gateSeconds
+	ch <- gateHeld
+}
+
+// Collect implements prometheus.Collector.
+func (c gateCollector) Collect(ch chan<- prometheus.Metric) {
+	for _, d := range c.s.dirs {
+		if d.gate == nil {
+			continue
+		}
+		d.gate.mu.Lock()
+		v := d.gate.gate.View()
+		d.gate.mu.Unlock()
+		ch <- prometheus.MustNewConstMetric(gateWindows, prometheus.CounterValue, float64(v.Windows), d.name)
+		ch <- prometheus.MustNewConstMetric(gateSeconds, prometheus.CounterValue, v.Open.Seconds(), d.name)
+		ch <- prometheus.MustNewConstMetric(gateHeld, prometheus.CounterValue, v.Held.Seconds(), d.name)
 	}
 }

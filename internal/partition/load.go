@@ -94,6 +94,9 @@ func Open(opt Options) (_ *Store, err error) {
 		}
 	}
 	s.newGates()
+	if opt.Registerer != nil {
+		opt.Registerer.MustRegister(gateCollector{s})
+	}
 	if s.migrator, err = s.newMigrator(); err != nil {
 		return nil, err
 	}

@@ -13,40 +13,24 @@ import (
 // disk R: appends blocked for 100 to 370 ms in __filemap_get_folio and wait_transaction_locked.) So what a sync has to write is
 // written before it, but for the tail, by all files of a window, and only then do they sync: what is left is short.
 const (
-	writeOutTail  = 256 << 10              // left to the sync: the next append may need the last page, and its folio may reach back so far
-	writeOutLook  = 3 * time.Millisecond   // between two looks
-	writeOutTurns = 3                      // what came in meanwhile is written, too
-	writeOutMost  = 500 * time.Millisecond // then the sync goes ahead: all this is only to make it short
+	writeOutTail  = 256 << 10   // left to the sync: the next append may need the last page, and its folio may reach back so far
+	writeOutTurns = 3           // what came in meanwhile is written, too
+	writeOutMost  = time.Second // for which the files of a window wait for each other
 )
 
-// writeOut writes w from byte from to its tail and waits until none of that is dirty, for a bounded time. It makes nothing
-// durable, and errors show in the sync.
-func (l *Log) writeOut(w *segment.Writer, from int64) {
-	var look *time.Timer
-	cache, deadline := l.store.opt.Cache, l.store.now().Add(writeOutMost)
+// writeOut writes w from byte from to its tail. It makes nothing durable. An error is that of a failed sync.
+func (l *Log) writeOut(w *segment.Writer, from int64) error {
 	for range writeOutTurns {
 		end := w.Size()/writeOutTail*writeOutTail - writeOutTail
-		if end-from < writeOutTail || cache.WriteBack(w.File(), from, end-from) != nil {
-			return
+		if end-from < writeOutTail {
+			break
 		}
-		for {
-			r, err := cache.Residency(w.File(), from, end-from)
-			if err != nil || l.store.now().After(deadline) {
-				return
-			}
-			if r.Dirty+r.Writeback == 0 {
-				break
-			}
-			if look == nil {
-				look = time.NewTimer(writeOutLook)
-				defer look.Stop()
-			} else {
-				look.Reset(writeOutLook)
-			}
-			<-look.C
+		if err := l.store.opt.Cache.WriteOut(w.File(), from, end-from); err != nil {
+			return err
 		}
 		from = end
 	}
+	return nil
 }
 
 // barrier has those who write out wait for each other.
