@@ -23,14 +23,9 @@ type jvm struct {
 	cmd    *exec.Cmd
 }
 
-// javaArgs start a small JVM with Kafka's jars.
-func javaArgs(args ...string) []string {
-	return append([]string{"-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto", "-Xmx256m", "-Dfile.encoding=UTF-8", "-cp", lagoontest.KafkaLibs() + "/*"}, args...)
-}
-
 func startJVM(t *testing.T) *jvm {
 	t.Helper()
-	j := &jvm{cmd: exec.Command("java", javaArgs(filepath.Join("testdata", "Tools.java"))...), stderr: &bytes.Buffer{}}
+	j := &jvm{cmd: exec.Command("java", lagoontest.JavaArgs(filepath.Join("testdata", "Tools.java"))...), stderr: &bytes.Buffer{}}
 	j.cmd.Stderr = j.stderr
 	var err error
 	if j.in, err = j.cmd.StdinPipe(); err != nil {

@@ -4,15 +4,11 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"log/slog"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -25,90 +21,6 @@ import (
 	"lagoon/segment"
 	"lagoon/tests/internal/lagoontest"
 )
-
-// kafka is a real Apache Kafka: one node, broker and controller in one.
-type kafka struct {
-	addr, logs, properties string
-	cmd                    *exec.Cmd
-	exited                 chan struct{}
-}
-
-// Bootstrap is where its clients connect.
-func (k *kafka) Bootstrap() string { return k.addr }
-
-// startKafka formats a storage directory and starts Kafka in it; about 4 s.
-func startKafka(t *testing.T, vm *jvm) *kafka {
-	t.Helper()
-	dir := t.TempDir()
-	k := &kafka{addr: lagoontest.FreeAddr(t), logs: filepath.Join(dir, "logs"), properties: filepath.Join(dir, "server.properties")}
-	controller := lagoontest.FreeAddr(t)
-	writeFile(t, k.properties, fmt.Sprintf(`process.roles=broker,controller
-node.id=1
-controller.quorum.voters=1@%[2]s
-listeners=PLAINTEXT://%[1]s,CONTROLLER://%[2]s
-advertised.listeners=PLAINTEXT://%[1]s
-controller.listener.names=CONTROLLER
-log.dirs=%[3]s
-offsets.topic.num.partitions=1
-offsets.topic.replication.factor=1
-`, k.addr, controller, k.logs))
-	vm.run(t, "", "kafka-storage", "format", "-t", "bGFnb29uLWNvbmZvcm1hbg", "-c", k.properties)
-	k.start(t)
-	return k
-}
-
-func (k *kafka) start(t *testing.T) {
-	t.Helper()
-	k.cmd = exec.Command("java", javaArgs("kafka.Kafka", k.properties)...)
-	var out bytes.Buffer
-	k.cmd.Stdout, k.cmd.Stderr = &out, &out
-	k.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := k.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	exited := make(chan struct{})
-	k.exited = exited
-	go func() {
-		_ = k.cmd.Wait() // SIGTERM ends a JVM with status 143
-		close(exited)
-	}()
-	t.Cleanup(func() {
-		_ = k.cmd.Process.Kill() // it has usually stopped
-		<-exited
-	})
-	waitFor(t, "Kafka", func() bool {
-		select {
-		case <-exited:
-			t.Fatalf("Kafka ended: %s", out.String())
-		default:
-		}
-		cl, err := kgo.NewClient(kgo.SeedBrokers(k.addr))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer cl.Close()
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		defer cancel()
-		resp, err := kmsg.NewPtrMetadataRequest().RequestWith(ctx, cl)
-		return err == nil && len(resp.Brokers) == 1
-	})
-}
-
-// stop is a clean shutdown.
-func (k *kafka) stop(t *testing.T) {
-	t.Helper()
-	if err := k.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
-	select {
-	case <-k.exited:
-	case <-time.After(30 * time.Second):
-		t.Fatal("Kafka does not stop")
-	}
-	if _, err := os.Stat(filepath.Join(k.logs, ".kafka_cleanshutdown")); err != nil {
-		t.Fatalf("Kafka did not stop cleanly: %v", err)
-	}
-}
 
 // decode turns whole batches into records, checksums and all, with franz-go's own parser: what a client makes of the bytes.
 func decode(t *testing.T, topic string, batches []byte) []*kgo.Record {
@@ -125,7 +37,7 @@ func decode(t *testing.T, topic string, batches []byte) []*kgo.Record {
 func TestKafkaLogDirectory(t *testing.T) {
 	lagoontest.Require(t, "kafka")
 	vm := startJVM(t)
-	k := startKafka(t, vm)
+	k := lagoontest.StartKafka(t)
 	truth := map[string][]*kgo.Record{}
 	ids := map[string][16]byte{}
 	for _, codec := range codecs {
@@ -152,9 +64,9 @@ func TestKafkaLogDirectory(t *testing.T) {
 	for topic := range truth {
 		ids[topic] = listed[topic].ID
 	}
-	k.stop(t)
+	k.Stop(t)
 
-	fsys, err := vfs.OS(k.logs)
+	fsys, err := vfs.OS(k.Logs())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -168,13 +80,13 @@ func TestKafkaLogDirectory(t *testing.T) {
 	})
 	t.Run("by DumpLogSegments afterwards", func(t *testing.T) {
 		for topic, want := range truth {
-			if d := dump(t, vm, filepath.Join(k.logs, topic+"-0")); d.records != len(want)+1 {
+			if d := dump(t, vm, filepath.Join(k.Logs(), topic+"-0")); d.records != len(want)+1 {
 				t.Errorf("%s: %+v, want %d records and the one that was added", topic, d, len(want))
 			}
 		}
 	})
 	t.Run("by Kafka afterwards", func(t *testing.T) {
-		k.start(t)
+		k.Start(t)
 		for topic, want := range truth {
 			got := lagoontest.ReadFrom(t, k, topic, 0, 0, len(want)+1)
 			sameKgo(t, topic, got[:len(want)], want)
@@ -186,7 +98,7 @@ func TestKafkaLogDirectory(t *testing.T) {
 		if end := endOffset(t, k, "rolled"); end != big+101 {
 			t.Errorf("Kafka wrote on to %d, want %d", end, big+101)
 		}
-		k.stop(t)
+		k.Stop(t)
 	})
 }
 

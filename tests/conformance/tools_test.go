@@ -154,7 +154,7 @@ func TestToolsAsPrograms(t *testing.T) {
 	b := lagoontest.Start(t, lagoontest.Options{})
 	program := func(stdin, tool string, args ...string) string {
 		t.Helper()
-		cmd := exec.CommandContext(testContext(t), "java", javaArgs(append([]string{tools[tool]}, args...)...)...)
+		cmd := exec.CommandContext(testContext(t), "java", lagoontest.JavaArgs(append([]string{tools[tool]}, args...)...)...)
 		cmd.Stdin = strings.NewReader(stdin)
 		out, err := cmd.Output()
 		if err != nil {
