@@ -187,7 +187,7 @@ func flip(t *testing.T, name string, at int64) {
 // waitFor asks until the answer is yes, 20 s at most.
 func waitFor(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
@@ -195,7 +195,7 @@ func waitFor(t *testing.T, what string, ok func() bool) {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			t.Fatalf("waited 20 s for %s", what)
+			t.Fatalf("waited 60 s for %s", what)
 		}
 	}
 }
