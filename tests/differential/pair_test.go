@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"runtime/debug"
 	"strings"
 	"testing"
 	"time"
@@ -69,7 +70,9 @@ func (x *exchange) fail(format string, args ...any) {
 
 func (x *exchange) close() {
 	for _, c := range x.conns {
-		_ = c.c.Close() // the broker may have closed it
+		if c.c != nil {
+			_ = c.c.Close() // the broker may have closed it
+		}
 	}
 }
 
@@ -184,7 +187,9 @@ func call[R kmsg.Response](x *exchange, req kmsg.Request) R {
 
 // until polls for something that a broker does in its own time.
 func (x *exchange) until(what string, done func() bool) {
-	for end := time.Now().Add(answerTime); !done(); {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(answerTime); !done(); <-tick.C {
 		if time.Now().After(end) {
 			x.fail("set-up: %s: not within %v", what, answerTime)
 		}
@@ -221,6 +226,11 @@ func (x *exchange) ready() {
 		return
 	}
 	x.until("the transaction coordinator", func() bool {
+		find := kmsg.NewPtrFindCoordinatorRequest()
+		find.CoordinatorType, find.CoordinatorKeys = 1, []string{"warm"}
+		if c := call[*kmsg.FindCoordinatorResponse](x, find).Coordinators; len(c) != 1 || c[0].ErrorCode != 0 {
+			return false
+		}
 		init := kmsg.NewPtrInitProducerIDRequest()
 		init.TransactionalID, init.TransactionTimeoutMillis = kmsg.StringPtr("warm"), 60_000
 		return call[*kmsg.InitProducerIDResponse](x, init).ErrorCode == 0
@@ -327,7 +337,7 @@ func run(t *testing.T, s *side, seq sequence, prefix string, version int16, high
 		case failed:
 			err = fmt.Errorf("%s: %w\nso far: %s", s.name, f.error, strings.Join(x.told(), "\n"))
 		default:
-			panic(f)
+			err = fmt.Errorf("%s: panic: %v\n%s\nso far: %s", s.name, f, debug.Stack(), strings.Join(x.told(), "\n"))
 		}
 	}()
 	seq.run(x)

@@ -10,10 +10,10 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// allSequences is every sequence, in order of the key.
+// allSequences is every sequence.
 func allSequences() (all []sequence) {
 	for _, part := range [][]sequence{produceSequences(), fetchSequences(), offsetSequences(), metadataSequences(), topicSequences(), configSequences(), clusterSequences(),
-		commitSequences(), memberSequences(), groupSequences()} {
+		commitSequences(), memberSequences(), groupSequences(), consumerSequences(), transactionSequences(), adminSequences()} {
 		all = append(all, part...)
 	}
 	return all

@@ -1,0 +1,168 @@
+package differential
+
+import "github.com/twmb/franz-go/pkg/kmsg"
+
+// consumerSequences are about groups of KIP-848.
+func consumerSequences() (out []sequence) {
+	add := func(key, from int16, name string, run func(x *exchange)) {
+		out = append(out, sequence{key: key, name: name, from: from, run: run, needs: 68})
+	}
+	// beat is a heartbeat; joining when the epoch is 0. Member ids are the client's own from version 1 on.
+	beat := func(x *exchange, group, member string, epoch int32, topics ...string) *kmsg.ConsumerGroupHeartbeatRequest {
+		req := kmsg.NewPtrConsumerGroupHeartbeatRequest()
+		req.Group, req.MemberID, req.MemberEpoch = group, member, epoch
+		req.RebalanceTimeoutMillis = -1
+		if epoch == 0 {
+			req.RebalanceTimeoutMillis, req.SubscribedTopicNames = 10_000, append([]string{}, topics...)
+			req.Topics = []kmsg.ConsumerGroupHeartbeatRequestTopic{}
+		}
+		return req
+	}
+	const one, two = "AAAAAAAAAAAAAAAAAAAAAQ", "AAAAAAAAAAAAAAAAAAAAAg"
+	join := func(x *exchange, group, member string, topics ...string) (id string, epoch int32) {
+		resp, ok := x.ask(beat(x, group, member, 0, topics...)).(*kmsg.ConsumerGroupHeartbeatResponse)
+		if !ok || resp.MemberID == nil {
+			return member, 0
+		}
+		return *resp.MemberID, resp.MemberEpoch
+	}
+	add(68, 0, "one member", func(x *exchange) {
+		g := x.name("g")
+		m, epoch := join(x, g, one, x.topic("a", 2))
+		x.ask(beat(x, g, m, epoch))
+		x.ask(beat(x, g, m, epoch+7))
+		x.ask(beat(x, g, m, epoch-1))
+		x.ask(beat(x, g, m, -1))
+		x.ask(beat(x, g, m, epoch))
+	})
+	add(68, 0, "two members", func(x *exchange) {
+		g, a := x.name("g"), x.topic("a", 2)
+		m, _ := join(x, g, one, a)
+		n, _ := join(x, g, two, a)
+		for _, member := range []string{m, n} {
+			x.ask(beat(x, g, member, 1))
+		}
+	})
+	add(68, 0, "unknown groups and members", func(x *exchange) {
+		x.ask(beat(x, x.name("absent"), one, 5))
+		x.ask(beat(x, x.name("absent"), one, -1))
+		join(x, x.name("g"), one, x.topic("a", 1))
+		x.ask(beat(x, x.name("g"), two, 5))
+	})
+	add(68, 0, "what a first heartbeat must have", func(x *exchange) {
+		g, a := x.name("g"), x.topic("a", 1)
+		x.ask(beat(x, "", one, 0, a))
+		x.ask(beat(x, g, one, -5, a))
+		req := beat(x, g, one, 0, a)
+		req.RebalanceTimeoutMillis = -1
+		x.ask(req)
+		req = beat(x, g, one, 0, a)
+		req.Topics = nil
+		x.ask(req)
+		req = beat(x, g, one, 0, a)
+		req.SubscribedTopicNames = nil
+		x.ask(req)
+		req = beat(x, g, one, 0, a)
+		req.ServerAssignor = text("nonsense")
+		x.ask(req)
+		req = beat(x, g, one, 0, a)
+		req.InstanceID = text("")
+		x.ask(req)
+		req = beat(x, g, one, 0, a)
+		req.RackID = text("")
+		x.ask(req)
+	})
+	add(68, 1, "no member id", func(x *exchange) { x.ask(beat(x, x.name("g"), "", 0, x.topic("a", 1))) })
+	add(68, 0, "assignors", func(x *exchange) {
+		for _, name := range []string{"uniform", "range"} {
+			req := beat(x, x.name(name), one, 0, x.topic(name, 3))
+			req.ServerAssignor = text(name)
+			x.ask(req)
+		}
+	})
+	add(68, 1, "expressions", func(x *exchange) {
+		x.topic("a", 2)
+		for _, expr := range []string{x.prefix + "-.*", "[", "", "nothing-like-it"} {
+			req := beat(x, x.name("g"+expr), one, 0)
+			req.SubscribedTopicRegex = text(expr)
+			x.ask(req)
+		}
+	})
+	add(68, 0, "static members", func(x *exchange) {
+		g, a := x.name("g"), x.topic("a", 1)
+		static := func(member string, epoch int32) *kmsg.ConsumerGroupHeartbeatRequest {
+			req := beat(x, g, member, epoch, a)
+			req.InstanceID = text("i")
+			return req
+		}
+		first, ok := x.ask(static(one, 0)).(*kmsg.ConsumerGroupHeartbeatResponse)
+		if !ok || first.MemberID == nil {
+			return
+		}
+		x.ask(static(two, 0)) // UNRELEASED_INSTANCE_ID
+		x.ask(static(two, first.MemberEpoch))
+		x.ask(static(*first.MemberID, -2))
+		x.ask(static(two, 0))
+	})
+	add(68, 0, "a classic group", func(x *exchange) {
+		x.topic("a", 1)
+		g := x.name("g")
+		x.formed(g)
+		x.ask(beat(x, g, one, 0, x.name("a")))
+		x.ask(describeGroups(g))
+	})
+	add(11, 0, "a group of the other protocol", func(x *exchange) {
+		g, a := x.name("g"), x.topic("a", 1)
+		req := beat(x, g, one, 0, a)
+		if c := call[*kmsg.ConsumerGroupHeartbeatResponse](x, req).ErrorCode; c != 0 {
+			x.fail("set-up: heartbeat: code %d", c)
+		}
+		x.ask(x.join(g, "", "nonsense"))
+		x.ask(heartbeat(g, one, 1))
+		x.ask(leave(g, "somebody"))
+		x.ask(describeGroups(g))
+	})
+	add(8, 9, "of members of the new protocol", func(x *exchange) {
+		g, a := x.name("g"), x.topic("a", 1)
+		joined := call[*kmsg.ConsumerGroupHeartbeatResponse](x, beat(x, g, one, 0, a))
+		if joined.ErrorCode != 0 || joined.MemberID == nil {
+			x.fail("set-up: heartbeat: code %d", joined.ErrorCode)
+		}
+		for _, c := range []struct {
+			member string
+			epoch  int32
+		}{{*joined.MemberID, joined.MemberEpoch}, {*joined.MemberID, 0}, {*joined.MemberID, 7}, {"somebody", 1}, {"", -1}} {
+			req := x.commit(g, 3, at{a, 0})
+			req.MemberID, req.Generation = c.member, c.epoch
+			x.ask(req)
+		}
+		fetch := x.committed(g, at{a, 0})
+		fetch.Groups[0].MemberID, fetch.Groups[0].MemberEpoch = joined.MemberID, 7
+		x.ask(fetch)
+	})
+
+	describe := func(groups ...string) *kmsg.ConsumerGroupDescribeRequest {
+		req := kmsg.NewPtrConsumerGroupDescribeRequest()
+		req.Groups = groups
+		return req
+	}
+	add(69, 0, "a group", func(x *exchange) {
+		g := x.name("g")
+		if c := call[*kmsg.ConsumerGroupHeartbeatResponse](x, beat(x, g, one, 0, x.topic("a", 2))).ErrorCode; c != 0 {
+			x.fail("set-up: heartbeat: code %d", c)
+		}
+		x.ask(describe(g))
+		req := describe(g)
+		req.IncludeAuthorizedOperations = true
+		x.ask(req)
+		list := kmsg.NewPtrListGroupsRequest()
+		x.ask(list)
+	})
+	add(69, 0, "unknown, nameless, classic, nothing", func(x *exchange) {
+		g := x.name("g")
+		x.formed(g)
+		x.ask(describe(x.name("absent"), "", g))
+		x.ask(describe())
+	})
+	return out
+}
