@@ -119,6 +119,9 @@ func (b *Broker) alterResource(ctx context.Context, c resourceChange, validateOn
 }
 
 func (b *Broker) alterTopic(ctx context.Context, name string, c resourceChange, validateOnly bool) error {
+	if name == "" {
+		return refuse(kerr.InvalidRequest, "Default topic resources are not allowed.")
+	}
 	if err := metadata.ValidateTopicName(name); err != nil {
 		return err
 	}
@@ -195,7 +198,7 @@ func (b *Broker) alterBroker(ctx context.Context, name string, c resourceChange,
 // notDynamic says why a broker key cannot be changed.
 func (b *Broker) notDynamic(name string) error {
 	if slices.ContainsFunc(b.serverConfigs(), func(c ServerConfig) bool { return c.Name == name }) {
-		return refuse(kerr.InvalidConfig, "Cannot update %s dynamically: it is read-only at run time and set in the configuration file.", name)
+		return refuse(kerr.InvalidRequest, "Cannot update %s dynamically: it is read-only at run time and set in the configuration file.", name)
 	}
 	return metadata.BrokerConfigs.Unknown("broker", name)
 }

@@ -66,7 +66,7 @@ func (b *Broker) handleDeleteTopics(ctx context.Context, r *request) (kmsg.Respo
 		}
 		out := kmsg.NewDeleteTopicsResponseTopic()
 		out.Topic, out.TopicID = a.Topic, a.TopicID
-		if t != nil {
+		if t != nil && times[t.ID] == 1 {
 			out.Topic, out.TopicID = kmsg.StringPtr(t.Name), t.ID
 		}
 		if err != nil {

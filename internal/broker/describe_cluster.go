@@ -11,7 +11,7 @@ import (
 //
 // Behaviour: this node is the only broker and the controller. Asking for controllers at a broker's listener is
 // MISMATCHED_ENDPOINT_TYPE, an endpoint type nobody knows UNSUPPORTED_ENDPOINT_TYPE (KIP-919). Authorized operations are
-// computed on request only, INT32_MIN otherwise. No broker is ever fenced.
+// computed on request only, INT32_MIN otherwise. No broker is ever fenced. An error says endpoint type 1, as Kafka's does.
 
 // Endpoint types of KIP-919.
 const (
@@ -28,7 +28,6 @@ func (b *Broker) handleDescribeCluster(_ context.Context, r *request) (kmsg.Resp
 			err = refuse(kerr.MismatchedEndpointType, "The request was sent to an endpoint of type BROKER, but we wanted an endpoint of type CONTROLLER")
 		}
 		resp.ErrorCode, resp.ErrorMessage = b.code(err, "describe cluster"), clientText(err)
-		resp.EndpointType = req.EndpointType
 		return resp, nil
 	}
 	host, port := b.advertised(r)

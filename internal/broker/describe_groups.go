@@ -22,15 +22,15 @@ func (b *Broker) handleDescribeGroups(_ context.Context, r *request) (kmsg.Respo
 	for _, id := range req.Groups {
 		out := kmsg.NewDescribeGroupsResponseGroup()
 		out.Group = id
-		if req.IncludeAuthorizedOperations {
-			out.AuthorizedOperations = groupOperations
-		}
 		d, err := b.groups.Describe(id)
 		switch {
 		case err == classic.GroupIDNotFound && r.version < 6:
 			err = classic.None
 		case err == classic.GroupIDNotFound:
 			out.ErrorMessage = clientText(refuse(kerr.GroupIDNotFound, "Group %s not found.", id))
+		}
+		if req.IncludeAuthorizedOperations && err == classic.None {
+			out.AuthorizedOperations = groupOperations
 		}
 		out.ErrorCode, out.State, out.ProtocolType, out.Protocol = int16(err), string(d.State), d.ProtocolType, d.Protocol
 		for _, m := range d.Members {

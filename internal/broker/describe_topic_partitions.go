@@ -17,6 +17,7 @@ import (
 //     What did not fit is where the next cursor points.
 //   - No topics in the request means all. A topic asked for by name that is not there is answered with an error; one that was
 //     deleted between two pages is passed over when all were asked for.
+//   - A cursor at a negative partition, or at a topic that the request does not name, is INVALID_REQUEST for every topic.
 //   - The eligible-leader lists are empty, never null: Java's kafka-topics fails on null.
 const maxDescribedPartitions = 2000
 
@@ -37,9 +38,12 @@ func (b *Broker) handleDescribeTopicPartitions(_ context.Context, r *request) (k
 	first := int32(0) // partition of the first topic to begin with
 	if c := req.Cursor; c != nil {
 		at, found := slices.BinarySearch(names, c.Topic)
+		if c.Partition < 0 || !found && len(req.Topics) > 0 {
+			return badCursor(req, resp), nil
+		}
 		names = names[at:]
 		if found {
-			first = max(c.Partition, 0)
+			first = c.Partition
 		}
 	}
 
@@ -59,6 +63,16 @@ func (b *Broker) handleDescribeTopicPartitions(_ context.Context, r *request) (k
 		}
 	}
 	return resp, nil
+}
+
+// badCursor refuses the request as a whole; there is no place for that but each topic.
+func badCursor(req *kmsg.DescribeTopicPartitionsRequest, resp *kmsg.DescribeTopicPartitionsResponse) kmsg.Response {
+	for _, t := range req.Topics {
+		out := kmsg.NewDescribeTopicPartitionsResponseTopic()
+		out.Topic, out.ErrorCode = kmsg.StringPtr(t.Topic), kerr.InvalidRequest.Code
+		resp.Topics = append(resp.Topics, out)
+	}
+	return resp
 }
 
 func cursorAt(topic string, partition int32) *kmsg.DescribeTopicPartitionsResponseNextCursor {

@@ -63,7 +63,7 @@ func TestDescribeTopicPartitionsPages(t *testing.T) {
 	expect(t, "missing", describe(partitionsRequest(2000, "nope", "a", "x/y")), "a 0 1", "nope err 3", "x/y err 17")
 	expect(t, "cursor at a deleted topic", describe(at(partitionsRequest(2000), "bb", 7)), "c 0")
 	expect(t, "cursor behind the end", describe(at(partitionsRequest(2000), "b", 99)), "b", "c 0")
-	expect(t, "hostile cursor", describe(at(partitionsRequest(2000), "b", -7)), "b 0 1 2", "c 0")
+	expect(t, "hostile cursor", describe(at(partitionsRequest(2000), "b", -7)))
 }
 
 func TestDescribeTopicPartitionsContent(t *testing.T) {

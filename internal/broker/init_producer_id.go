@@ -45,6 +45,10 @@ func (b *Broker) handleInitProducerID(_ context.Context, r *request) (kmsg.Respo
 	req := r.body.(*kmsg.InitProducerIDRequest)
 	resp := req.ResponseKind().(*kmsg.InitProducerIDResponse)
 	resp.ProducerID, resp.ProducerEpoch = -1, -1
+	if (req.ProducerID == -1) != (req.ProducerEpoch == -1) { // both or neither (KIP-360)
+		resp.ErrorCode = kerr.InvalidRequest.Code
+		return resp, nil
+	}
 	switch {
 	case req.TransactionalID == nil:
 		id, err := b.ids.take(b.meta.ReserveProducerIDs)

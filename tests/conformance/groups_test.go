@@ -56,6 +56,7 @@ func TestKafkaGroupTools(t *testing.T) {
 	}
 
 	says(tool("kafka-consumer-groups", "--list"), `^console$`, `^perf-consumer-\d+$`)
+	says(tool("kafka-groups", "--list"), `^console +Classic +consumer`)
 	says(tool("kafka-consumer-groups", "--list", "--state"), `^console +Empty`)
 	out = tool("kafka-consumer-groups", "--describe", "--group", "console")
 	for p := range 3 {
@@ -67,13 +68,27 @@ func TestKafkaGroupTools(t *testing.T) {
 	says(tool("kafka-consumer-groups", "--describe", "--group", "console"), `^console +read +0 +7 `, `^console +read +1 +7 `, `^console +read +2 +7 `)
 	tool("kafka-consumer-groups", "--group", "console", "--topic", "read:1", "--reset-offsets", "--to-earliest", "--execute")
 	says(tool("kafka-consumer-groups", "--describe", "--group", "console"), `^console +read +1 +0 `)
+	reset := func(want string, how ...string) {
+		t.Helper()
+		says(tool("kafka-consumer-groups", append([]string{"--group", "console", "--topic", "read:1", "--reset-offsets", "--execute"}, how...)...), `^console +read +1 +`+want+` *$`)
+	}
+	reset("5", "--to-offset", "5")
+	reset("3", "--shift-by", "-2")
+	reset("0", "--by-duration", "PT1H")
+	reset(`\d+`, "--to-latest")
+	reset("0", "--to-datetime", "2020-01-01T00:00:00.000")
+	reset("0", "--to-current")
+	says(tool("kafka-consumer-groups", "--group", "console", "--all-topics", "--reset-offsets", "--to-offset", "9", "--dry-run"), `^console +read +0 +9 *$`)
+	says(tool("kafka-consumer-groups", "--group", "console", "--all-topics", "--reset-offsets", "--to-current", "--export"), `"console","read",0,7|read,0,7`)
+	says(tool("kafka-console-consumer", "--topic", "__consumer_offsets", "--from-beginning", "--timeout-ms", "2000", "--formatter", "org.apache.kafka.tools.consumer.OffsetsMessageFormatter"),
+		`"group":"console","topic":"read","partition":0.*"offset":7`)
 	says(tool("kafka-consumer-groups", "--group", "console", "--topic", "read:1", "--delete-offsets"), `read +1 +Successful`)
 	out = tool("kafka-consumer-groups", "--describe", "--group", "console")
 	if regexp.MustCompile(`(?m)^console +read +1 `).MatchString(out) {
 		t.Errorf("the offset of read-1 is still there:\n%s", out)
 	}
 	says(tool("kafka-consumer-groups", "--delete", "--group", "console"), `successful`)
-	if out = tool("kafka-consumer-groups", "--list"); strings.Contains(out, "console") {
+	if out = tool("kafka-consumer-groups", "--list"); regexp.MustCompile(`(?m)^console$`).MatchString(out) {
 		t.Errorf("the group is still there:\n%s", out)
 	}
 	says(tool("kafka-topics", "--describe", "--topic", "__consumer_offsets"), `PartitionCount: 50`, `cleanup.policy=compact`)

@@ -94,6 +94,7 @@ var adminTools = []toolStep{
 	{name: "offsets of some partitions", line: "kafka-get-offsets --bootstrap-server BOOTSTRAP --topic-partitions orders:0-3", want: []string{`(?m)^orders:0:0\norders:1:0\norders:2:0$`}},
 
 	{name: "versions", line: "kafka-broker-api-versions --bootstrap-server BOOTSTRAP", want: []string{`Produce\(0\): 0 to 13 \[usable: 13\]`, `Fetch\(1\): 4 to 18 \[usable: 18\]`}},
+	{name: "features", line: "kafka-features --bootstrap-server BOOTSTRAP describe"},
 	{name: "cluster", line: "kafka-cluster cluster-id --bootstrap-server BOOTSTRAP", want: []string{`Cluster ID: \S{22}\n`}},
 
 	{name: "records deleted", line: "kafka-delete-records --bootstrap-server BOOTSTRAP --offset-json-file DIR/delete.json", want: []string{`partition: perf-0\s+low_watermark: 12345`}},
@@ -151,7 +152,7 @@ func writeFile(t *testing.T, name, text string) {
 // TestToolsAsPrograms runs tools as their scripts do, a JVM each: the console tools, and the one that finishes in a shutdown hook. About 4 s.
 func TestToolsAsPrograms(t *testing.T) {
 	lagoontest.Require(t, "kafka")
-	b := lagoontest.Start(t, lagoontest.Options{})
+	b := lagoontest.Start(t, lagoontest.Options{Set: quickGroups})
 	program := func(stdin, tool string, args ...string) string {
 		t.Helper()
 		cmd := exec.CommandContext(testContext(t), "java", lagoontest.JavaArgs(append([]string{tools[tool]}, args...)...)...)
@@ -170,6 +171,10 @@ func TestToolsAsPrograms(t *testing.T) {
 	out = program("", "kafka-verifiable-producer", "--bootstrap-server", b.Bootstrap(), "--topic", "console", "--max-messages", "9", "--acks", "-1")
 	if !strings.Contains(out, `"value":"8","offset":10,`) || !strings.Contains(out, `"sent":9,"acked":9`) {
 		t.Errorf("verifiable producer says %s", out)
+	}
+	out = program("", "kafka-verifiable-consumer", "--bootstrap-server", b.Bootstrap(), "--topic", "console", "--group-id", "verified", "--reset-policy", "earliest", "--max-messages", "11")
+	if !strings.Contains(out, `"name":"records_consumed"`) || !strings.Contains(out, `"name":"offsets_committed"`) || !strings.Contains(out, `"offset":11`) {
+		t.Errorf("verifiable consumer says %s", out)
 	}
 }
 

@@ -3,6 +3,7 @@ package differential
 import (
 	"encoding/binary"
 	"hash/crc32"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
@@ -11,8 +12,8 @@ func be16(b []byte) uint16 { return binary.BigEndian.Uint16(b) }
 func be32(b []byte) uint32 { return binary.BigEndian.Uint32(b) }
 func be64(b []byte) uint64 { return binary.BigEndian.Uint64(b) }
 
-// firstMs is the time in every record: 2026-01-01.
-const firstMs = 1_767_225_600_000
+// firstMs is the time in every record: an hour or two ago, so that retention leaves them alone.
+var firstMs = time.Now().Truncate(time.Hour).Add(-time.Hour).UnixMilli()
 
 // entry is one record of a batch.
 type entry struct {
@@ -146,6 +147,10 @@ func offsets(timestamp int64, of ...at) *kmsg.ListOffsetsRequest {
 	for _, of := range of {
 		rp := kmsg.NewListOffsetsRequestTopicPartition()
 		rp.Partition, rp.Timestamp = of.partition, timestamp
+		if n := len(req.Topics); n > 0 && req.Topics[n-1].Topic == of.topic {
+			req.Topics[n-1].Partitions = append(req.Topics[n-1].Partitions, rp)
+			continue
+		}
 		rt := kmsg.NewListOffsetsRequestTopic()
 		rt.Topic = of.topic
 		rt.Partitions = append(rt.Partitions, rp)

@@ -99,28 +99,31 @@ func (f *flattener) list(out flat, path, name string, v reflect.Value) {
 	var all []element
 	for i := range v.Len() {
 		e := element{v: v.Index(i)}
-		if e.id = f.identity(e.v); f.ours(name, e.id) {
+		if e.id = f.identity(e.v); v.Len() == 1 || f.ours(e.id) {
 			all = append(all, e)
 		}
 	}
 	slices.SortStableFunc(all, func(a, b element) int { return strings.Compare(a.id, b.id) })
-	out[path+".length"] = strconv.Itoa(len(all))
 	seen := map[string]int{}
 	for _, e := range all {
 		at := e.id
 		if seen[e.id]++; seen[e.id] > 1 {
 			at += fmt.Sprintf("#%d", seen[e.id])
 		}
+		out[path+"["+at+"]"] = present
 		f.value(out, path+"["+at+"]", name, e.v)
+	}
+	if v.IsNil() {
+		out[path] = "null"
 	}
 }
 
-// foreign is a name that another sequence gave.
-var foreign = regexp.MustCompile(`^(s\d+|warm)-`)
+// foreign is a name that another sequence gave, or an internal topic, also behind the type of a resource.
+var foreign = regexp.MustCompile(`^(\d+ )?(__|(s\d+v\d+|warm)(-|$))`)
 
 // ours: what other sequences made does not count where everything is listed.
-func (f *flattener) ours(list, id string) bool {
-	return !foreign.MatchString(id) || strings.HasPrefix(id, f.x.prefix+"-")
+func (f *flattener) ours(id string) bool {
+	return !foreign.MatchString(id) || regexp.MustCompile(`(^| )`+f.x.prefix+`-`).MatchString(id)
 }
 
 // identity is what an element of a list is known by: "" for values whose order counts.
@@ -271,7 +274,8 @@ func (d found) String() string {
 	return fmt.Sprintf("%s %q v%d, answer %d: %s: Lagoon %s, Kafka %s", d.api, d.sequence, d.version, d.step+1, d.path, d.lagoon, d.kafka)
 }
 
-const absent = "absent"
+// absent and present are the values of an element that only one side has.
+const absent, present = "absent", "present"
 
 // compare lists the fields in which two runs of a sequence differ.
 func compare(seq sequence, version int16, lagoon, kafka *exchange) (out []found) {
@@ -285,6 +289,7 @@ func compare(seq sequence, version int16, lagoon, kafka *exchange) (out []found)
 		l, k := lf.response(lagoon.steps[i].response), kf.response(kafka.steps[i].response)
 		both := maps.Clone(l)
 		maps.Copy(both, k)
+		missing := ""
 		for _, path := range slices.Sorted(maps.Keys(both)) {
 			lv, lok := l[path]
 			kv, kok := k[path]
@@ -294,7 +299,12 @@ func compare(seq sequence, version int16, lagoon, kafka *exchange) (out []found)
 			if !kok {
 				kv = absent
 			}
-			if lv != kv {
+			switch {
+			case missing != "" && strings.HasPrefix(path, missing): // the element is reported, its fields are not
+			case !lok && kv == present, !kok && lv == present:
+				missing = path
+				fallthrough
+			case lv != kv:
 				out = append(out, found{seq.name, kmsg.NameForKey(req.Key()), req.GetVersion(), i, path, lv, kv})
 			}
 		}

@@ -198,11 +198,6 @@ func configSequences() (out []sequence) {
 		x.ask(replace("", "retention.ms", "1"))
 		x.ask(replace("a/b", "retention.ms", "1"))
 	})
-	add(33, 0, "a resource twice", func(x *exchange) {
-		req := replace(x.topic("a", 1), "retention.ms", "1")
-		req.Resources = append(req.Resources, req.Resources[0])
-		x.ask(req)
-	})
 	add(33, 0, "a null value", func(x *exchange) {
 		req := replace(x.topic("a", 1), "retention.ms", "1")
 		req.Resources[0].Configs[0].Value = nil

@@ -14,6 +14,10 @@ func (x *exchange) commit(group string, offset int64, of ...at) *kmsg.OffsetComm
 	for _, of := range of {
 		rp := kmsg.NewOffsetCommitRequestTopicPartition()
 		rp.Partition, rp.Offset, rp.LeaderEpoch, rp.Metadata = of.partition, offset, -1, text("note")
+		if n := len(req.Topics); n > 0 && req.Topics[n-1].Topic == of.topic {
+			req.Topics[n-1].Partitions = append(req.Topics[n-1].Partitions, rp)
+			continue
+		}
 		rt := kmsg.NewOffsetCommitRequestTopic()
 		rt.Topic, rt.Partitions = of.topic, append(rt.Partitions, rp)
 		if x.version >= 10 || x.key != req.Key() {
@@ -202,6 +206,10 @@ func commitSequences() (out []sequence) {
 		for _, of := range of {
 			rp := kmsg.NewOffsetDeleteRequestTopicPartition()
 			rp.Partition = of.partition
+			if n := len(req.Topics); n > 0 && req.Topics[n-1].Topic == of.topic {
+				req.Topics[n-1].Partitions = append(req.Topics[n-1].Partitions, rp)
+				continue
+			}
 			rt := kmsg.NewOffsetDeleteRequestTopic()
 			rt.Topic, rt.Partitions = of.topic, append(rt.Partitions, rp)
 			req.Topics = append(req.Topics, rt)
@@ -385,7 +393,6 @@ func memberSequences() (out []sequence) {
 		req.ProtocolType = ""
 		x.ask(req)
 	})
-	add(11, 0, "a protocol twice", func(x *exchange) { first(x, x.on(0), x.name("g"), "range", "range") })
 	add(11, 0, "session timeouts", func(x *exchange) {
 		for _, ms := range []int32{0, -1, 100, 5999, 1_800_001} {
 			req := x.join(x.name("g"), "", "range")
@@ -430,7 +437,7 @@ func memberSequences() (out []sequence) {
 		req := x.join(x.name("g"), "", "range")
 		req.InstanceID = text("")
 		x.ask(req)
-		req = x.join(x.name("g"), "", "range")
+		req = x.join(x.name("h"), "", "range")
 		req.InstanceID = text("a/b")
 		x.ask(req)
 	})
@@ -559,7 +566,7 @@ func groupSequences() (out []sequence) {
 		call[*kmsg.OffsetCommitResponse](x, x.commit(x.name("g"), 1, at{x.topic("a", 1), 0}))
 		x.ask(describeGroups(x.name("g")))
 	})
-	add(15, 0, "unknown, nameless", func(x *exchange) { x.ask(describeGroups(x.name("absent"), "")) })
+	add(15, 0, "unknown", func(x *exchange) { x.ask(describeGroups(x.name("absent"))) })
 	add(15, 0, "twice", func(x *exchange) { g := x.name("g"); x.formed(g); x.ask(describeGroups(g, g)) })
 	add(15, 0, "nothing", func(x *exchange) { x.ask(describeGroups()) })
 	add(15, 3, "operations", func(x *exchange) {
@@ -612,7 +619,6 @@ func groupSequences() (out []sequence) {
 		call[*kmsg.LeaveGroupResponse](x, leave(g, x.formed(g)))
 		x.ask(remove(g))
 	})
-	add(42, 0, "nameless", func(x *exchange) { x.ask(remove("")) })
 	add(42, 0, "nothing", func(x *exchange) { x.ask(remove()) })
 	add(42, 0, "twice", func(x *exchange) {
 		g := x.name("g")
