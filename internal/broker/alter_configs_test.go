@@ -95,7 +95,7 @@ func TestAlterConfigsRefuses(t *testing.T) {
 		{alterRequest(topicResource, "a", "local.retention.ms=9", "retention.ms=8"), 40, "must not exceed"},
 		{alterRequest(topicResource, "a", "lagoon.tier.policy=hdd,ssd"), 40, "hot to cold"},
 		{alterRequest(brokerResource, "2", "log.retention.ms=1"), 42, "Unexpected broker id"},
-		{alterRequest(brokerResource, "1", "node.id=2"), 40, "Cannot update node.id dynamically: it is read-only"},
+		{alterRequest(brokerResource, "1", "node.id=2"), 42, "Cannot update node.id dynamically: it is read-only"},
 		{alterRequest(brokerResource, "1", "log.retenton.ms=2"), 40, "did you mean log.retention.ms?"},
 		{alterRequest(brokerResource, "", "log.segment.bytes=5"), 40, "at least 1048576"},
 		{alterRequest(groupResource, "", "lagoon.catchup.weight=1"), 42, "must not be empty"},

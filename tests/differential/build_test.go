@@ -105,9 +105,7 @@ func (x *exchange) produce(acks int16, records []byte, to ...at) *kmsg.ProduceRe
 		}
 		rt := kmsg.NewProduceRequestTopic()
 		rt.Topic = to.topic
-		if x.version >= 13 {
-			rt.TopicID = x.id(to.topic)
-		}
+		rt.TopicID = x.id(to.topic)
 		rt.Partitions = append(rt.Partitions, rp)
 		req.Topics = append(req.Topics, rt)
 	}
@@ -131,9 +129,7 @@ func (x *exchange) fetch(offset int64, from ...at) *kmsg.FetchRequest {
 		}
 		rt := kmsg.NewFetchRequestTopic()
 		rt.Topic = from.topic
-		if x.version >= 13 {
-			rt.TopicID = x.id(from.topic)
-		}
+		rt.TopicID = x.id(from.topic)
 		rt.Partitions = append(rt.Partitions, rp)
 		req.Topics = append(req.Topics, rt)
 	}

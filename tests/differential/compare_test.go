@@ -40,6 +40,22 @@ func (f *flattener) word(kind, value string) string {
 	return w
 }
 
+// id is a word for a topic id: the topic's name where the sequence knows it, the id itself where the sequence made it up.
+func (f *flattener) id(id [16]byte) string {
+	for name, known := range f.x.ids {
+		if known == id {
+			return "id of " + name
+		}
+	}
+	switch {
+	case id == [16]byte{}:
+		return "0"
+	case [13]byte(id[3:]) == [13]byte{}:
+		return hex.EncodeToString(id[:3])
+	}
+	return f.word("id", string(id[:]))
+}
+
 func (f *flattener) response(r kmsg.Response) flat {
 	out := flat{}
 	if r == nil {
@@ -74,11 +90,7 @@ func (f *flattener) value(out flat, path, name string, v reflect.Value) {
 		}
 		f.list(out, path, name, v)
 	case reflect.Array:
-		id := v.Interface().([16]byte)
-		out[path] = "0"
-		if id != [16]byte{} {
-			out[path] = f.word("id", string(id[:]))
-		}
+		out[path] = f.id(v.Interface().([16]byte))
 	case reflect.String:
 		out[path] = f.text(name, v.String())
 	case reflect.Bool:
@@ -153,10 +165,12 @@ func (f *flattener) identity(v reflect.Value) string {
 		switch {
 		case field.Kind() == reflect.Array:
 			if id := field.Interface().([16]byte); id != [16]byte{} && len(parts) == 0 {
-				parts = append(parts, f.word("id", string(id[:])))
+				parts = append(parts, f.id(id))
 			}
 		case field.Kind() == reflect.String:
-			parts = append(parts, f.text(name, field.String()))
+			if s := f.text(name, field.String()); s != "" || name != "Topic" { // versions with ids leave the name empty
+				parts = append(parts, s)
+			}
 		case field.Kind() == reflect.Int8, field.Kind() == reflect.Int16, field.Kind() == reflect.Int32, field.Kind() == reflect.Int64:
 			parts = append(parts, f.number(name, field.Int()))
 		}

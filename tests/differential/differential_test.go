@@ -68,7 +68,7 @@ func TestDifferential(t *testing.T) {
 	var all []found
 	work := make(chan job)
 	var workers sync.WaitGroup
-	for range 4 { // most of the time goes into waiting for Kafka
+	for range 8 { // most of the time goes into waiting for Kafka
 		workers.Go(func() {
 			for j := range work {
 				var l, k *exchange

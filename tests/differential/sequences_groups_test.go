@@ -20,9 +20,7 @@ func (x *exchange) commit(group string, offset int64, of ...at) *kmsg.OffsetComm
 		}
 		rt := kmsg.NewOffsetCommitRequestTopic()
 		rt.Topic, rt.Partitions = of.topic, append(rt.Partitions, rp)
-		if x.version >= 10 || x.key != req.Key() {
-			rt.TopicID = x.id(of.topic)
-		}
+		rt.TopicID = x.id(of.topic)
 		req.Topics = append(req.Topics, rt)
 	}
 	return req

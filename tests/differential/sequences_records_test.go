@@ -304,9 +304,7 @@ func fetchSequences() (out []sequence) {
 		next(3, func(req *kmsg.FetchRequest) {
 			f := kmsg.NewFetchRequestForgottenTopic()
 			f.Topic, f.Partitions = topic, []int32{1}
-			if x.version >= 13 {
-				f.TopicID = x.id(topic)
-			}
+			f.TopicID = x.id(topic)
 			req.ForgottenTopics = append(req.ForgottenTopics, f)
 		})
 		next(7, func(*kmsg.FetchRequest) {})

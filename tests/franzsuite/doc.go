@@ -3,7 +3,8 @@
 //
 // Lagoon runs with its default settings but for groups.initial_rebalance_delay = "0s", which the suite asks of every broker.
 //
-//	go test ./tests/franzsuite                          # what takes seconds, with 5,000 records per test
-//	LAGOON_EXHAUSTIVE=1 go test -timeout 30m ./tests/franzsuite          # all of it, with the suite's own 500,000 records
-//	LAGOON_FRANZ_RUN=TestTxnEtl LAGOON_FRANZ_BROKER=kafka go test ...    # one test, against Apache Kafka
+//	LAGOON_EXHAUSTIVE=1 go test -timeout 30m ./tests/franzsuite                            # all of it
+//	LAGOON_EXHAUSTIVE=1 LAGOON_FRANZ_RUN=TestTxnEtl LAGOON_FRANZ_BROKER=kafka go test ...  # one test, against Apache Kafka
+//
+// KGO_TEST_RECORDS=50000 makes it shorter than the suite's own 500,000 records per test.
 package franzsuite

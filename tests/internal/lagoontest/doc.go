@@ -6,6 +6,7 @@
 //	b.Kill()    // SIGKILL, waits for the end
 //	b.Restart() // same ports, same directories
 //	b.Stop()    // SIGTERM, must end with status 0 within StopTime
+//	k := lagoontest.StartKafka(t) // Apache Kafka itself, to compare with
 //
 // It is not a fake and knows nothing of the broker's packages: what it tells, it learned over the wire, from the admin API or from
 // the log.
