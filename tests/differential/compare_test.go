@@ -150,7 +150,7 @@ func (f *flattener) identity(v reflect.Value) string {
 		return ""
 	}
 	var parts []string
-	for _, name := range []string{"ApiKey", "CoordinatorKey", "Key", "Name", "Topic", "TopicID", "Group", "GroupID", "ResourceType", "ResourceName", "ConfigName", "TransactionalID",
+	for _, name := range []string{"ApiKey", "CoordinatorKey", "Key", "Name", "Topic", "TopicID", "Group", "GroupID", "User", "ResourceType", "ResourceName", "ConfigName", "TransactionalID",
 		"ConfigSource", "Type", "Partition", "Index", "InstanceID", "MemberID", "NodeID", "BrokerID", "FirstOffset", "ProducerID"} {
 		field := v.FieldByName(name)
 		if !field.IsValid() {
