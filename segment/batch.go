@@ -39,6 +39,7 @@ const (
 	attrLogAppendTime = 0x08
 	attrTransactional = 0x10
 	attrControl       = 0x20
+	attrDeleteHorizon = 0x40
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -92,6 +93,10 @@ func (h BatchHeader) IsTransactional() bool { return h.Attributes&attrTransactio
 
 // IsControl tells that the batch holds a transaction marker, not data.
 func (h BatchHeader) IsControl() bool { return h.Attributes&attrControl != 0 }
+
+// DeleteHorizon tells that BaseTimestamp is the time at which the batch's delete markers, or its transaction marker, may go: compaction
+// has set it. Timestamps of records count from it as from any base.
+func (h BatchHeader) DeleteHorizon() bool { return h.Attributes&attrDeleteHorizon != 0 }
 
 // HasProducer tells that the batch comes from an idempotent producer.
 func (h BatchHeader) HasProducer() bool { return h.ProducerID >= 0 }

@@ -19,6 +19,7 @@ import (
 const (
 	RecoveryPointFile = "recovery-point-offset-checkpoint"
 	LogStartFile      = "log-start-offset-checkpoint"
+	CleanerFile       = "cleaner-offset-checkpoint" // below it a log was compacted
 	CleanShutdownFile = ".kafka_cleanshutdown"
 )
 

@@ -42,6 +42,8 @@ var (
 	ErrSealed = errors.New("segment: sealed")
 	// ErrClosed: the writer was closed, or the reader is retired.
 	ErrClosed = errors.New("segment: closed")
+	// ErrSuperseded: another segment has taken this one's place, and its names. Look the segment up again.
+	ErrSuperseded = errors.New("segment: another segment has taken its place")
 	// ErrFull: the batch does not fit: size, 32-bit relative offset or index. Roll, then append it to the next segment.
 	ErrFull = errors.New("segment: full")
 	// ErrOutOfRange: an offset or position outside the segment.

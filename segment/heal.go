@@ -68,7 +68,11 @@ func (r *Reader) index() (*index, error) {
 	if x := r.idx.Load(); x != nil {
 		return x, nil
 	}
-	x, err := readIndexFiles(r.fs, r.dir, r.base, r.sealed.Load().SizeBytes)
+	var x *index
+	err := r.byName(func(_, index string) (err error) {
+		x, err = readIndexFiles(r.fs, r.dir, r.base, index, r.sealed.Load().SizeBytes)
+		return err
+	})
 	if isCorrupt(err) {
 		r.cache.report(err)
 		return r.rebuild()
@@ -150,9 +154,9 @@ func (g hole) corrupt(path string) *CorruptError {
 // rebuild runs under healMu.
 func (r *Reader) rebuild() (*index, error) {
 	meta := *r.sealed.Load()
-	f, err := r.fs.Open(r.logName, vfs.Direct)
+	f, err := r.open(vfs.Direct)
 	if errors.Is(err, vfs.ErrDirectUnsupported) {
-		f, err = r.fs.Open(r.logName, vfs.ReadOnly)
+		f, err = r.open(vfs.ReadOnly)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("rebuild index of %s: %w", r.logName, err)
@@ -164,7 +168,7 @@ func (r *Reader) rebuild() (*index, error) {
 	for _, gap := range holes {
 		r.cache.report(gap.corrupt(r.logName))
 	}
-	if err := writeIndexFiles(r.fs, r.dir, &act.idx); err != nil {
+	if err := r.byName(func(_, index string) error { return writeIndexFiles(r.fs, r.dir, index, &act.idx) }); err != nil {
 		r.cache.complain(fmt.Errorf("save rebuilt index of %s: %w", r.logName, err)) // it works from memory meanwhile
 	}
 	if err := r.loadAborted(&act.idx); err != nil {

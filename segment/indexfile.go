@@ -16,19 +16,20 @@ const maxIndexFileBytes = (maxSegmentBytes/BatchHeaderSize + 2) * timeEntrySize
 
 // readIndexFiles loads and checks both index files of a log of logSize bytes.
 // Errors: *CorruptError with the path of the bad file, also when one is missing; or the read error.
-func readIndexFiles(fsys vfs.FS, dir string, base Offset, logSize int64) (*index, error) {
-	offsets, err := readIndexFile(fsys, inDir(dir, IndexName(base)))
+// suffix is what their names have behind them, usually nothing.
+func readIndexFiles(fsys vfs.FS, dir string, base Offset, suffix string, logSize int64) (*index, error) {
+	offsets, err := readIndexFile(fsys, inDir(dir, IndexName(base)+suffix))
 	if err != nil {
 		return nil, err
 	}
-	times, err := readIndexFile(fsys, inDir(dir, TimeIndexName(base)))
+	times, err := readIndexFile(fsys, inDir(dir, TimeIndexName(base)+suffix))
 	if err != nil {
 		return nil, err
 	}
 	x, err := decodeIndex(base, offsets, times, logSize)
 	if fault, ok := errors.AsType[*indexFault](err); ok {
 		corrupt, _ := errors.AsType[*CorruptError](fault.err)
-		corrupt.Path = inDir(dir, fileName(base, fault.suffix))
+		corrupt.Path = inDir(dir, fileName(base, fault.suffix+suffix))
 		return nil, corrupt
 	}
 	return x, err
@@ -43,11 +44,11 @@ func readIndexFile(fsys vfs.FS, name string) ([]byte, error) {
 }
 
 // writeIndexFiles replaces both index files, durably.
-func writeIndexFiles(fsys vfs.FS, dir string, x *index) error {
-	if err := vfs.WriteFileAtomic(fsys, inDir(dir, IndexName(x.base)), x.encodeEntries(nil, 0)); err != nil {
+func writeIndexFiles(fsys vfs.FS, dir, suffix string, x *index) error {
+	if err := vfs.WriteFileAtomic(fsys, inDir(dir, IndexName(x.base)+suffix), x.encodeEntries(nil, 0)); err != nil {
 		return err
 	}
-	return vfs.WriteFileAtomic(fsys, inDir(dir, TimeIndexName(x.base)), x.encodeTimes(nil, 0))
+	return vfs.WriteFileAtomic(fsys, inDir(dir, TimeIndexName(x.base)+suffix), x.encodeTimes(nil, 0))
 }
 
 // The index checkpoint `<base>.lagoon-index` holds the index entries of the active segment in frames, each with its own

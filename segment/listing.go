@@ -22,7 +22,7 @@ type SegmentFile struct {
 type Listing struct {
 	Segments      []SegmentFile // by base, ascending
 	Snapshots     []Offset      // producer snapshots, ascending
-	Leftovers     []string      // .tmp, .migrating, .deleted
+	Leftovers     []string      // .tmp, .migrating, .deleted, .cleaned, .swap
 	OrphanIndexes []string      // index files and sidecars whose log or snapshot is not here
 	Strangers     []string      // names that neither Kafka nor Lagoon writes here; left alone
 }
@@ -85,7 +85,12 @@ func ListDir(fsys vfs.FS, dir string) (Listing, error) {
 }
 
 func isLeftover(name string) bool {
-	return strings.HasSuffix(name, TmpSuffix) || strings.HasSuffix(name, MigratingSuffix) || strings.HasSuffix(name, DeletedSuffix)
+	for _, suffix := range []string{TmpSuffix, MigratingSuffix, DeletedSuffix, CleanedSuffix, SwapSuffix} {
+		if strings.HasSuffix(name, suffix) {
+			return true
+		}
+	}
+	return false
 }
 
 func isKnownSuffix(suffix string) bool {

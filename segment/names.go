@@ -11,6 +11,8 @@ const (
 	DeletedSuffix   = ".deleted"   // the first step of a two-step delete
 	TmpSuffix       = ".tmp"       // being written; a crash left it
 	MigratingSuffix = ".migrating" // target of a migration before its rename
+	CleanedSuffix   = ".cleaned"   // being written by compaction; a crash left it
+	SwapSuffix      = ".swap"      // complete, and about to take the place of the segments whose offsets it covers
 )
 
 // QuarantineDir is where damaged files and cut bytes are kept, inside the partition directory.

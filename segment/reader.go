@@ -37,6 +37,8 @@ type Reader struct {
 	noAborted atomic.Bool
 	healMu    sync.Mutex // one load or rebuild of the index at a time
 
+	names names // under which the files are found now
+
 	mu       sync.Mutex // opening and closing the descriptor, retiring
 	retiring bool
 	teardown func()
@@ -66,11 +68,17 @@ type Sealed struct {
 // on first use, the index is then checked, and rebuilt from the log (and reported to the cache's OnCorrupt) when wrong.
 // Errors: *CorruptError when the file does not have the expected size; ErrOutOfRange.
 func OpenSealed(fsys vfs.FS, dir string, s Sealed, cache *FileCache) (*Reader, error) {
+	return openSealed(fsys, dir, s, "", cache)
+}
+
+// openSealed is OpenSealed for files that have a suffix behind their names.
+func openSealed(fsys vfs.FS, dir string, s Sealed, suffix string, cache *FileCache) (*Reader, error) {
 	r := newReader(fsys, dir, s.Base, cache)
+	r.names.log, r.names.index = suffix, suffix
 	if s.Base < 0 || s.Next < s.Base || s.SizeBytes < 0 || s.SizeBytes > maxSegmentBytes {
 		return nil, fmt.Errorf("open %s: offsets %d to %d, %d bytes: %w", r.logName, s.Base, s.Next, s.SizeBytes, ErrOutOfRange)
 	}
-	entry, err := fsys.Stat(r.logName)
+	entry, err := fsys.Stat(r.logName + suffix)
 	if err != nil {
 		return nil, fmt.Errorf("open sealed segment: %w", err)
 	}
@@ -191,7 +199,7 @@ func (r *Reader) openFile() (vfs.File, error) {
 		r.mu.Unlock()
 		return nil, fmt.Errorf("open %s: not acquired: %w", r.logName, ErrClosed)
 	}
-	f, err := r.fs.Open(r.logName, vfs.ReadOnly)
+	f, err := r.open(vfs.ReadOnly)
 	if err != nil {
 		r.mu.Unlock()
 		return nil, fmt.Errorf("open segment: %w", err)
@@ -220,7 +228,7 @@ func (r *Reader) Prepare() error {
 
 // ColdFile opens a buffered descriptor of the caller's own for a lagging reader: advice to the kernel belongs to one
 // open file description. The caller closes it, before Release.
-func (r *Reader) ColdFile() (vfs.File, error) { return r.fs.Open(r.logName, vfs.ReadOnly) }
+func (r *Reader) ColdFile() (vfs.File, error) { return r.open(vfs.ReadOnly) }
 
 // DirectFile opens an O_DIRECT descriptor of the caller's own. The caller closes it, before Release.
 // Errors: vfs.ErrDirectUnsupported, also for the active segment, whose dirty pages would be flushed by every read.
@@ -228,7 +236,7 @@ func (r *Reader) DirectFile() (vfs.File, error) {
 	if r.act.Load() != nil {
 		return nil, fmt.Errorf("open %s: active segment: %w", r.logName, vfs.ErrDirectUnsupported)
 	}
-	return r.fs.Open(r.logName, vfs.Direct)
+	return r.open(vfs.Direct)
 }
 
 // FS is the tier the segment lies in.
@@ -279,8 +287,15 @@ func (r *Reader) setMaxTimestamp(ms int64, at Offset) {
 	r.sealed.Store(&meta)
 }
 
-func (r *Reader) lastTimeEntry() (timeEntry, error) {
-	name := inDir(r.dir, TimeIndexName(r.base))
+func (r *Reader) lastTimeEntry() (t timeEntry, err error) {
+	err = r.byName(func(_, index string) error {
+		t, err = r.lastTimeEntryOf(inDir(r.dir, TimeIndexName(r.base)+index))
+		return err
+	})
+	return t, err
+}
+
+func (r *Reader) lastTimeEntryOf(name string) (timeEntry, error) {
 	entry, err := r.fs.Stat(name)
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {

@@ -57,7 +57,7 @@ const everything = Offset(math.MaxInt64)
 func OpenWriter(fsys vfs.FS, dir string, base Offset, opt Options, cache *FileCache) (*Writer, error) {
 	r := recovery{fs: fsys, dir: dir, path: inDir(dir, LogName(base)), base: base, point: everything}
 	r.entries = func() (*index, error) {
-		x, err := readIndexFiles(fsys, dir, base, r.size)
+		x, err := readIndexFiles(fsys, dir, base, "", r.size)
 		if isCorrupt(err) {
 			cache.report(err)
 			return &index{base: base}, nil

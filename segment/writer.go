@@ -309,7 +309,7 @@ func (w *Writer) finish() error {
 	if err := w.syncLocked(); err != nil {
 		return err
 	}
-	if err := writeIndexFiles(w.fs, w.dir, &w.act.idx); err != nil {
+	if err := writeIndexFiles(w.fs, w.dir, "", &w.act.idx); err != nil {
 		return err
 	}
 	if w.act.idx.txnFault == nil { // a damaged file is kept until it is mended

@@ -21,11 +21,12 @@ var (
 	ErrMalformed = errors.New("records: malformed")
 )
 
-// Record is one record's place and key. Key and Value are valid until the callback returns; nil means null.
+// Record is one record's place and key. Key, Value and Raw are valid until the callback returns; nil means null.
 type Record struct {
 	Offset      segment.Offset
 	TimestampMs int64
 	Key, Value  []byte
+	Raw         []byte // all of it, as it lies in the batch, without the length before it
 }
 
 // Each calls fn for every record of the batch in order until fn returns false. batch is the whole batch, header included,
@@ -33,6 +34,12 @@ type Record struct {
 func Each(h segment.BatchHeader, batch []byte, fn func(Record) bool) error {
 	if int64(len(batch)) != h.SizeBytes() || len(batch) < segment.BatchHeaderSize {
 		return fmt.Errorf("batch %d: %w: %d bytes, header says %d", h.BaseOffset, ErrMalformed, len(batch), h.SizeBytes())
+	}
+	if h.Compression() == segment.CompressionNone {
+		if err := eachPlain(h, batch[segment.BatchHeaderSize:], fn); err != nil {
+			return fmt.Errorf("batch %d: %w", h.BaseOffset, err)
+		}
+		return nil
 	}
 	r, done, err := unpack(h.Compression(), batch[segment.BatchHeaderSize:])
 	if err != nil {
@@ -45,6 +52,25 @@ func Each(h segment.BatchHeader, batch []byte, fn func(Record) bool) error {
 			err = ErrTooLarge
 		}
 		return fmt.Errorf("batch %d: %w", h.BaseOffset, err)
+	}
+	return nil
+}
+
+// eachPlain is each over records that need no unpacking, where they lie.
+func eachPlain(h segment.BatchHeader, b []byte, fn func(Record) bool) error {
+	for i := range h.Count {
+		n, used := binary.Varint(b)
+		if used <= 0 || n < 0 || n > int64(len(b)-used) {
+			return fmt.Errorf("%w: record %d of %d bytes, %d are there", ErrMalformed, i, n, len(b)-max(used, 0))
+		}
+		rec, err := parse(h, b[used:used+int(n):used+int(n)])
+		if err != nil {
+			return fmt.Errorf("record %d: %w", i, err)
+		}
+		if !fn(rec) {
+			return nil
+		}
+		b = b[used+int(n):]
 	}
 	return nil
 }
@@ -91,7 +117,7 @@ func parse(h segment.BatchHeader, body []byte) (Record, error) {
 	p := parser{b: body}
 	p.take(1) // attributes: unused
 	timestampDelta, offsetDelta := p.varint(), p.varint()
-	rec := Record{Offset: h.BaseOffset + segment.Offset(offsetDelta), TimestampMs: h.BaseTimestamp + timestampDelta, Key: p.bytes(), Value: p.bytes()}
+	rec := Record{Offset: h.BaseOffset + segment.Offset(offsetDelta), TimestampMs: h.BaseTimestamp + timestampDelta, Key: p.bytes(), Value: p.bytes(), Raw: body}
 	if h.LogAppendTime() {
 		rec.TimestampMs = h.MaxTimestamp
 	}

@@ -30,8 +30,6 @@ var lz4Readers = sync.Pool{New: func() any { return lz4.NewReader(nil) }}
 func unpack(c segment.Compression, data []byte) (r io.Reader, done func(), err error) {
 	nothing := func() {}
 	switch c {
-	case segment.CompressionNone:
-		return bytes.NewReader(data), nothing, nil
 	case segment.CompressionGzip:
 		z, err := gzip.NewReader(bytes.NewReader(data))
 		if err != nil {
