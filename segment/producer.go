@@ -297,8 +297,9 @@ func (s *ProducerState) Len() int { return len(s.producers) }
 type ProducerView struct {
 	ProducerID       int64
 	Epoch            int16
-	CoordinatorEpoch int32 // -1: no marker seen
-	LastSequence     int32 // -1: none
+	CoordinatorEpoch int32  // -1: no marker seen
+	LastSequence     int32  // -1: none
+	LastOffset       Offset // of the last batch of records, -1: only a marker is known
 	LastTimestampMs  int64
 	TxnFirstOffset   Offset // -1: no open transaction
 }
@@ -308,7 +309,7 @@ func (s *ProducerState) Views() []ProducerView {
 	views := make([]ProducerView, 0, len(s.producers))
 	for _, p := range s.sorted() {
 		views = append(views, ProducerView{ProducerID: p.id, Epoch: p.epoch, CoordinatorEpoch: p.coordinatorEpoch,
-			LastSequence: p.last().lastSeq, LastTimestampMs: p.lastMs, TxnFirstOffset: p.txnFirst})
+			LastSequence: p.last().lastSeq, LastOffset: p.last().lastOffset, LastTimestampMs: p.lastMs, TxnFirstOffset: p.txnFirst})
 	}
 	return views
 }

@@ -28,11 +28,12 @@ type Reader struct {
 	file atomic.Pointer[openFile] // nil: not open
 	hot  atomic.Bool              // used since the file cache last looked
 
-	act    atomic.Pointer[active] // nil: sealed
-	sealed atomic.Pointer[Meta]
-	idx    atomic.Pointer[index]  // of a sealed segment, when loaded
-	holes  atomic.Pointer[[]hole] // damage that reads step over; nil: none known
-	scans  atomic.Uint32          // how often the whole log was checked
+	act     atomic.Pointer[active] // nil: sealed
+	sealed  atomic.Pointer[Meta]
+	idx     atomic.Pointer[index]  // of a sealed segment, when loaded
+	holes   atomic.Pointer[[]hole] // damage that reads step over; nil: none known
+	scans   atomic.Uint32          // how often the whole log was checked
+	firstMs atomic.Int64           // 1 + FirstTimestamp, 0: not read yet
 	// noAborted: the sealed segment holds no marker that aborted a transaction.
 	noAborted atomic.Bool
 	healMu    sync.Mutex // one load or rebuild of the index at a time
@@ -254,6 +255,36 @@ func (r *Reader) Meta() Meta {
 		return a.snapshot()
 	}
 	return *r.sealed.Load()
+}
+
+// FirstTimestamp is the largest timestamp in ms of the segment's first batch, -1 without any. It reads the header through the page cache
+// the first time. The caller has r acquired.
+func (r *Reader) FirstTimestamp() (ms int64, err error) {
+	if a := r.act.Load(); a != nil {
+		a.mu.RLock()
+		defer a.mu.RUnlock()
+		return a.firstMs, nil
+	}
+	if ms := r.firstMs.Load(); ms != 0 {
+		return ms - 1, nil
+	}
+	meta := r.Meta()
+	f, err := r.File()
+	if err != nil {
+		return 0, err
+	}
+	w := r.walker(f, &meta)
+	defer walkPool.Put(w.buf)
+	h, _, ok, err := w.header(0, r.base)
+	if err != nil {
+		return 0, err
+	}
+	ms = noTimestamp
+	if ok {
+		ms = max(h.MaxTimestamp, noTimestamp)
+	}
+	r.firstMs.Store(ms + 1)
+	return ms, nil
 }
 
 // MaxTimestamp is the largest record timestamp in ms and the last offset of its batch; -1 and Base when no record has

@@ -151,9 +151,6 @@ func (b *Broker) alterTopic(ctx context.Context, name string, c resourceChange, 
 		return err
 	}
 	b.log.Info("topic configuration changed", "topic", name, "set", slices.Sorted(maps.Keys(wanted)))
-	if wanted["cleanup.policy"] != t.Configs["cleanup.policy"] {
-		b.warnNotCompacted(name, wanted)
-	}
 	return b.applyConfigs(ctx, name)
 }
 

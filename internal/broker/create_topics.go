@@ -227,8 +227,6 @@ func (b *Broker) createTopic(ctx context.Context, topic newTopic) (*metadata.Top
 	}
 	if t.Name == groups.Topic {
 		b.groups.Start(t.Partitions)
-	} else {
-		b.warnNotCompacted(t.Name, t.Configs)
 	}
 	return t, nil
 }

@@ -36,6 +36,10 @@ func partitionConfig(configs, defaults map[string]string) (partition.Config, err
 		LocalRetentionBytes:  c.LocalRetentionBytes,
 		Compact:              c.Compact,
 		Delete:               c.Delete,
+		MinCleanableRatio:    c.MinCleanableRatio,
+		MinCompactionLagMs:   c.MinCompactionLagMs,
+		MaxCompactionLagMs:   c.MaxCompactionLagMs,
+		DeleteRetentionMs:    c.DeleteRetentionMs,
 		MaxMessageBytes:      c.MaxMessageBytes,
 		LogAppendTime:        c.LogAppendTime,
 		TimestampBeforeMaxMs: c.TimestampBeforeMaxMs,
@@ -154,14 +158,6 @@ func (b *Broker) validateTopicConfigs(configs, defaults map[string]string) error
 		return fmt.Errorf("%w: Invalid value for configuration lagoon.tier.policy: %w", metadata.ErrInvalidConfig, err)
 	}
 	return nil
-}
-
-// warnNotCompacted says once per change that a topic asks for something this release does not do.
-func (b *Broker) warnNotCompacted(topic string, configs map[string]string) {
-	if c, err := metadata.Effective(configs, nil); err == nil && c.Compact {
-		b.log.Warn("topic asks for compaction, which is not part of this release: all records are kept unless cleanup.policy also holds delete",
-			"topic", topic, "cleanup.policy", configs["cleanup.policy"])
-	}
 }
 
 // internalTopic tells the topics that brokers make for themselves.

@@ -47,16 +47,12 @@ func TestTopicSpecs(t *testing.T) {
 	}
 }
 
-// A topic that asks for compaction is told in the log that it does not get it, and loses nothing.
-func TestCompactedTopicIsReported(t *testing.T) {
-	var log strings.Builder
-	a := newAdminBroker(t, func(o *Options) { o.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
-	a.topic("changelog", 1, "cleanup.policy=compact")
-	if !strings.Contains(log.String(), "level=WARN") || !strings.Contains(log.String(), "changelog") {
-		t.Errorf("log: %s", log.String())
-	}
-	k, _ := metadata.TopicConfigs.Find("cleanup.policy")
-	if cfg := a.store.config("changelog"); cfg.Delete || !strings.Contains(k.Doc, "nothing is compacted and nothing is deleted") {
-		t.Errorf("config %+v, documentation %q", cfg, k.Doc)
+// What a topic says about compaction reaches its partitions.
+func TestCompactionConfig(t *testing.T) {
+	a := newAdminBroker(t, nil)
+	a.topic("changelog", 1, "cleanup.policy=compact,delete", "min.cleanable.dirty.ratio=0.2", "min.compaction.lag.ms=5", "max.compaction.lag.ms=70", "delete.retention.ms=9")
+	cfg := a.store.config("changelog")
+	if !cfg.Compact || !cfg.Delete || cfg.MinCleanableRatio != 0.2 || cfg.MinCompactionLagMs != 5 || cfg.MaxCompactionLagMs != 70 || cfg.DeleteRetentionMs != 9 {
+		t.Errorf("config %+v", cfg)
 	}
 }

@@ -290,9 +290,9 @@ func TestFilterTransactions(t *testing.T) {
 
 // TestFilterUnreadable: a batch whose records cannot be read stays.
 func TestFilterUnreadable(t *testing.T) {
-	h, b := build(t, spec{base: 0, codec: segment.CompressionZstd, recs: []rec{{key: "a", value: "1", ms: 1}}})
-	b[70] ^= 0xff
-	_ = h
+	_, b := build(t, spec{base: 0, codec: segment.CompressionZstd, recs: []rec{{key: "a", value: "1", ms: 1}}})
+	b[63] ^= 0xff // of zstd's magic
+	binary.BigEndian.PutUint32(b[17:], crc32.Checksum(b[21:], crc32.MakeTable(crc32.Castagnoli)))
 	log := [][]byte{b, batchOf(t, spec{base: 1, recs: []rec{{key: "a", value: "2", ms: 1}}})}
 	out, _, stats := cleaning{}.run(t, log)
 	if len(out) != 2 || !bytes.Equal(out[0], b) || stats.Malformed != 1 {

@@ -32,8 +32,10 @@ type TopicConfig struct {
 	TierPolicy            string        // "": the server's
 	ReaderClass           string        // auto, realtime, lagging
 	CatchupMaxBytesPerSec int64         // 0: no cap
-	minCompactionLagMs    int64
-	maxCompactionLagMs    int64
+	MinCleanableRatio     float64
+	MinCompactionLagMs    int64
+	MaxCompactionLagMs    int64
+	DeleteRetentionMs     int64
 }
 
 // Effective resolves every key: the topic's own value, else the server's, else the built-in one. Unknown keys in either
@@ -58,8 +60,10 @@ func Effective(topic, defaults map[string]string) (TopicConfig, error) {
 		TierPolicy:            r.text("lagoon.tier.policy"),
 		ReaderClass:           r.text("lagoon.reader.class"),
 		CatchupMaxBytesPerSec: r.int64(CatchupMaxBytesPerSecond),
-		minCompactionLagMs:    r.int64("min.compaction.lag.ms"),
-		maxCompactionLagMs:    r.int64("max.compaction.lag.ms"),
+		MinCleanableRatio:     r.float64("min.cleanable.dirty.ratio"),
+		MinCompactionLagMs:    r.int64("min.compaction.lag.ms"),
+		MaxCompactionLagMs:    r.int64("max.compaction.lag.ms"),
+		DeleteRetentionMs:     r.int64("delete.retention.ms"),
 	}
 	policy := splitList(r.text("cleanup.policy"))
 	c.Delete, c.Compact = slices.Contains(policy, "delete"), slices.Contains(policy, "compact")
@@ -90,6 +94,15 @@ func (r *resolver) text(name string) string {
 
 func (r *resolver) int64(name string) int64 { return r.number(name, 64) }
 func (r *resolver) int32(name string) int32 { return int32(r.number(name, 32)) }
+
+func (r *resolver) float64(name string) float64 {
+	text := r.text(name)
+	f, err := strconv.ParseFloat(text, 64)
+	if err != nil && r.err == nil {
+		r.err = fmt.Errorf("%w: %s is %q, not a number", ErrInvalidConfig, name, clip(text))
+	}
+	return f
+}
 
 func (r *resolver) number(name string, bits int) int64 {
 	text := r.text(name)

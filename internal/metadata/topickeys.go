@@ -10,15 +10,13 @@ import (
 const maxLong = "9223372036854775807"
 
 const oneNode = " A single broker has one copy of each partition, so the value is kept and shown and changes nothing."
-const noCompaction = " The log is not compacted in this release: the value is kept and shown and changes nothing."
 const noCodec = " Batches are stored and served exactly as the producer sent them, so the value is kept and shown and changes nothing."
 
 // TopicConfigs holds every key that a topic may set: those of Kafka 4.3 and those of Lagoon.
 var TopicConfigs = sortedKeys([]*ConfigKey{
 	{Name: "cleanup.policy", Type: TypeList, Default: "delete", Server: "log.cleanup.policy", rule: oneOf("compact", "delete"),
-		Doc: "What happens to old segments: delete removes them when retention.ms or retention.bytes says so. A topic with compact alone keeps " +
-			"every record: compaction is not part of this release, so nothing is compacted and nothing is deleted. With both, only the " +
-			"deletion takes place. Empty keeps everything."},
+		Doc: "What happens to old segments: delete removes them when retention.ms or retention.bytes says so; compact keeps the newest record " +
+			"of each key and removes the others. With both, each does its part. Empty keeps everything."},
 	{Name: "compression.type", Type: TypeString, Default: "producer", Server: "compression.type", Effect: Ignored,
 		rule: oneOf("uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"), Doc: "Codec in which the broker would store batches." + noCodec},
 	{Name: "compression.gzip.level", Type: TypeInt, Default: "-1", Server: "compression.gzip.level", Effect: Ignored, rule: between(-1, 9),
@@ -27,8 +25,8 @@ var TopicConfigs = sortedKeys([]*ConfigKey{
 		Doc: "Level for recompression with lz4." + noCodec},
 	{Name: "compression.zstd.level", Type: TypeInt, Default: "3", Server: "compression.zstd.level", Effect: Ignored, rule: between(-131072, 22),
 		Doc: "Level for recompression with zstd." + noCodec},
-	{Name: "delete.retention.ms", Type: TypeLong, Default: "86400000", Server: "log.cleaner.delete.retention.ms", Effect: Ignored, rule: atLeast(0),
-		Doc: "How long a compacted topic keeps delete markers, in ms." + noCompaction},
+	{Name: "delete.retention.ms", Type: TypeLong, Default: "86400000", Server: "log.cleaner.delete.retention.ms", rule: atLeast(0),
+		Doc: "How long a compacted topic keeps delete markers (records without value), and markers of transactions of which nothing is left, in ms from the first compaction that meets them."},
 	{Name: "file.delete.delay.ms", Type: TypeLong, Default: "60000", Server: "log.segment.delete.delay.ms", rule: atLeast(0),
 		Doc: "Time between renaming a segment away and unlinking it, in ms. Readers that are in the middle of it finish undisturbed."},
 	{Name: "flush.messages", Type: TypeLong, Default: maxLong, Server: "log.flush.interval.messages", Effect: Ignored, rule: atLeast(1),
@@ -47,8 +45,8 @@ var TopicConfigs = sortedKeys([]*ConfigKey{
 	{Name: "local.retention.ms", Type: TypeLong, Default: "-2", Server: "log.local.retention.ms", rule: atLeast(-2),
 		Doc: "Age up to which sealed segments may stay in the hottest tier, in ms; older ones move to the next tier. -2 follows retention.ms, -1 is no limit. " +
 			"It holds without remote.storage.enable."},
-	{Name: "max.compaction.lag.ms", Type: TypeLong, Default: maxLong, Server: "log.cleaner.max.compaction.lag.ms", Effect: Ignored, rule: atLeast(1),
-		Doc: "Longest time a record may stay uncompacted, in ms." + noCompaction},
+	{Name: "max.compaction.lag.ms", Type: TypeLong, Default: maxLong, Server: "log.cleaner.max.compaction.lag.ms", rule: atLeast(1),
+		Doc: "Longest time a record may stay uncompacted, in ms: then the log is compacted whatever its dirty ratio, and the active segment is sealed for it."},
 	{Name: "max.message.bytes", Type: TypeInt, Default: "1048588", Server: "message.max.bytes", rule: atLeast(0),
 		Doc: "Largest record batch that a producer may send, in bytes, compressed as it is sent."},
 	{Name: "message.timestamp.after.max.ms", Type: TypeLong, Default: "3600000", Server: "log.message.timestamp.after.max.ms", rule: atLeast(0),
@@ -57,10 +55,10 @@ var TopicConfigs = sortedKeys([]*ConfigKey{
 		Doc: "How far a CreateTime timestamp may lie before the broker's clock, in ms; batches beyond are refused with INVALID_TIMESTAMP."},
 	{Name: "message.timestamp.type", Type: TypeString, Default: "CreateTime", Server: "log.message.timestamp.type", rule: oneOf("CreateTime", "LogAppendTime"),
 		Doc: "CreateTime keeps the producer's timestamps, LogAppendTime replaces them by the broker's clock when the batch is written."},
-	{Name: "min.cleanable.dirty.ratio", Type: TypeDouble, Default: "0.5", Server: "log.cleaner.min.cleanable.ratio", Effect: Ignored, rule: between(0, 1),
-		Doc: "Share of uncompacted bytes that starts a compaction." + noCompaction},
-	{Name: "min.compaction.lag.ms", Type: TypeLong, Default: "0", Server: "log.cleaner.min.compaction.lag.ms", Effect: Ignored, rule: atLeast(0),
-		Doc: "Shortest time a record stays uncompacted, in ms." + noCompaction},
+	{Name: "min.cleanable.dirty.ratio", Type: TypeDouble, Default: "0.5", Server: "log.cleaner.min.cleanable.ratio", rule: between(0, 1),
+		Doc: "A partition is compacted when more than this share of its sealed bytes is not compacted yet."},
+	{Name: "min.compaction.lag.ms", Type: TypeLong, Default: "0", Server: "log.cleaner.min.compaction.lag.ms", rule: atLeast(0),
+		Doc: "Shortest time a record stays uncompacted, in ms."},
 	{Name: "min.insync.replicas", Type: TypeInt, Default: "1", Server: "min.insync.replicas", Effect: Ignored, rule: atLeast(1),
 		Doc: "Replicas that must have a batch before acks=all is answered. As in Kafka never more than there are replicas, which is one:" +
 			" what acks=all waits for here is stable storage. The value is kept and shown and changes nothing."},
@@ -167,8 +165,8 @@ func ValidateTopicConfigs(configs, defaults map[string]string) error {
 		return fmt.Errorf("%w: local.retention.ms %d must not exceed retention.ms %d", ErrInvalidConfig, c.LocalRetentionMs, c.RetentionMs)
 	case localBytes && above(c.LocalRetentionBytes, c.RetentionBytes):
 		return fmt.Errorf("%w: local.retention.bytes %d must not exceed retention.bytes %d", ErrInvalidConfig, c.LocalRetentionBytes, c.RetentionBytes)
-	case c.minCompactionLagMs > c.maxCompactionLagMs:
-		return fmt.Errorf("%w: min.compaction.lag.ms %d must not exceed max.compaction.lag.ms %d", ErrInvalidConfig, c.minCompactionLagMs, c.maxCompactionLagMs)
+	case c.MinCompactionLagMs > c.MaxCompactionLagMs:
+		return fmt.Errorf("%w: min.compaction.lag.ms %d must not exceed max.compaction.lag.ms %d", ErrInvalidConfig, c.MinCompactionLagMs, c.MaxCompactionLagMs)
 	}
 	return nil
 }

@@ -108,10 +108,14 @@ type Config struct {
 	IndexIntervalBytes   int32
 	RetentionMs          int64
 	RetentionBytes       int64
-	LocalRetentionMs     int64 // -2: as RetentionMs
-	LocalRetentionBytes  int64 // -2: as RetentionBytes
-	Compact              bool  // cleanup.policy holds compact
-	Delete               bool  // cleanup.policy holds delete
+	LocalRetentionMs     int64   // -2: as RetentionMs
+	LocalRetentionBytes  int64   // -2: as RetentionBytes
+	Compact              bool    // cleanup.policy holds compact
+	Delete               bool    // cleanup.policy holds delete
+	MinCleanableRatio    float64 // compaction: dirty share of the bytes above which a log is cleaned
+	MinCompactionLagMs   int64
+	MaxCompactionLagMs   int64
+	DeleteRetentionMs    int64 // of delete markers and transaction markers, from the first cleaning on
 	MaxMessageBytes      int32
 	LogAppendTime        bool
 	TimestampBeforeMaxMs int64

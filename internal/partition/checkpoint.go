@@ -8,12 +8,15 @@ import (
 	"lagoon/segment"
 )
 
-// marks are what a log directory's checkpoint files say: up to where each log is durable, and where it starts.
+// marks are what a log directory's checkpoint files say: up to where each log is durable, where it starts, and up to where it was
+// compacted.
 type marks struct {
-	points, starts map[segment.TopicPartition]segment.Offset
+	points, starts, cleaned map[segment.TopicPartition]segment.Offset
 }
 
-func (m marks) clone() marks { return marks{maps.Clone(m.points), maps.Clone(m.starts)} }
+func (m marks) clone() marks {
+	return marks{maps.Clone(m.points), maps.Clone(m.starts), maps.Clone(m.cleaned)}
+}
 
 // checkpoints are the marks of one directory in the hottest tier; guarded by Store.checkpointMu.
 type checkpoints struct {
@@ -75,6 +78,9 @@ func (s *Store) writeCheckpointsLocked(d *logDir) error {
 		} else {
 			delete(now.starts, tp)
 		}
+		if cleaned := l.compact.cleaned.Load(); cleaned > 0 {
+			now.cleaned[tp] = segment.Offset(cleaned)
+		}
 	}
 	write := func(name string, saved *map[segment.TopicPartition]segment.Offset, now map[segment.TopicPartition]segment.Offset) error {
 		if !c.doubtful && maps.Equal(*saved, now) {
@@ -93,16 +99,20 @@ func (s *Store) writeCheckpointsLocked(d *logDir) error {
 	if err := write(segment.RecoveryPointFile, &c.saved.points, now.points); err != nil {
 		return err
 	}
+	if err := write(segment.CleanerFile, &c.saved.cleaned, now.cleaned); err != nil {
+		return err
+	}
 	c.doubtful = false
 	return nil
 }
 
 // remember gives what the last run left for a partition whose home is d.
-func (s *Store) remember(d *logDir, tp segment.TopicPartition) (point, start segment.Offset) {
+func (s *Store) remember(d *logDir, tp segment.TopicPartition) (point, start, cleaned segment.Offset) {
 	s.checkpointMu.Lock()
 	defer s.checkpointMu.Unlock()
 	m := s.checkpoints[d].unserved
-	return m.points[tp], m.starts[tp]
+	// Only what is durable is ever compacted; and what was has gaps, which recovery must not take for a torn tail.
+	return max(m.points[tp], m.cleaned[tp]), m.starts[tp], m.cleaned[tp]
 }
 
 // forget takes partitions that are deleted, or about to be made, out of memory and files. A later partition of the same
@@ -120,9 +130,11 @@ func (s *Store) forget(tps ...segment.TopicPartition) error {
 		for _, tp := range tps {
 			delete(c.unserved.points, tp)
 			delete(c.unserved.starts, tp)
+			delete(c.unserved.cleaned, tp)
 			_, point := c.saved.points[tp]
 			_, start := c.saved.starts[tp]
-			stale = stale || point || start
+			_, cleaned := c.saved.cleaned[tp]
+			stale = stale || point || start || cleaned
 		}
 		if stale || c.doubtful {
 			errs = append(errs, s.writeCheckpointsLocked(d))

@@ -269,23 +269,23 @@ func TestFencedColdTier(t *testing.T) {
 	})
 }
 
-// records collects log lines.
-type records struct {
+// logLines collects log lines.
+type logLines struct {
 	mu    sync.Mutex
 	lines []string
 }
 
-func (r *records) Enabled(context.Context, slog.Level) bool { return true }
-func (r *records) WithAttrs([]slog.Attr) slog.Handler       { return r }
-func (r *records) WithGroup(string) slog.Handler            { return r }
-func (r *records) Handle(_ context.Context, rec slog.Record) error {
+func (r *logLines) Enabled(context.Context, slog.Level) bool { return true }
+func (r *logLines) WithAttrs([]slog.Attr) slog.Handler       { return r }
+func (r *logLines) WithGroup(string) slog.Handler            { return r }
+func (r *logLines) Handle(_ context.Context, rec slog.Record) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.lines = append(r.lines, rec.Level.String()+" "+rec.Message)
 	return nil
 }
 
-func (r *records) has(text string) bool {
+func (r *logLines) has(text string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, l := range r.lines {
@@ -326,7 +326,7 @@ func TestDamageAroundTheRecoveryPoint(t *testing.T) {
 				}
 				cases++
 				f := w.fork(w.disks.crash(vfs.CrashOptions{Live: true, KeepPercent: 100}))
-				var log records
+				var log logLines
 				f.change = func(o *partition.Options) { o.Logger = slog.New(&log) }
 				disk := f.disks[f.diskOf(t, name)]
 				whole, pos := p.sent[base], 0

@@ -28,7 +28,7 @@ type cursor struct {
 
 	mu       sync.Mutex
 	stream   *stream
-	segBase  segment.Offset // segment of the last hot extent, -1 none
+	seg      *logSegment    // of the last hot extent, nil: none
 	next     segment.Offset // offset after that extent
 	at       int64          // byte after that extent: where the next read begins
 	class    admission.Class
@@ -66,7 +66,7 @@ func (s *cursorSet) of(ref ReaderRef, now time.Time) *cursor {
 		if len(s.by) >= maxCursors {
 			s.dropOldestLocked()
 		}
-		c = &cursor{ref: ref, log: s.log, segBase: -1, key: k}
+		c = &cursor{ref: ref, log: s.log, key: k}
 		c.stream = &stream{log: s.log, req: admission.Request{Flow: c.key.Flow(), Topic: s.log.topic, Client: ref.ClientID}}
 		s.by[k] = c
 	}
@@ -133,7 +133,7 @@ func (s *cursorSet) closeAll() {
 
 // moved remembers where the extent that was just served ends.
 func (c *cursor) moved(s *logSegment, next segment.Offset, end int64) {
-	c.segBase, c.next, c.at = s.base, next, end
+	c.seg, c.next, c.at = s, next, end
 	c.stream.reset()
 }
 

@@ -41,3 +41,6 @@ func (s *Store) Warm() {
 		runtime.Gosched()
 	}
 }
+
+// Now is the store's clock.
+func (s *Store) Now() time.Time { return s.now() }

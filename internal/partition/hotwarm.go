@@ -110,7 +110,7 @@ func (l *Log) warmReads(k hotLog, from int64) (out []warmRead) {
 	for i, s := range v.segs {
 		segEnd := k.end
 		if i+1 < len(v.segs) {
-			segEnd = v.segs[i+1].before
+			segEnd = v.after(i)
 		}
 		for at := max(from, s.before); at < segEnd; {
 			pos := at - s.before

@@ -530,7 +530,7 @@ func (l *Log) keepHot(k hotKeep, end int64, now time.Time) (pinned int64, err er
 	for i, s := range v.segs {
 		segEnd := end
 		if i+1 < len(v.segs) {
-			segEnd = min(end, v.segs[i+1].before)
+			segEnd = min(end, v.after(i))
 		}
 		from, to := max(0, k.from-s.before), segEnd-s.before
 		from -= from % step
@@ -615,7 +615,7 @@ func (l *Log) lookHot(v *view, from, end int64, now time.Time) {
 	for i, s := range v.segs {
 		segEnd := end
 		if i+1 < len(v.segs) {
-			segEnd = min(end, v.segs[i+1].before)
+			segEnd = min(end, v.after(i))
 		}
 		if pos := max(from, s.before) - s.before; segEnd-s.before > pos && s.r.Acquire() {
 			if f, err := s.r.File(); err == nil {
@@ -652,8 +652,8 @@ func (l *Log) dropHot(to, most int64) (done int64) {
 	st, v := &l.hot, l.view.Load()
 	for i, s := range v.segs {
 		segEnd, sealed := to, false
-		if i+1 < len(v.segs) && v.segs[i+1].before <= to {
-			segEnd, sealed = v.segs[i+1].before, true
+		if i+1 < len(v.segs) && v.after(i) <= to {
+			segEnd, sealed = v.after(i), true
 		}
 		pos, end := max(0, st.dropped-s.before), segEnd-s.before
 		if !sealed { // whole windows only: a large folio that is only partly inside stays

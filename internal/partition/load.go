@@ -211,7 +211,12 @@ func (s *Store) readCheckpoints(d *logDir) error {
 	if err != nil {
 		return fmt.Errorf("log directory %s: %w; restore %s from a copy, or remove it to show deleted records again", fsys.Root(), err, segment.LogStartFile)
 	}
-	c.saved = marks{points, starts}
+	cleaned, err := segment.ReadCheckpoint(fsys, segment.CleanerFile)
+	if err != nil { // compacting anew what was compacted changes nothing
+		s.opt.Logger.Warn("cleaner checkpoint not usable: compacted topics are compacted from their start", "path", fsys.Root(), "err", err)
+		cleaned, c.doubtful = map[segment.TopicPartition]segment.Offset{}, true
+	}
+	c.saved = marks{points, starts, cleaned}
 	c.unserved = c.saved.clone()
 	s.checkpoints[d] = c
 	_, clean, err := segment.ReadCleanShutdown(fsys)
@@ -434,8 +439,17 @@ func (l *Log) checkIdentity() error {
 	return nil
 }
 
-// list cleans up after interrupted migrations and deletions and gives the segments by base offset.
+// list cleans up after interrupted compactions, migrations and deletions and gives the segments by base offset.
 func (l *Log) list(holders []*logDir) ([]found, error) {
+	for _, d := range holders {
+		swapped, err := segment.FinishSwaps(d.spec.FS, l.dir)
+		if err != nil {
+			return nil, err
+		}
+		if len(swapped) > 0 {
+			l.log.Info("interrupted compaction finished", "tier", d.spec.Tier, "segments", swapped)
+		}
+	}
 	tiers := make([]tiering.Tier, len(holders))
 	for i, d := range holders {
 		tiers[i] = d.tier()
@@ -465,7 +479,8 @@ func (l *Log) list(holders []*logDir) ([]found, error) {
 // recovery, the last one for appending.
 func (l *Log) openSegments(segs []found) error {
 	s, cfg := l.store, l.config()
-	point, start := s.remember(l.home, l.key())
+	point, start, cleaned := s.remember(l.home, l.key())
+	l.compact.cleaned.Store(int64(cleaned))
 	if len(segs) == 0 {
 		w, err := segment.Create(l.home.spec.FS, l.dir, start, cfg.segmentOptions(), s.files)
 		if err == nil {

@@ -67,11 +67,12 @@ type Log struct {
 	watches map[*Watch]watched
 
 	grow        growth     // of the race loop alone
-	maintenance sync.Mutex // one retention, trim or migration publish at a time
+	maintenance sync.Mutex // one retention, trim, compaction swap or migration publish at a time
 	mending     sync.Mutex // one repair of a list of aborted transactions at a time
 	cursors     cursorSet
 	hot         hotState
 	convoy      convoy
+	compact     compactState
 }
 
 // watched is what a fetch waits for: that records at an offset can be read, or, committed, that they are decided.
@@ -92,7 +93,8 @@ type logSegment struct {
 	dir  *logDir
 	base segment.Offset
 	// before is the number of bytes in the older segments of the view this one was first part of. Distances between two
-	// positions are differences of it, so that deleting old segments need not renumber.
+	// positions are differences of it, so that deleting old segments need not renumber. Compaction leaves a gap in front of a
+	// segment that became smaller: distances across it are too large until the next start.
 	before int64
 	extra  atomic.Pointer[[]damage]
 	prep   preparation
@@ -121,6 +123,17 @@ func (v *view) next(i int) segment.Offset {
 	}
 	return 1<<63 - 1
 }
+
+// bytes is the size of the segment's log.
+func (s *logSegment) bytes() int64 {
+	if s.r == nil {
+		return 0 // stands in for an offline partition
+	}
+	return s.r.Meta().SizeBytes
+}
+
+// after is the byte behind segment i, which is not the last, on the scale of logSegment.before.
+func (v *view) after(i int) int64 { return min(v.segs[i].before+v.segs[i].bytes(), v.segs[i+1].before) }
 
 // active is the segment that appends go to.
 func (v *view) active() *logSegment { return v.segs[len(v.segs)-1] }
@@ -189,8 +202,11 @@ func (l *Log) EndOffsetForEpoch(epoch int32) (int32, segment.Offset) {
 
 // SizeBytes is the size of all segments in all tiers.
 func (l *Log) SizeBytes() int64 {
-	v := l.view.Load()
-	return l.endPos.Load() - v.segs[0].before
+	total := int64(0)
+	for _, s := range l.view.Load().segs {
+		total += s.bytes()
+	}
+	return total
 }
 
 // Totals are what went in and out since the start.

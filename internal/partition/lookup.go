@@ -16,6 +16,15 @@ const lookupParallel = 4
 // OffsetForTime finds the first record whose timestamp is at least ms, as Kafka's ListOffsets does. Offset -1 when there is
 // none. It may read a device, around the cache, and then blocks.
 func (l *Log) OffsetForTime(ctx context.Context, ms int64) (TimestampOffset, error) {
+	for tries := 0; ; tries++ {
+		found, err := l.offsetForTime(ctx, ms)
+		if tries == 8 || !errors.Is(err, segment.ErrSuperseded) {
+			return found, err
+		}
+	}
+}
+
+func (l *Log) offsetForTime(ctx context.Context, ms int64) (TimestampOffset, error) {
 	none := TimestampOffset{Offset: -1, TimestampMs: -1, LeaderEpoch: -1}
 	if err := l.Err(); err != nil {
 		return none, err
@@ -37,7 +46,7 @@ func (l *Log) OffsetForTime(ctx context.Context, ms int64) (TimestampOffset, err
 func (l *Log) timeInSegment(ctx context.Context, v *view, i int, ms int64, limit segment.Offset) (TimestampOffset, bool, error) {
 	s := v.segs[i]
 	if !s.r.Acquire() {
-		return TimestampOffset{}, false, fmt.Errorf("look up %s: %w: segment is gone, ask again", l.dir, ErrClosed)
+		return TimestampOffset{}, false, fmt.Errorf("look up %s: %w", l.dir, segment.ErrSuperseded)
 	}
 	defer s.r.Release()
 	if largest, _, err := s.r.MaxTimestamp(); err != nil {
@@ -110,14 +119,13 @@ func (l *Log) Scan(ctx context.Context, from segment.Offset, fn func(h segment.B
 	if err := l.Err(); err != nil {
 		return 0, err
 	}
-	v, limit := l.view.Load(), l.readable().offset
-	from = max(from, v.start)
-	stopped := false
-	for i, s := range v.segs {
-		if v.next(i) <= from || s.base >= limit || stopped {
-			continue
-		}
-		n, err := l.scanSegment(ctx, s, from, func(h segment.BatchHeader, batch []byte) (bool, error) {
+	limit := l.readable().offset
+	for tries := 0; from < limit; {
+		v := l.view.Load()
+		from = max(from, v.start)
+		i := max(0, v.find(from))
+		stopped, began := false, from
+		n, err := l.scanSegment(ctx, v.segs[i], from, func(h segment.BatchHeader, batch []byte) (bool, error) {
 			if h.BaseOffset >= limit {
 				stopped = true
 				return false, nil
@@ -126,13 +134,22 @@ func (l *Log) Scan(ctx context.Context, from segment.Offset, fn func(h segment.B
 				return true, nil
 			}
 			more, err := fn(h, batch)
-			stopped = !more
+			stopped, from = !more, h.NextOffset()
 			return more, err
 		})
 		damaged += n
-		if err != nil {
+		if gone := errors.Is(err, segment.ErrSuperseded) || errors.Is(err, ErrClosed); gone && l.Err() == nil {
+			if tries++; from > began {
+				tries = 0
+			}
+			if tries < 64 { // another segment has taken its place, or retention has
+				continue
+			}
+		}
+		if err != nil || stopped {
 			return damaged, err
 		}
+		from = v.next(i)
 	}
 	return damaged, nil
 }
@@ -179,6 +196,14 @@ func (l *Log) scan(ctx context.Context, s *logSegment, pos int64, fn func(h segm
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+	free := func(context.Context, int64, int64) (func(), error) { return func() {}, nil }
+	return l.scanPaced(ctx, s, pos, func() int64 { return lookupBytes }, free, fn)
+}
+
+// scanPaced is scan for background work: step says how much the next read asks for, pace gives the turn for it, until done is called.
+func (l *Log) scanPaced(ctx context.Context, s *logSegment, pos int64, step func() int64, pace func(ctx context.Context, pos, n int64) (done func(), err error),
+	fn func(h segment.BatchHeader, full []byte) (more bool, err error)) error {
+	st := l.store
 	h, err := st.borrowHandle(s)
 	if err != nil {
 		return err
@@ -195,7 +220,13 @@ func (l *Log) scan(ctx context.Context, s *logSegment, pos int64, fn func(h segm
 			return err
 		}
 		c.pos = pos
-		data, err := c.readRange(st, buf, pos, min(lookupBytes, st.chunkBytes(), c.limit-pos))
+		n := min(step(), st.chunkBytes(), c.limit-pos)
+		done, err := pace(ctx, pos, n)
+		if err != nil {
+			return err
+		}
+		data, err := c.readRange(st, buf, pos, n)
+		done()
 		if err != nil {
 			return err
 		}

@@ -7,6 +7,7 @@ import (
 
 	"lagoon/admission"
 	"lagoon/cachectl"
+	"lagoon/internal/compaction"
 )
 
 // metrics of the log path. Labels are bounded: tiers, lanes, states, methods; never topics or clients.
@@ -27,6 +28,11 @@ type metrics struct {
 	convoyChunks, convoyShared, convoyRead, convoyServed prometheus.Counter
 	convoyLeaves                                         *prometheus.CounterVec
 	convoyFollowers, convoyKept                          prometheus.Gauge
+
+	compactions, compactionFailures                     prometheus.Counter
+	compactionRead, compactionWritten, compactionGone   prometheus.Counter
+	compactionSeconds                                   prometheus.Counter
+	compactionDirty, compactionWaiting, compactionLagMs prometheus.Gauge
 
 	byServed [admission.NumStates][4]prometheus.Counter // servedBytes without the label look-up
 }
@@ -65,6 +71,17 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Help: "Lagging readers that are fed by another reader's pass now."}),
 		convoyKept: prometheus.NewGauge(prometheus.GaugeOpts{Name: "lagoon_convoy_kept_bytes",
 			Help: "Chunk memory that is kept for readers close behind."}),
+		compactions:        prometheus.NewCounter(prometheus.CounterOpts{Name: "lagoon_compactions_total", Help: "Compactions of a partition that succeeded."}),
+		compactionFailures: prometheus.NewCounter(prometheus.CounterOpts{Name: "lagoon_compaction_failures_total", Help: "Compactions of a partition that failed; nothing is lost by one."}),
+		compactionRead:     prometheus.NewCounter(prometheus.CounterOpts{Name: "lagoon_compaction_read_bytes_total", Help: "Bytes read for compaction."}),
+		compactionWritten:  prometheus.NewCounter(prometheus.CounterOpts{Name: "lagoon_compaction_written_bytes_total", Help: "Bytes written by compaction."}),
+		compactionGone:     prometheus.NewCounter(prometheus.CounterOpts{Name: "lagoon_compaction_removed_records_total", Help: "Records that compaction has removed."}),
+		compactionSeconds:  prometheus.NewCounter(prometheus.CounterOpts{Name: "lagoon_compaction_seconds_total", Help: "Time that compaction was at work."}),
+		compactionDirty: prometheus.NewGauge(prometheus.GaugeOpts{Name: "lagoon_compaction_max_dirty_ratio",
+			Help: "Largest share of bytes not yet compacted among the partitions of compacted topics."}),
+		compactionWaiting: prometheus.NewGauge(prometheus.GaugeOpts{Name: "lagoon_compaction_due_partitions", Help: "Partitions whose compaction is due."}),
+		compactionLagMs: prometheus.NewGauge(prometheus.GaugeOpts{Name: "lagoon_compaction_max_overdue_seconds",
+			Help: "Longest time by which a partition exceeds its max.compaction.lag.ms."}),
 	}
 	for s := range m.byServed {
 		for lane := range m.byServed[s] {
@@ -74,7 +91,9 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	if reg != nil {
 		reg.MustRegister(m.syncSeconds, m.rolls, m.sealed, m.deletedBytes, m.retentionLost, m.corruptReads, m.tailColdReads, m.fenced, m.servedBytes,
 			m.coldBytes, m.coldSeconds, m.transitions,
-			m.convoyChunks, m.convoyShared, m.convoyRead, m.convoyServed, m.convoyLeaves, m.convoyFollowers, m.convoyKept)
+			m.convoyChunks, m.convoyShared, m.convoyRead, m.convoyServed, m.convoyLeaves, m.convoyFollowers, m.convoyKept,
+			m.compactions, m.compactionFailures, m.compactionRead, m.compactionWritten, m.compactionGone, m.compactionSeconds,
+			m.compactionDirty, m.compactionWaiting, m.compactionLagMs)
 	}
 	return m
 }
@@ -95,3 +114,28 @@ func (m *metrics) classChanges(changes []admission.Change) {
 }
 
 func (m *metrics) convoyLeft(why LeaveReason) { m.convoyLeaves.WithLabelValues(string(why)).Inc() }
+
+// compacted takes in how a compaction has ended.
+func (m *metrics) compacted(r CompactionResult) {
+	m.compactionSeconds.Add(r.Elapsed.Seconds())
+	if r.Err != nil {
+		m.compactionFailures.Inc()
+		return
+	}
+	m.compactions.Inc()
+	m.compactionGone.Add(float64(r.Records - r.Kept))
+}
+
+// compactionDue takes in what there is to compact.
+func (m *metrics) compactionDue(works []compaction.Work) {
+	due, ratio, overdue := 0, 0.0, int64(0)
+	for _, w := range works {
+		ratio, overdue = max(ratio, w.Ratio), max(overdue, w.OverdueMs)
+		if w.Due {
+			due++
+		}
+	}
+	m.compactionWaiting.Set(float64(due))
+	m.compactionDirty.Set(ratio)
+	m.compactionLagMs.Set(float64(overdue) / 1000)
+}

@@ -29,6 +29,9 @@ func (s *Store) newMigrator() (*tiering.Migrator, error) {
 		Events: tiering.Events{
 			End: func(m tiering.Move, o tiering.Outcome) {
 				if o.Err != nil {
+					if l, ok := s.Log(m.Topic, m.Partition); ok {
+						l.endMove(m.Base, m.From)
+					}
 					s.moveFailures.Add(1)
 					return
 				}
@@ -163,7 +166,7 @@ func (l *Log) tierState() tiering.PartitionState {
 		}
 		s.r.Release()
 		st.Segments = append(st.Segments, tiering.SegmentState{Base: s.base, SizeBytes: m.SizeBytes, Tier: s.dir.rank,
-			MaxTimestampMs: ms, Sealed: m.Sealed, Synced: m.Sealed && l.covered(v.next(i))})
+			MaxTimestampMs: ms, Sealed: m.Sealed, Synced: m.Sealed && l.covered(v.next(i)) && !l.claimed(s.base)})
 	}
 	return st
 }
@@ -191,8 +194,11 @@ func (s *Store) prepareMove(_ context.Context, m tiering.Move) (tiering.Job, tie
 	if to == nil {
 		return tiering.Job{}, tiering.Env{}, fmt.Errorf("%w: tier %s", ErrFenced, m.To)
 	}
+	if !l.beginMove(m.Base, m.From) {
+		return tiering.Job{}, tiering.Env{}, fmt.Errorf("%w: it is being compacted", tiering.ErrGone)
+	}
 	job := tiering.Job{Dir: l.dir, Base: m.Base, SizeBytes: from.r.Meta().SizeBytes, Next: v.segs[i+1].base,
-		From: from.dir.tier(), To: to.tier(), Dense: !l.config().Compact, EpochAt: l.epochs.EpochAt}
+		From: from.dir.tier(), To: to.tier(), Dense: m.Base >= segment.Offset(l.compact.cleaned.Load()) && !l.config().Compact, EpochAt: l.epochs.EpochAt}
 	return job, s.migrationEnv(l, from, to), nil
 }
 
@@ -209,7 +215,7 @@ func (s *Store) target(tier string) (best *logDir) {
 func (s *Store) migrationEnv(l *Log, from *logSegment, to *logDir) tiering.Env {
 	return tiering.Env{
 		Open:      s.openBypass,
-		Gate:      migrationGate{store: s, log: l, from: from.dir, to: to},
+		Gate:      deviceGate{store: s, log: l, flow: migrationFlow, from: from.dir, to: to},
 		WriteBack: func(f vfs.File, pos, n int64) { _ = s.opt.Cache.WriteBack(f, pos, n) }, // advice
 		Drop:      func(f vfs.File, pos, n int64) { _, _ = s.opt.Cache.Evict(f, pos, n) },  // advice
 		Publish:   func(_ context.Context, job tiering.Job) error { return l.publishMoved(from, to, job) },
@@ -221,7 +227,9 @@ func (s *Store) migrationEnv(l *Log, from *logSegment, to *logDir) tiering.Env {
 				l.onFiles(func() {
 					if err := remove(); err != nil {
 						l.log.Warn("old copy of a migrated segment not removed: the next start removes it", "segment", job.Base, "err", err)
+						return
 					}
+					l.endMove(job.Base, job.From.Name)
 				})
 			})
 		},
@@ -252,10 +260,11 @@ func (l *Log) publishMoved(from *logSegment, to *logDir, job tiering.Job) error 
 	return nil
 }
 
-// migrationGate makes each transfer of a migration wait for its turn at the device it touches, behind reads.
-type migrationGate struct {
+// deviceGate makes each transfer of background work (a migration, a compaction) wait for its turn at the device it touches, behind reads.
+type deviceGate struct {
 	store    *Store
 	log      *Log
+	flow     admission.Subject
 	from, to *logDir
 }
 
@@ -263,10 +272,10 @@ type migrationGate struct {
 var migrationFlow = admission.Subject{Kind: admission.Client, Name: "lagoon-migration"}
 
 // Step implements tiering.Gate: the slower of what the two devices do in a moment.
-func (g migrationGate) Step() int64 { return min(g.from.moves.step(), g.to.moves.step()) }
+func (g deviceGate) Step() int64 { return min(g.from.moves.step(), g.to.moves.step()) }
 
 // Wait implements tiering.Gate.
-func (g migrationGate) Wait(ctx context.Context, t tiering.Transfer) (func(), error) {
+func (g deviceGate) Wait(ctx context.Context, t tiering.Transfer) (func(), error) {
 	d := g.from
 	if t.Tier == g.to.name {
 		d = g.to
@@ -277,8 +286,8 @@ func (g migrationGate) Wait(ctx context.Context, t tiering.Transfer) (func(), er
 	if err := d.yield(ctx); err != nil {
 		return nil, err
 	}
-	done, err := d.cold.hold(ctx, admission.Request{Kind: admission.KindMigration, Flow: migrationFlow, Topic: g.log.topic,
-		Client: migrationFlow.Name, Bytes: t.Bytes, Position: t.Pos})
+	done, err := d.cold.hold(ctx, admission.Request{Kind: admission.KindMigration, Flow: g.flow, Topic: g.log.topic,
+		Client: g.flow.Name, Bytes: t.Bytes, Position: t.Pos})
 	if err != nil {
 		return nil, err
 	}

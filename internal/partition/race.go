@@ -126,15 +126,20 @@ func (l *Log) deadlines(off segment.Offset, now time.Time, n int) (out []admissi
 		return nil
 	}
 	at, excess := l.distancePos(nil, off), l.SizeBytes()-cfg.RetentionBytes
-	in := time.Duration(math.MinInt64)
-	for i := max(0, v.find(off)); i+1 < len(v.segs) && len(out) < n; i++ {
-		end := v.segs[i+1].before
+	in, first := time.Duration(math.MinInt64), max(0, v.find(off))
+	gone := int64(0) // when retention has taken segment i
+	for _, s := range v.segs[:first] {
+		gone += s.bytes()
+	}
+	for i := first; i+1 < len(v.segs) && len(out) < n; i++ {
+		end := v.after(i)
+		gone += v.segs[i].bytes()
 		goes := raceAhead + 1
 		if cfg.RetentionMs >= 0 {
 			goes = min(goes, v.segs[i].expiresIn(cfg.RetentionMs, now))
 		}
 		if cfg.RetentionBytes >= 0 {
-			goes = min(goes, l.grow.until(end-v.segs[0].before-excess))
+			goes = min(goes, l.grow.until(gone-excess))
 		}
 		if in = max(in, goes); in > raceAhead {
 			break

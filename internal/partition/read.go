@@ -27,7 +27,7 @@ func (l *Log) Read(req ReadRequest) (ReadResult, error) {
 	now := l.store.now()
 	for range 64 { // a retired segment means a newer view, and an offset in a gap moves to the next segment
 		res, again, err := l.readOnce(&req, now)
-		if !again {
+		if !again && !errors.Is(err, segment.ErrSuperseded) {
 			return res, err
 		}
 	}
@@ -94,9 +94,9 @@ func (l *Log) readOnce(req *ReadRequest, now time.Time) (res ReadResult, again b
 		bnd.Pos = -1 // where the oldest open transaction begins is looked for
 	}
 	pos, hint, exact := int64(0), int64(-1), false
-	if base, at, ok := c.stream.endsAt(req.From); ok && base == s.base && at < end {
+	if seg, at, ok := c.stream.endsAt(req.From); ok && seg == s && at < end {
 		pos, hint, exact = at, at, true
-	} else if c.segBase == s.base && c.at > 0 && req.From >= c.next {
+	} else if c.seg == s && c.at > 0 && req.From >= c.next {
 		pos, hint = c.at, c.at
 	} else if pos, err = s.r.Floor(req.From); err != nil {
 		s.r.Release()
@@ -218,6 +218,8 @@ func (l *Log) hotChunk(c *cursor, s *logSegment, req *ReadRequest, bnd segment.B
 func (l *Log) readStream(c *cursor, req *ReadRequest, res ReadResult, b *bound, limit segment.Offset, now time.Time) (ReadResult, bool, error) {
 	sr, err := c.stream.read(req.From, req.MaxBytes, limit, req.Watch)
 	switch {
+	case errors.Is(err, segment.ErrSuperseded):
+		return res, true, nil
 	case err != nil:
 		l.noteCorruption(err)
 		return res, false, err
@@ -228,13 +230,13 @@ func (l *Log) readStream(c *cursor, req *ReadRequest, res ReadResult, b *bound, 
 		}
 		return res, false, nil
 	case sr.chunk == nil:
-		return res, false, nil
+		return res, sr.replaced, nil
 	}
 	if sr.chunk.n > req.MaxBytes && !req.MustServe {
 		sr.chunk.Release()
 		return res, false, nil
 	}
-	c.segBase, c.at = -1, 0 // where the batch after this lies is the stream's business
+	c.seg, c.at = nil, 0 // where the batch after this lies is the stream's business
 	c.method = sr.method
 	l.served(c, sr.lane, sr.chunk.n)
 	l.observe(c, req.From, b, l.distancePos(c, req.From), now)

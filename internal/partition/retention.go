@@ -64,7 +64,7 @@ func (l *Log) retain(now time.Time) (drop, error) {
 	n := 0
 	for ; n+1 < len(v.segs); n++ {
 		s, next := v.segs[n], v.segs[n+1].base
-		size := v.segs[n+1].before - s.before
+		size := s.bytes()
 		tooMuch := cfg.Delete && cfg.RetentionBytes >= 0 && excess >= size
 		if next > durable || !s.r.Meta().Sealed || next > v.start && !tooMuch && !l.expired(s, cfg, now) {
 			break

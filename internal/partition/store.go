@@ -50,6 +50,7 @@ type Options struct {
 	ProducerExpiry     time.Duration // producer.id.expiration.ms, 0: 1 day
 	RetentionInterval  time.Duration // 0: 30 s (log.retention.check.interval.ms is 5 min; small segments want less)
 	CheckpointInterval time.Duration // recovery points, 0: 5 s
+	CompactionInterval time.Duration // 0: 15 s (log.cleaner.backoff.ms)
 	PlanInterval       time.Duration // migrations, 0: 10 s
 	DemandHorizon      time.Duration // a segment that a reader comes to within it stays in its tier (tiering.Snapshot), 0: readers do not count
 
@@ -69,6 +70,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.CheckpointInterval == 0 {
 		o.CheckpointInterval = 5 * time.Second
+	}
+	if o.CompactionInterval == 0 {
+		o.CompactionInterval = 15 * time.Second
 	}
 	if o.PlanInterval == 0 {
 		o.PlanInterval = 10 * time.Second
@@ -133,6 +137,7 @@ type Store struct {
 	hot       *hotWindows
 	budgets   *budgets
 	planNow   chan struct{}
+	compactor compactor
 	lookups   chan struct{} // semaphore
 	recovered recovery
 
@@ -307,6 +312,7 @@ func (s *Store) startLoops() {
 	s.background(s.opt.CheckpointInterval, func(time.Time) { s.checkpoint() })
 	s.background(time.Second, s.race)
 	s.wg.Go(s.planLoop)
+	s.wg.Go(s.compactLoop)
 	if s.opt.Hot.Share > 0 {
 		s.wg.Go(s.hotLoop)
 	}
@@ -348,7 +354,11 @@ func (l *Log) tick(now time.Time) {
 	l.ages.note(segment.Offset(l.end.Load()), now)
 	l.producers.Expire(now.UnixMilli())
 	behind := l.durable.Load().offset < l.w.Next()
-	interval := l.config().FlushInterval
+	cfg := l.config()
+	if first := l.w.FirstTimestamp(); cfg.Compact && first >= 0 && now.UnixMilli()-first > cfg.MaxCompactionLagMs && cfg.MaxCompactionLagMs < maxLag {
+		_ = l.rollLocked(cfg, now) // what is active cannot be compacted; a failure is reported where it happens
+	}
+	interval := cfg.FlushInterval
 	if len(l.sealing) > 0 || l.snapshotDue || behind && (interval == 0 || now.Sub(l.flushedAt) >= interval) {
 		l.flushedAt, l.flushDue = now, true
 		l.home.commit.schedule(l)

@@ -52,6 +52,8 @@ type streamRead struct {
 	queued  bool // the head waits for its turn at the device
 	method  cachectl.Method
 	pending bool
+	// replaced: the stream is at the end of a segment that compaction has replaced; it begins anew in the one that took its place.
+	replaced bool
 }
 
 // read hands out whole batches from offset from on, up to maxBytes but at least one batch, when they are in memory; else
@@ -80,7 +82,7 @@ func (s *stream) read(from segment.Offset, maxBytes int64, bnd segment.Offset, w
 	}
 	s.log.convoy.settleLocked()
 	if len(s.chunks) == 0 {
-		return streamRead{}, nil
+		return streamRead{replaced: s.handle != nil && s.replacedLocked(s.log.view.Load())}, nil
 	}
 	s.topUpLocked()
 	head := s.chunks[0]
@@ -136,17 +138,17 @@ func (s *stream) covers(from segment.Offset) bool {
 
 // endsAt gives the place of from when it is right behind everything the stream has read: exact, where an index only knows a
 // batch before it.
-func (s *stream) endsAt(from segment.Offset) (base segment.Offset, pos int64, ok bool) {
+func (s *stream) endsAt(from segment.Offset) (seg *logSegment, pos int64, ok bool) {
 	s.log.convoy.mu.Lock()
 	defer s.log.convoy.mu.Unlock()
 	if s.closed || len(s.chunks) == 0 {
-		return 0, 0, false
+		return nil, 0, false
 	}
 	last := s.chunks[len(s.chunks)-1]
 	if last.state != chunkReady || last.next != from {
-		return 0, 0, false
+		return nil, 0, false
 	}
-	return last.handle.seg.base, last.pos + int64(len(last.data)), true
+	return last.handle.seg, last.pos + int64(len(last.data)), true
 }
 
 // start begins at byte pos of seg, which holds offset from. seg is acquired by the caller; the stream takes that over.
@@ -374,7 +376,7 @@ func (s *stream) advanceLocked(v *view, b *bound) (limit int64, ok bool) {
 			return 0, false
 		}
 		i := v.find(s.nextSeg)
-		if i < 0 || i+1 >= len(v.segs) {
+		if i < 0 || i+1 >= len(v.segs) || s.replacedLocked(v) {
 			return 0, false
 		}
 		seg := v.segs[i+1]
@@ -385,6 +387,13 @@ func (s *stream) advanceLocked(v *view, b *bound) (limit int64, ok bool) {
 		s.handle, s.nextSeg, s.nextPos = newHandle(seg), seg.base, 0
 		seg.prepared(nil) // begun now, it is ready for the second chunk
 	}
+}
+
+// replacedLocked tells whether compaction has put the stream's segment together with others: then the segment that follows in v is
+// not the one that follows it.
+func (s *stream) replacedLocked(v *view) bool {
+	i, m := v.find(s.nextSeg), s.handle.seg.r.Meta()
+	return i >= 0 && m.Sealed && (v.segs[i].base != s.nextSeg || v.next(i) != m.Next)
 }
 
 // stepOverHolesLocked moves out of a range that is known to be damaged: what lies behind it stays readable.

@@ -82,6 +82,7 @@ type SegmentView struct {
 func (l *Log) Segments() []SegmentView {
 	v := l.view.Load()
 	out := make([]SegmentView, 0, len(v.segs))
+	before := int64(0)
 	for i, s := range v.segs {
 		if s.r == nil || !s.r.Acquire() {
 			continue
@@ -89,9 +90,10 @@ func (l *Log) Segments() []SegmentView {
 		m := s.r.Meta()
 		s.r.Release()
 		sv := SegmentView{Base: s.base, Next: min(v.next(i), segment.Offset(l.end.Load())), File: s.r.LogName(), Tier: s.dir.spec.Tier, Dir: s.dir.name,
-			SizeBytes: m.SizeBytes, Before: s.before - v.segs[0].before, MaxTimestampMs: m.MaxTimestampMs, Sealed: m.Sealed,
+			SizeBytes: m.SizeBytes, Before: before, MaxTimestampMs: m.MaxTimestampMs, Sealed: m.Sealed,
 			Active: i+1 == len(v.segs), dirIndex: s.dir.index, seg: s}
 		out = append(out, sv)
+		before += m.SizeBytes
 	}
 	return out
 }

@@ -1,0 +1,381 @@
+package partition_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"lagoon/internal/partition"
+	"lagoon/internal/records"
+	"lagoon/internal/vfs"
+	"lagoon/segment"
+)
+
+// compacted is a topic whose logs are cleaned at every chance.
+func compacted() partition.Config {
+	cfg := config()
+	cfg.Compact, cfg.Delete = true, false
+	cfg.SegmentBytes, cfg.IndexIntervalBytes = 3000, 400
+	cfg.MaxCompactionLagMs, cfg.DeleteRetentionMs = 1<<63-1, 1000
+	return cfg
+}
+
+// keyed is the truth about a compacted log: the newest value of each key, and what was written at each offset.
+type keyed struct {
+	rng     *rand.Rand
+	at      map[string]segment.Offset // acked
+	content map[segment.Offset][2]string
+	end     segment.Offset
+	unsure  map[string]segment.Offset // sent and not acked
+}
+
+func newKeyed(seed uint64) *keyed {
+	return &keyed{rng: rand.New(rand.NewPCG(seed, 7)), at: map[string]segment.Offset{}, content: map[segment.Offset][2]string{}, unsure: map[string]segment.Offset{}}
+}
+
+// write appends a batch of a few records and waits until it is durable.
+func (k *keyed) write(l *partition.Log, nowMs int64) error {
+	var b records.Builder
+	var keys, values []string
+	for range 1 + k.rng.IntN(6) {
+		key, value := fmt.Sprint("key-", k.rng.IntN(25)), strings.Repeat(fmt.Sprint(k.rng.Uint64()), 1+k.rng.IntN(8))
+		if k.rng.IntN(6) == 0 {
+			value = ""
+			b.Add([]byte(key), nil)
+		} else {
+			b.Add([]byte(key), []byte(value))
+		}
+		keys, values = append(keys, key), append(values, value)
+	}
+	next := k.end
+	for i, key := range keys {
+		k.content[next+segment.Offset(i)] = [2]string{key, values[i]}
+		k.unsure[key] = next + segment.Offset(i)
+	}
+	a, err := l.Append(context.Background(), partition.AppendRequest{Records: b.Batch(nowMs)})
+	if err != nil {
+		return err
+	}
+	if a.Base != next {
+		return fmt.Errorf("appended at %d, expected %d", a.Base, next)
+	}
+	if err := l.Durable(context.Background(), a.Next); err != nil {
+		return err
+	}
+	clear(k.unsure)
+	for i, key := range keys {
+		k.at[key] = a.Base + segment.Offset(i)
+	}
+	k.end = a.Next
+	return nil
+}
+
+// resume takes over where a log ends after a crash.
+func (k *keyed) resume(l *partition.Log) {
+	end := l.Offsets().End
+	for key, at := range k.unsure {
+		if at < end {
+			k.at[key] = max(k.at[key], at)
+		}
+	}
+	clear(k.unsure)
+	k.end = end
+}
+
+// check reads the log and compares: nothing is false, nothing is missing, and below cleaned every key is there once.
+func (k *keyed) check(l *partition.Log, cleaned segment.Offset) error {
+	seen, last := map[string]segment.Offset{}, segment.Offset(-1)
+	var errs []error
+	note := func(h segment.BatchHeader, batch []byte) {
+		if err := records.Each(h, batch, func(r records.Record) bool {
+			key := string(r.Key)
+			if got := [2]string{key, string(r.Value)}; got != k.content[r.Offset] {
+				errs = append(errs, fmt.Errorf("offset %d holds %q, want %q", r.Offset, got, k.content[r.Offset]))
+			}
+			if before, twice := seen[key]; twice && r.Offset < cleaned {
+				errs = append(errs, fmt.Errorf("%s at %d and at %d, cleaned up to %d", key, before, r.Offset, cleaned))
+			}
+			if r.Offset <= last {
+				errs = append(errs, fmt.Errorf("offset %d after %d", r.Offset, last))
+			}
+			seen[key], last = r.Offset, r.Offset
+			return true
+		}); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if err := readThrough(l, note); err != nil {
+		return err
+	}
+	for key, at := range k.at {
+		got, there := seen[key]
+		if at < l.Offsets().LogStart || k.content[at][1] == "" && !there {
+			continue
+		}
+		if !there || got < at {
+			errs = append(errs, fmt.Errorf("%s is at %d (%t), want %d, cleaned up to %d", key, got, there, at, cleaned))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// readThrough reads a log from its start as a consumer does, over gaps.
+func readThrough(l *partition.Log, fn func(h segment.BatchHeader, batch []byte)) error {
+	from := l.Offsets().LogStart
+	for {
+		w := partition.NewWatch()
+		res, err := l.Read(partition.ReadRequest{Reader: partition.ReaderRef{ClientID: "reader"}, From: from, MaxBytes: 2000, MustServe: true, Watch: w})
+		if err != nil {
+			return fmt.Errorf("read at %d: %w", from, err)
+		}
+		if from >= res.Offsets.HighWatermark {
+			w.Close()
+			return nil
+		}
+		if res.Chunk == nil {
+			if !res.Pending {
+				return fmt.Errorf("read at %d of %d: nothing", from, res.Offsets.HighWatermark)
+			}
+			<-w.C()
+			w.Close()
+			continue
+		}
+		w.Close()
+		p := make([]byte, res.Chunk.Len())
+		if _, err := res.Chunk.ReadAt(p, 0); err != nil {
+			return err
+		}
+		res.Chunk.Release()
+		for len(p) > 0 {
+			h, err := segment.DecodeHeader(p)
+			if err != nil {
+				return fmt.Errorf("read at %d: %w", from, err)
+			}
+			if h.LastOffset() >= from {
+				fn(h, p[:h.SizeBytes()])
+				from = h.NextOffset()
+			}
+			p = p[h.SizeBytes():]
+		}
+	}
+}
+
+func cleanedTo(s *partition.Store) (segment.Offset, error) {
+	v := s.Compactions()
+	if len(v) != 1 {
+		return 0, fmt.Errorf("%d compacted partitions", len(v))
+	}
+	return v[0].Work.From, v[0].Last.Err
+}
+
+// TestCompact cleans a log again and again while it grows: the view of the keys stays, the log stays small, segments are put together,
+// and a start finds the same.
+func TestCompact(t *testing.T) {
+	fsys := osFS(t)
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	k := newKeyed(seed)
+	cfg := compacted()
+	s := open(t, nil, fsys)
+	l := load(t, s, cfg, 1)
+	for round := range 8 {
+		for range 60 {
+			if err := k.write(l, time.Now().UnixMilli()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s.Compact(context.Background())
+		cleaned, err := cleanedTo(s)
+		if err != nil || cleaned == 0 {
+			t.Fatalf("round %d: cleaned to %d, %v", round, cleaned, err)
+		}
+		if err := k.check(l, cleaned); err != nil {
+			t.Fatalf("round %d: %v", round, err)
+		}
+		if n := len(l.Segments()); n > 12 {
+			t.Errorf("round %d: %d segments of %d bytes", round, n, l.SizeBytes())
+		}
+		if round == 3 {
+			closeStore(t, s)
+			s = open(t, nil, fsys)
+			l = load(t, s, cfg, 1)
+			if again, _ := cleanedTo(s); again != cleaned {
+				t.Errorf("cleaned up to %d, after a start %d", cleaned, again)
+			}
+		}
+		if round == 5 { // as kill -9
+			s.Abandon()
+			s = open(t, nil, fsys)
+			l = load(t, s, cfg, 1)
+		}
+	}
+	listing, err := segment.ListDir(fsys, "orders-0")
+	if err != nil || len(listing.Leftovers)+len(listing.OrphanIndexes) > 0 {
+		t.Errorf("left behind: %+v, %v", listing, err)
+	}
+	if points, err := segment.ReadCheckpoint(fsys, segment.CleanerFile); err != nil || points[segment.TopicPartition{Topic: "orders"}] == 0 {
+		t.Errorf("cleaner checkpoint %v, %v", points, err)
+	}
+	closeStore(t, s)
+}
+
+// TestCompactUnderReader: a reader in the middle of the log, cold or hot, goes on where it was, over a swap.
+func TestCompactUnderReader(t *testing.T) {
+	s := open(t, nil, osFS(t))
+	l := load(t, s, compacted(), 1)
+	k := newKeyed(1)
+	for range 150 {
+		if err := k.write(l, time.Now().UnixMilli()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	last := segment.Offset(-1)
+	n := 0
+	newest := map[string]segment.Offset{}
+	if err := readThrough(l, func(h segment.BatchHeader, batch []byte) {
+		if n++; n == 10 || n == 40 {
+			s.Compact(context.Background())
+		}
+		if err := records.Each(h, batch, func(r records.Record) bool {
+			if r.Offset <= last || k.content[r.Offset] != [2]string{string(r.Key), string(r.Value)} {
+				t.Errorf("offset %d after %d: %s=%s", r.Offset, last, r.Key, r.Value)
+			}
+			last, newest[string(r.Key)] = r.Offset, r.Offset
+			return true
+		}); err != nil {
+			t.Error(err)
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for key, at := range k.at {
+		if k.content[at][1] != "" && newest[key] != at {
+			t.Errorf("%s was read at %d, is at %d", key, newest[key], at)
+		}
+	}
+	closeStore(t, s)
+}
+
+// compactStory writes and cleans; a retention by size takes part of it.
+func compactStory(s *partition.Store, l *partition.Log, k *keyed) error {
+	for round := range 3 {
+		for range 14 {
+			if err := k.write(l, s.Now().UnixMilli()); err != nil {
+				return err
+			}
+		}
+		s.Compact(context.Background())
+		if _, err := cleanedTo(s); err != nil {
+			return err
+		}
+		time.Sleep(2 * time.Second) // terms of delete markers end
+		if round == 1 {
+			s.Retain(s.Now())
+		}
+	}
+	return nil
+}
+
+// TestCompactCutAnywhere cuts the power, or ends the process, at every change of the story: the view of the keys is what was acked.
+func TestCompactCutAnywhere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := compacted()
+		start := func(m vfs.FS) (*partition.Store, *partition.Log, error) {
+			s, err := tryOpen(t, func(o *partition.Options) { o.CompactionInterval, o.RetentionInterval = time.Hour*1000, time.Hour*1000 }, m)
+			if err != nil {
+				return nil, nil, err
+			}
+			if err := s.Load(context.Background(), []partition.TopicSpec{{Topic: "orders", ID: topicID, Partitions: 1, Config: cfg}}); err != nil {
+				return s, nil, err
+			}
+			l, _ := s.Log("orders", 0)
+			return s, l, l.Err()
+		}
+		run := func(m vfs.FS) (*keyed, error) {
+			k := newKeyed(3)
+			s, l, err := start(m)
+			if err == nil {
+				err = compactStory(s, l, k)
+			}
+			if s != nil {
+				s.Abandon()
+			}
+			return k, err
+		}
+		count := &vfs.PowerCut{}
+		if _, err := run(vfs.WithFaults(vfs.NewMem(1), count)); err != nil {
+			t.Fatal(err)
+		}
+		points, step := count.Points(), int64(1)
+		if !exhaustive {
+			step = max(1, points/100)
+		}
+		cases, swaps := 0, 0
+		for after := step; after <= points; after += step {
+			m := vfs.NewMem(uint64(after))
+			k, err := run(vfs.WithFaults(m, &vfs.PowerCut{After: after}))
+			if err == nil {
+				t.Fatalf("no error at cut %d of %d", after, points)
+			}
+			for seed := range uint64(3) {
+				var left *vfs.Mem
+				if seed == 0 {
+					left = m.Kill()
+				} else {
+					left = m.Crash(vfs.CrashOptions{Seed: seed, KeepPercent: vfs.KeepRandom, Tear: true})
+				}
+				cases++
+				if entries, err := left.List("orders-0"); err == nil && slices.ContainsFunc(entries, func(e vfs.Entry) bool { return strings.HasSuffix(e.Name, ".log"+segment.SwapSuffix) }) {
+					swaps++
+				}
+				k := k.clone()
+				what := fmt.Sprintf("cut after %d of %d, future %d", after, points, seed)
+				s, l, err := start(left)
+				if err != nil {
+					t.Fatalf("%s: %v", what, err)
+				}
+				k.resume(l)
+				cleaned, _ := cleanedTo(s)
+				if err := k.check(l, min(cleaned, l.Offsets().End)); err != nil {
+					t.Fatalf("%s: %v", what, err)
+				}
+				for range 5 {
+					if err := k.write(l, s.Now().UnixMilli()); err != nil {
+						t.Fatalf("%s: %v", what, err)
+					}
+				}
+				s.Compact(context.Background())
+				cleaned, err = cleanedTo(s)
+				if err := errors.Join(err, k.check(l, cleaned)); err != nil {
+					t.Fatalf("%s, compacted: %v", what, err)
+				}
+				s.Abandon()
+			}
+		}
+		if swaps == 0 {
+			t.Error("no case had a swap to finish: the test looks at nothing")
+		}
+		t.Logf("%d points, every %d: %d futures, %d with a swap to finish", points, step, cases, swaps)
+	})
+}
+
+func (k *keyed) clone() *keyed {
+	c := newKeyed(uint64(k.end))
+	c.end = k.end
+	for key, at := range k.at {
+		c.at[key] = at
+	}
+	for key, at := range k.unsure {
+		c.unsure[key] = at
+	}
+	for at, content := range k.content {
+		c.content[at] = content
+	}
+	return c
+}
