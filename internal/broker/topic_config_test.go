@@ -1,12 +1,10 @@
 package broker
 
 import (
-	"log/slog"
 	"strings"
 	"testing"
 	"time"
 
-	"lagoon/internal/metadata"
 	"lagoon/internal/partition"
 )
 

@@ -32,7 +32,7 @@ func newYieldDir(t *testing.T) *logDir {
 func TestMigrationYields(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newYieldDir(t)
-		gate := deviceGate{log: &Log{topic: "orders"}, from: d, to: d}
+		gate := deviceGate{flow: migrationFlow, log: &Log{topic: "orders"}, from: d, to: d}
 		step := func(ctx context.Context) (waited time.Duration, err error) {
 			began := time.Now()
 			done, err := gate.Wait(ctx, tiering.Transfer{Tier: "hdd", Bytes: 64 << 10})
