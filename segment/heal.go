@@ -93,7 +93,10 @@ func (r *Reader) loadAborted(x *index) error {
 	if r.noAborted.Load() {
 		return nil
 	}
-	x.aborted, x.txnFault = readTxnIndex(r.fs, r.dir, r.base)
+	x.txnFault = r.byName(func(_, index string) (err error) {
+		x.aborted, err = readTxnIndex(r.fs, r.dir, r.base, index)
+		return err
+	})
 	if x.txnFault != nil && !isCorrupt(x.txnFault) {
 		return fmt.Errorf("load index of %s: %w", r.logName, x.txnFault)
 	}

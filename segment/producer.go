@@ -230,6 +230,10 @@ func (s *ProducerState) take(f vfs.File, pos int64, h BatchHeader, nowMs int64) 
 		s.Update(h, h.BaseOffset, nowMs)
 		return nil, nil
 	}
+	if h.Count == 0 { // compaction has taken the marker, when nothing of its transaction was left
+		s.advance(h.NextOffset())
+		return nil, nil
+	}
 	m, err := readMarker(f, pos, h)
 	if err != nil {
 		s.advance(h.NextOffset())

@@ -123,7 +123,7 @@ func (r *recovery) open(opt Options, cache *FileCache) (*Writer, error) {
 // adoptAborted takes over the file's list of aborted transactions, without those above the end. What lies above the newest producer
 // snapshot Replay derives anew.
 func (r *recovery) adoptAborted(cache *FileCache) error {
-	list, err := readTxnIndex(r.fs, r.dir, r.base)
+	list, err := readTxnIndex(r.fs, r.dir, r.base, "")
 	if err != nil && !isCorrupt(err) {
 		return err
 	}

@@ -16,7 +16,8 @@ import (
 //
 //	step      files                                                     crash after it: what FinishSwaps does
 //	Append    BASE.log.cleaned                                          removes it
-//	Commit    BASE.index.cleaned, BASE.timeindex.cleaned; all synced;   removes them
+//	Commit    BASE.index.cleaned, BASE.timeindex.cleaned, maybe         removes them
+//	          BASE.txnindex.cleaned; all synced;
 //	          renamed to .swap, indexes first, directory synced
 //	          BASE.log.cleaned renamed to .swap  ** commit point **     power cut: as before, or as after
 //	          directory synced                                          does the steps of Settle
@@ -37,6 +38,7 @@ type Cleaned struct {
 	act  *active
 	buf  []byte
 	pos  int64 // of buf[0] in the file
+	txns bool  // there is a .txnindex
 }
 
 // CreateCleaned begins a segment at base, removing what an earlier attempt left.
@@ -60,6 +62,12 @@ func (c *Cleaned) Append(b []byte, h BatchHeader) error {
 	c.buf = append(c.buf, b...)
 	c.act.note(h, c.opt.IndexIntervalBytes)
 	return nil
+}
+
+// SetAborted says which transactions the markers in the segment aborted, none maybe. Call it when one of the old segments has such a
+// list, or Settle would leave that one in place.
+func (c *Cleaned) SetAborted(list []AbortedTxn) {
+	c.act.idx.aborted, c.txns = list, true
 }
 
 // Next is the offset after the last batch, Base without any. Size is the size in bytes, Buffered how many of them Flush would write.
@@ -101,6 +109,12 @@ func (c *Cleaned) Commit(next Offset, cache *FileCache) (*Reader, error) {
 	if err := writeIndexFiles(c.fs, c.dir, CleanedSuffix, &c.act.idx); err != nil {
 		return nil, fmt.Errorf("write indexes of cleaned segment: %w", err)
 	}
+	if c.txns { // empty, too: it has to replace the old one
+		name := inDir(c.dir, TxnIndexName(c.base)+CleanedSuffix)
+		if err := vfs.WriteFileAtomic(c.fs, name, encodeTxns(c.act.idx.aborted)); err != nil {
+			return nil, fmt.Errorf("write aborted transactions of cleaned segment: %w", err)
+		}
+	}
 	names := swapNames(c.base)
 	for i, name := range append(names[1:], names[0]) { // the log last
 		if i == len(names)-1 {
@@ -116,7 +130,7 @@ func (c *Cleaned) Commit(next Offset, cache *FileCache) (*Reader, error) {
 	if err := c.fs.SyncDir(c.dir); err != nil {
 		return nil, err
 	}
-	r, err := openSealed(c.fs, c.dir, Sealed{Base: c.base, Next: next, SizeBytes: meta.SizeBytes}, SwapSuffix, cache)
+	r, err := openSealed(c.fs, c.dir, Sealed{Base: c.base, Next: next, SizeBytes: meta.SizeBytes, NoAborted: len(c.act.idx.aborted) == 0}, SwapSuffix, cache)
 	if err != nil {
 		return nil, err
 	}
@@ -146,7 +160,7 @@ func (c *Cleaned) Abandon() error {
 
 // swapNames are the files of a cleaned segment, the log first.
 func swapNames(base Offset) []string {
-	return []string{LogName(base), IndexName(base), TimeIndexName(base), fileName(base, txnIndexSuffix)}
+	return []string{LogName(base), IndexName(base), TimeIndexName(base), TxnIndexName(base)}
 }
 
 // names is what the names of a Reader's files have behind them: nothing, but for a segment that compaction is swapping in.

@@ -59,8 +59,9 @@ func decodeTxns(b []byte, base Offset) ([]AbortedTxn, error) {
 }
 
 // readTxnIndex reads the aborted transactions of a segment; none when it has no such file. Errors: *CorruptError.
-func readTxnIndex(fsys vfs.FS, dir string, base Offset) ([]AbortedTxn, error) {
-	name := inDir(dir, TxnIndexName(base))
+// suffix is what its name has behind it, usually nothing.
+func readTxnIndex(fsys vfs.FS, dir string, base Offset, suffix string) ([]AbortedTxn, error) {
+	name := inDir(dir, TxnIndexName(base)+suffix)
 	b, err := vfs.ReadFile(fsys, name, maxIndexFileBytes)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -78,8 +79,8 @@ func readTxnIndex(fsys vfs.FS, dir string, base Offset) ([]AbortedTxn, error) {
 }
 
 // writeTxnIndex replaces the file durably. As in Kafka, a segment without aborted transactions needs none.
-func writeTxnIndex(fsys vfs.FS, dir string, base Offset, list []AbortedTxn) error {
-	name := inDir(dir, TxnIndexName(base))
+func writeTxnIndex(fsys vfs.FS, dir string, base Offset, suffix string, list []AbortedTxn) error {
+	name := inDir(dir, TxnIndexName(base)+suffix)
 	if len(list) == 0 {
 		if err := fsys.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
@@ -106,7 +107,7 @@ func (w *Writer) SaveAborted(to Offset) error {
 	if n == 0 {
 		return nil
 	}
-	if err := writeTxnIndex(w.fs, w.dir, w.r.base, list[:n]); err != nil {
+	if err := writeTxnIndex(w.fs, w.dir, w.r.base, "", list[:n]); err != nil {
 		return fmt.Errorf("save aborted transactions: %w", err)
 	}
 	return nil
@@ -154,7 +155,7 @@ func (r *Reader) SetAborted(list []AbortedTxn) error {
 		a.idx.aborted, a.idx.txnFault = list, nil
 		return nil
 	}
-	if err := writeTxnIndex(r.fs, r.dir, r.base, list); err != nil {
+	if err := r.byName(func(_, index string) error { return writeTxnIndex(r.fs, r.dir, r.base, index, list) }); err != nil {
 		return fmt.Errorf("write aborted transactions of %s: %w", r.logName, err)
 	}
 	r.noAborted.Store(false)

@@ -313,7 +313,7 @@ func (w *Writer) finish() error {
 		return err
 	}
 	if w.act.idx.txnFault == nil { // a damaged file is kept until it is mended
-		if err := writeTxnIndex(w.fs, w.dir, w.r.base, w.act.idx.aborted); err != nil {
+		if err := writeTxnIndex(w.fs, w.dir, w.r.base, "", w.act.idx.aborted); err != nil {
 			return err
 		}
 	}

@@ -37,6 +37,7 @@ var codes = []struct {
 	{segment.ErrUnknownProducer, kerr.UnknownProducerID},
 	{segment.ErrSealed, kerr.KafkaStorageError},
 	{segment.ErrClosed, kerr.KafkaStorageError},
+	{segment.ErrSuperseded, kerr.NotLeaderForPartition}, // ask again
 	{segment.ErrFull, kerr.RecordListTooLarge},
 	{segment.ErrOutOfRange, kerr.OffsetOutOfRange},
 

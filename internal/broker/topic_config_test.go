@@ -15,10 +15,12 @@ func TestPartitionConfig(t *testing.T) {
 		"local.retention.ms": "7", "local.retention.bytes": "8", "cleanup.policy": "compact", "max.message.bytes": "9", "message.timestamp.type": "LogAppendTime",
 		"message.timestamp.before.max.ms": "10", "message.timestamp.after.max.ms": "11", "file.delete.delay.ms": "12", "lagoon.flush": "interval",
 		"lagoon.flush.interval.ms": "13", "lagoon.tier.policy": "ssd", "lagoon.reader.class": "lagging", "lagoon.catchup.max.bytes.per.second": "14",
+		"min.cleanable.dirty.ratio": "0.25", "min.compaction.lag.ms": "15", "max.compaction.lag.ms": "16", "delete.retention.ms": "17",
 	}, nil)
 	want := partition.Config{SegmentBytes: 1, SegmentMs: 2, SegmentIndexBytes: 3, IndexIntervalBytes: 4, RetentionMs: 5, RetentionBytes: 6,
 		LocalRetentionMs: 7, LocalRetentionBytes: 8, Compact: true, MaxMessageBytes: 9, LogAppendTime: true, TimestampBeforeMaxMs: 10, TimestampAfterMaxMs: 11,
-		FileDeleteDelay: 12 * time.Millisecond, FlushInterval: 13 * time.Millisecond, TierPolicy: "ssd", ReaderClass: "lagging", CatchupBytesPerSec: 14}
+		FileDeleteDelay: 12 * time.Millisecond, FlushInterval: 13 * time.Millisecond, TierPolicy: "ssd", ReaderClass: "lagging", CatchupBytesPerSec: 14,
+		MinCleanableRatio: 0.25, MinCompactionLagMs: 15, MaxCompactionLagMs: 16, DeleteRetentionMs: 17}
 	if err != nil || got != want {
 		t.Errorf("%v\n got  %+v\n want %+v", err, got, want)
 	}
@@ -42,15 +44,5 @@ func TestTopicSpecs(t *testing.T) {
 	}
 	if _, err := TopicSpecs(a.meta.Snapshot(), map[string]string{"segment.ms": "soon"}, 1); err == nil || !strings.Contains(err.Error(), "segment.ms") {
 		t.Errorf("an unreadable default: %v", err)
-	}
-}
-
-// What a topic says about compaction reaches its partitions.
-func TestCompactionConfig(t *testing.T) {
-	a := newAdminBroker(t, nil)
-	a.topic("changelog", 1, "cleanup.policy=compact,delete", "min.cleanable.dirty.ratio=0.2", "min.compaction.lag.ms=5", "max.compaction.lag.ms=70", "delete.retention.ms=9")
-	cfg := a.store.config("changelog")
-	if !cfg.Compact || !cfg.Delete || cfg.MinCleanableRatio != 0.2 || cfg.MinCompactionLagMs != 5 || cfg.MaxCompactionLagMs != 70 || cfg.DeleteRetentionMs != 9 {
-		t.Errorf("config %+v", cfg)
 	}
 }

@@ -73,7 +73,7 @@ func (m *Mapper) seen(h segment.BatchHeader, batch []byte) error {
 func (m *Mapper) Advance(next segment.Offset) { m.Map.end = max(m.Map.end, next) }
 
 func unreadable(err error) bool {
-	return errors.Is(err, records.ErrMalformed) || errors.Is(err, records.ErrTooLarge)
+	return errors.Is(err, records.ErrMalformed) || errors.Is(err, records.ErrTooLarge) || errors.Is(err, segment.ErrInvalidRecord)
 }
 
 // Fate is what becomes of a batch.

@@ -111,7 +111,7 @@ func marker(t testing.TB, base segment.Offset, pid int64, commit bool, ms int64)
 type cleaning struct {
 	now, keep int64
 	from, end segment.Offset // dirty from; end of the file that is written, 0: that of the last batch
-	aborted   []compaction.Aborted
+	aborted   []segment.AbortedTxn
 	producers map[int64]compaction.Producer
 	mapBytes  int64
 }
@@ -266,7 +266,7 @@ func TestFilterTransactions(t *testing.T) {
 		marker(t, 7, 5, true, 7),
 		batchOf(t, spec{base: 8, recs: []rec{{key: "c", value: "last", ms: 8}}}),
 	}
-	aborted := []compaction.Aborted{{ProducerID: 5, First: 2, Last: 4}}
+	aborted := []segment.AbortedTxn{{ProducerID: 5, First: 2, Last: 4}}
 	for _, step := range []struct {
 		now  int64
 		want string

@@ -2,33 +2,24 @@ package compaction
 
 import (
 	"cmp"
-	"encoding/binary"
 	"fmt"
 	"slices"
 
-	"lagoon/internal/records"
 	"lagoon/segment"
 )
-
-// Aborted is one aborted transaction, as the log's index of them has it.
-type Aborted struct {
-	ProducerID  int64
-	First, Last segment.Offset // Last: of the marker
-	LastStable  segment.Offset // the last stable offset when it was aborted
-}
 
 // Transactions tells the batches of aborted transactions from those of committed ones while a log is walked through in order, and the
 // markers of transactions of which no batch is left.
 type Transactions struct {
-	aborted   []Aborted // by first offset, not yet come to
+	aborted   []segment.AbortedTxn // by first offset, not yet come to
 	ongoing   map[int64]*ongoing
 	committed map[int64]bool
-	kept      []Aborted
+	kept      []segment.AbortedTxn
 }
 
 // ongoing is an aborted transaction whose marker is to come.
 type ongoing struct {
-	txn  Aborted
+	txn  segment.AbortedTxn
 	seen bool // a batch of it is still in the log
 }
 
@@ -38,14 +29,14 @@ func NewTransactions() *Transactions {
 }
 
 // Expect adds aborted transactions of what comes next, those that reach into it included. Those known already count once.
-func (t *Transactions) Expect(list []Aborted) {
+func (t *Transactions) Expect(list []segment.AbortedTxn) {
 	for _, a := range list {
-		known := slices.ContainsFunc(t.aborted, func(b Aborted) bool { return b.ProducerID == a.ProducerID && b.First == a.First })
+		known := slices.ContainsFunc(t.aborted, func(b segment.AbortedTxn) bool { return b.ProducerID == a.ProducerID && b.First == a.First })
 		if o := t.ongoing[a.ProducerID]; !known && (o == nil || o.txn.First != a.First) {
 			t.aborted = append(t.aborted, a)
 		}
 	}
-	slices.SortFunc(t.aborted, func(a, b Aborted) int { return cmp.Compare(a.First, b.First) })
+	slices.SortFunc(t.aborted, func(a, b segment.AbortedTxn) int { return cmp.Compare(a.First, b.First) })
 }
 
 // begun moves the transactions that begin at or before off to the ongoing ones.
@@ -81,37 +72,27 @@ func (t *Transactions) Marker(h segment.BatchHeader, batch []byte) (done bool, e
 	if h.Count == 0 {
 		return true, nil
 	}
-	kind := int16(-1)
-	err = records.Each(h, batch, func(r records.Record) bool {
-		if len(r.Key) >= 4 { // version, type
-			kind = int16(binary.BigEndian.Uint16(r.Key[2:]))
-		}
-		return false
-	})
+	m, err := segment.ParseMarker(batch)
 	if err != nil {
-		return false, err
+		return false, fmt.Errorf("batch %d: %w", h.BaseOffset, err)
 	}
-	const abort, commit = 0, 1 // ControlRecordType
-	switch kind {
-	case abort:
-		o := t.ongoing[h.ProducerID]
-		delete(t.ongoing, h.ProducerID)
-		if o != nil && o.seen {
-			t.kept = append(t.kept, o.txn)
-			return false, nil
-		}
-		return true, nil
-	case commit:
+	if m.Commit {
 		met := t.committed[h.ProducerID]
 		delete(t.committed, h.ProducerID)
 		return !met, nil
 	}
-	return false, fmt.Errorf("%w: control record of type %d in batch %d", records.ErrMalformed, kind, h.BaseOffset)
+	o := t.ongoing[h.ProducerID]
+	delete(t.ongoing, h.ProducerID)
+	if o != nil && o.seen {
+		t.kept = append(t.kept, o.txn)
+		return false, nil
+	}
+	return true, nil
 }
 
 // Kept gives the aborted transactions whose markers were met, and of which batches had been in the log before, since the last call: their
 // entries in the index stay.
-func (t *Transactions) Kept() []Aborted {
+func (t *Transactions) Kept() []segment.AbortedTxn {
 	k := t.kept
 	t.kept = nil
 	return k

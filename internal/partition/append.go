@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"lagoon/internal/records"
 	"lagoon/segment"
 )
 
@@ -36,6 +37,11 @@ func (l *Log) Append(_ context.Context, req AppendRequest) (Appended, error) {
 	})
 	if err != nil {
 		return Appended{}, err
+	}
+	if cfg.Compact && h.Compression() != segment.CompressionNone {
+		if err := requireKeys(h, req.Records); err != nil {
+			return Appended{}, err
+		}
 	}
 	if err := l.Err(); err != nil {
 		return Appended{}, err
@@ -131,6 +137,27 @@ func (l *Log) checkTxnLocked(h segment.BatchHeader, m segment.Marker, req Append
 		return l.producers.CheckMarker(h, m)
 	case h.IsTransactional() && !l.producers.TxnOpen(h.ProducerID) && (req.Guard == 0 || l.guards[h.ProducerID] != req.Guard):
 		return fmt.Errorf("%w: producer %d has no open transaction with %s", segment.ErrInvalidTxnState, h.ProducerID, l.dir)
+	}
+	return nil
+}
+
+// requireKeys unpacks the batch of a compacted topic, record by record: without a key, or unreadable, none could ever be compacted.
+func requireKeys(h segment.BatchHeader, batch []byte) error {
+	const most = 100 // indexes in the answer
+	refused := segment.RecordsError{Reason: "no key, and the topic is compacted", Err: segment.ErrInvalidRecord}
+	i := int32(0)
+	err := records.Each(h, batch, func(r records.Record) bool {
+		if r.Key == nil {
+			refused.Indexes = append(refused.Indexes, i)
+		}
+		i++
+		return len(refused.Indexes) < most
+	})
+	switch {
+	case err != nil:
+		return fmt.Errorf("%w: %w", segment.ErrInvalidRecord, err)
+	case len(refused.Indexes) > 0:
+		return &refused
 	}
 	return nil
 }

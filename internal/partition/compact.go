@@ -411,6 +411,9 @@ func (p *compactPass) filterInto(ctx context.Context, g group, out *cleanedWrite
 			return err
 		}
 	}
+	if kept := p.filter.Txns.Kept(); len(kept) > 0 || slices.ContainsFunc(g.segs, func(s *logSegment) bool { return s.r.MayHaveAborted() }) {
+		out.c.SetAborted(kept)
+	}
 	if next := out.c.Next(); next < g.end { // the file says itself how far it reaches
 		return out.add(ctx, compaction.Filler(next, g.end, max(l.epochs.EpochAt(next), out.epoch)))
 	}
@@ -707,8 +710,28 @@ func (l *Log) claimed(base segment.Offset) bool {
 	return base >= c.from && base < c.to
 }
 
-// abortedFor lists the aborted transactions that concern segment i of v.
-func (l *Log) abortedFor(_ *view, _ int) ([]compaction.Aborted, error) { return nil, nil }
+// abortedFor lists the aborted transactions that have, or had, records or markers in segment i of v.
+func (l *Log) abortedFor(v *view, i int) (out []segment.AbortedTxn, err error) {
+	if !l.aborts.Load() {
+		return nil, nil
+	}
+	upper := v.next(i)
+	for j := i; j < len(v.segs); j++ {
+		list, err := l.abortedOf(v, j)
+		if err != nil {
+			return nil, err
+		}
+		for _, t := range list {
+			if t.First < upper {
+				out = append(out, t)
+			}
+		}
+		if settledBy(list, upper) {
+			break
+		}
+	}
+	return out, nil
+}
 
 // activeProducers are the producers whose last batch must stay.
 func (l *Log) activeProducers() map[int64]compaction.Producer {

@@ -1,9 +1,12 @@
 package partition_test
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -28,6 +31,7 @@ func compacted() partition.Config {
 
 // keyed is the truth about a compacted log: the newest value of each key, and what was written at each offset.
 type keyed struct {
+	t       testing.TB
 	rng     *rand.Rand
 	at      map[string]segment.Offset // acked
 	content map[segment.Offset][2]string
@@ -35,8 +39,8 @@ type keyed struct {
 	unsure  map[string]segment.Offset // sent and not acked
 }
 
-func newKeyed(seed uint64) *keyed {
-	return &keyed{rng: rand.New(rand.NewPCG(seed, 7)), at: map[string]segment.Offset{}, content: map[segment.Offset][2]string{}, unsure: map[string]segment.Offset{}}
+func newKeyed(t testing.TB, seed uint64) *keyed {
+	return &keyed{t: t, rng: rand.New(rand.NewPCG(seed, 7)), at: map[string]segment.Offset{}, content: map[segment.Offset][2]string{}, unsure: map[string]segment.Offset{}}
 }
 
 // write appends a batch of a few records and waits until it is durable.
@@ -58,7 +62,7 @@ func (k *keyed) write(l *partition.Log, nowMs int64) error {
 		k.content[next+segment.Offset(i)] = [2]string{key, values[i]}
 		k.unsure[key] = next + segment.Offset(i)
 	}
-	a, err := l.Append(context.Background(), partition.AppendRequest{Records: b.Batch(nowMs)})
+	a, err := l.Append(context.Background(), partition.AppendRequest{Records: repack(k.t, b.Batch(nowMs), segment.Compression(k.rng.IntN(5)))})
 	if err != nil {
 		return err
 	}
@@ -180,7 +184,7 @@ func TestCompact(t *testing.T) {
 	fsys := osFS(t)
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
-	k := newKeyed(seed)
+	k := newKeyed(t, seed)
 	cfg := compacted()
 	s := open(t, nil, fsys)
 	l := load(t, s, cfg, 1)
@@ -229,7 +233,7 @@ func TestCompact(t *testing.T) {
 func TestCompactUnderReader(t *testing.T) {
 	s := open(t, nil, osFS(t))
 	l := load(t, s, compacted(), 1)
-	k := newKeyed(1)
+	k := newKeyed(t, 1)
 	for range 150 {
 		if err := k.write(l, time.Now().UnixMilli()); err != nil {
 			t.Fatal(err)
@@ -298,7 +302,7 @@ func TestCompactCutAnywhere(t *testing.T) {
 			return s, l, l.Err()
 		}
 		run := func(m vfs.FS) (*keyed, error) {
-			k := newKeyed(3)
+			k := newKeyed(t, 3)
 			s, l, err := start(m)
 			if err == nil {
 				err = compactStory(s, l, k)
@@ -366,7 +370,7 @@ func TestCompactCutAnywhere(t *testing.T) {
 }
 
 func (k *keyed) clone() *keyed {
-	c := newKeyed(uint64(k.end))
+	c := newKeyed(k.t, uint64(k.end))
 	c.end = k.end
 	for key, at := range k.at {
 		c.at[key] = at
@@ -378,4 +382,51 @@ func (k *keyed) clone() *keyed {
 		c.content[at] = content
 	}
 	return c
+}
+
+// TestCompactedTopicWantsKeys: also in compressed batches, and what cannot be read is refused.
+func TestCompactedTopicWantsKeys(t *testing.T) {
+	s := open(t, nil, osFS(t))
+	l := load(t, s, compacted(), 1)
+	for codec := segment.CompressionNone; codec <= segment.CompressionZstd; codec++ {
+		var b records.Builder
+		b.Add([]byte("a"), []byte("1"))
+		b.Add(nil, []byte("2"))
+		_, err := l.Append(context.Background(), partition.AppendRequest{Records: repack(t, b.Batch(1), codec)})
+		refused, ok := errors.AsType[*segment.RecordsError](err)
+		if !ok || !errors.Is(err, segment.ErrInvalidRecord) || !slices.Equal(refused.Indexes, []int32{1}) {
+			t.Errorf("codec %d: %v", codec, err)
+		}
+		b.Reset()
+		b.Add([]byte("a"), []byte("1"))
+		whole := repack(t, b.Batch(1), codec)
+		if _, err := l.Append(context.Background(), partition.AppendRequest{Records: bytes.Clone(whole)}); err != nil {
+			t.Errorf("codec %d with keys: %v", codec, err)
+		}
+		whole[62] ^= 0x55
+		binary.BigEndian.PutUint32(whole[17:], crc32.Checksum(whole[21:], castagnoli))
+		if _, err := l.Append(context.Background(), partition.AppendRequest{Records: whole}); !errors.Is(err, segment.ErrInvalidRecord) {
+			t.Errorf("codec %d, malformed: %v", codec, err)
+		}
+	}
+	closeStore(t, s)
+}
+
+// repack compresses a plain batch.
+func repack(t testing.TB, plain []byte, codec segment.Compression) []byte {
+	t.Helper()
+	var p records.Packer
+	out := bytes.NewBuffer(bytes.Clone(plain[:segment.BatchHeaderSize]))
+	w, err := p.To(codec, out)
+	if err == nil {
+		_, err = w.Write(plain[segment.BatchHeaderSize:])
+	}
+	if err := errors.Join(err, w.Close()); err != nil {
+		t.Fatal(err)
+	}
+	b := out.Bytes()
+	binary.BigEndian.PutUint32(b[8:], uint32(len(b)-12))
+	b[22] = byte(codec)
+	binary.BigEndian.PutUint32(b[17:], crc32.Checksum(b[21:], castagnoli))
+	return b
 }
