@@ -79,7 +79,6 @@ var allowed = map[string][]string{
 	"internal/quotas":            {},
 	"internal/metadata":          {"internal/vfs", "internal/nearest", "internal/quotas"},
 	"internal/compaction":        {"internal/records", "segment"},
-	"internal/metadata":          {"internal/vfs", "internal/nearest"},
 	"internal/groups":            {"internal/groups/classic", "internal/partition", "internal/records", "segment"},
 	"internal/groups/classic":    {},
 	"internal/groups/consumer":   {"internal/groups/classic"},

@@ -1,0 +1,179 @@
+package partition
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"lagoon/segment"
+)
+
+// createCleaned begins the new segment, unless the partition is deleted: its directory's name may be another topic's by now.
+func (l *Log) createCleaned(d *logDir, base segment.Offset) (c *segment.Cleaned, err error) {
+	err = ErrClosed
+	l.onFiles(func() { c, err = segment.CreateCleaned(d.spec.FS, l.dir, base, l.config().segmentOptions()) })
+	if err != nil && !errors.Is(err, ErrClosed) {
+		err = d.compactionWriteFailed(err)
+	}
+	return c, err
+}
+
+func (l *Log) abandon(c *segment.Cleaned) (err error) {
+	l.onFiles(func() { err = c.Abandon() })
+	return err
+}
+
+// swapIn gives the new segment the place of the group: on disk, then for readers, then it takes the names.
+func (l *Log) swapIn(g group, c *segment.Cleaned) error {
+	l.maintenance.Lock()
+	defer l.maintenance.Unlock()
+	d := g.dir()
+	if l.isClosed() {
+		return errors.Join(ErrClosed, c.Close()) // its directory is gone, or a start removes the file
+	}
+	if !l.holds(g) {
+		return errors.Join(errChanged, l.abandon(c))
+	}
+	r, err := c.Commit(g.end, l.store.files)
+	if err != nil {
+		// Whether a restart would find the new segment is not known: nothing may be built on the old ones any more.
+		d.fence("swap in compacted segment", err)
+		return errors.Join(err, c.Close())
+	}
+	if err := l.publishCleaned(g, r); err != nil {
+		return errors.Join(err, c.Close())
+	}
+	for _, s := range g.segs {
+		size := s.r.Meta().SizeBytes
+		s.pin.close()
+		s.r.Supersede()
+		s.r.Retire(func() { s.dir.used.Add(-size) })
+	}
+	bases := g.bases()
+	l.compact.settle = func() error { return r.Settle(bases) }
+	return errors.Join(l.settleSwapLocked(), c.Close())
+}
+
+// publishCleaned swaps the segments in the view.
+func (l *Log) publishCleaned(g group, r *segment.Reader) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		r.Retire(nil)
+		return ErrClosed
+	}
+	v := l.view.Load()
+	i := v.find(g.segs[0].base)
+	// On the scale of distances it ends where the next one begins: readers in it are as far from the end as they were.
+	size := r.Meta().SizeBytes
+	s := &logSegment{r: r, dir: g.dir(), base: g.segs[0].base, before: max(g.segs[0].before, v.segs[i+len(g.segs)].before-size)}
+	segs := slices.Concat(v.segs[:i], []*logSegment{s}, v.segs[i+len(g.segs):])
+	l.setViewLocked(segs, v.start)
+	s.dir.used.Add(size)
+	return nil
+}
+
+func (l *Log) isClosed() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.closed
+}
+
+// settleSwap ends a swap that an error has interrupted.
+func (l *Log) settleSwap() error {
+	l.maintenance.Lock()
+	defer l.maintenance.Unlock()
+	if l.isClosed() {
+		return ErrClosed
+	}
+	return l.settleSwapLocked()
+}
+
+// settleSwapLocked runs under maintenance. Until it has succeeded the log is not compacted, and its segments stay in their tiers.
+func (l *Log) settleSwapLocked() (err error) {
+	if l.compact.settle == nil {
+		return nil
+	}
+	l.onFiles(func() { err = l.compact.settle() })
+	if err == nil {
+		l.compact.settle = nil
+	}
+	return err
+}
+
+// claim waits until no segment of the group has copies in several tiers, and keeps the migrator away from them until unclaim.
+func (l *Log) claim(ctx context.Context, segs []*logSegment, end segment.Offset) error {
+	c := &l.compact
+	ctx, cancel := context.WithTimeout(ctx, waitForMove)
+	defer cancel()
+	for {
+		c.mu.Lock()
+		busy := false
+		for k := range c.moving {
+			busy = busy || k.base >= segs[0].base && k.base < end
+		}
+		if !busy {
+			c.from, c.to = segs[0].base, end
+			c.mu.Unlock()
+			return nil
+		}
+		if c.changed == nil {
+			c.changed = make(chan struct{})
+		}
+		changed := c.changed
+		c.mu.Unlock()
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return fmt.Errorf("compact %s: segment %d is on its way to another tier: %w", l.dir, segs[0].base, ctx.Err())
+		}
+	}
+}
+
+// unclaim ends a claim, unless the swap it was for is not over: then segments have two copies for as long.
+func (l *Log) unclaim() {
+	l.maintenance.Lock()
+	defer l.maintenance.Unlock()
+	if l.compact.settle == nil {
+		c := &l.compact
+		c.mu.Lock()
+		c.from, c.to = 0, 0
+		c.mu.Unlock()
+	}
+}
+
+// beginMove notes that a segment gets a second copy; false when it is being compacted.
+func (l *Log) beginMove(base segment.Offset, from string) bool {
+	c := &l.compact
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if base >= c.from && base < c.to {
+		return false
+	}
+	if c.moving == nil {
+		c.moving = map[movingKey]bool{}
+	}
+	c.moving[movingKey{base, from}] = true
+	return true
+}
+
+// endMove: the segment has one copy again.
+func (l *Log) endMove(base segment.Offset, from string) {
+	c := &l.compact
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.moving, movingKey{base, from})
+	if c.changed != nil {
+		close(c.changed)
+		c.changed = nil
+	}
+}
+
+// claimed tells whether the segment at base is being compacted.
+func (l *Log) claimed(base segment.Offset) bool {
+	c := &l.compact
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return base >= c.from && base < c.to
+}
