@@ -167,7 +167,11 @@ func (b *budgets) gather(now time.Time) (misses, evicted int64, cpu float64) {
 		}
 		b.waited, b.hadWaited = waited, ok
 	}
-	return h.misses.Swap(0), h.evicted.Swap(0), cpu
+	evicted = h.evicted.Swap(0)
+	if !h.cached.Swap(false) { // direct reads push no page out: this was somebody else, and a cut would not help
+		evicted = 0
+	}
+	return h.misses.Swap(0), evicted, cpu
 }
 
 // fill gives a device's sample its latencies. Directories on one file system feel each other's reads.

@@ -76,6 +76,7 @@ type storeHarm struct {
 	fetch   latencyCounter
 	misses  atomic.Int64
 	evicted atomic.Int64
+	cached  atomic.Bool // since the last sample a cold read has gone through the page cache
 }
 
 // RealtimeFetch counts one answer with records for a real-time reader: the time since the records were readable and asked for,
