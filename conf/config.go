@@ -122,8 +122,10 @@ type Throttle struct {
 	CatchupTotal Rate      `toml:"catchup_total" unlimited:"yes" kafka:"remote.log.manager.fetch.max.bytes.per.second"`
 	PerReader    PerReader `toml:"per_reader"`
 	// RetentionRace gives readers that retention is about to overtake more weight.
-	RetentionRace bool            `toml:"retention_race"`
-	Tier          map[string]Rate `toml:"tier" unlimited:"yes"`
+	RetentionRace bool `toml:"retention_race"`
+	// SyncGate has the cold reads and the syncs of a rotating disk take turns.
+	SyncGate bool            `toml:"sync_gate"`
+	Tier     map[string]Rate `toml:"tier" unlimited:"yes"`
 }
 
 // PerReader bounds one group or client.

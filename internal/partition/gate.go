@@ -23,7 +23,7 @@ type syncGate struct {
 // newGates gives the directories on each rotating device that takes appends a gate in common.
 func (s *Store) newGates() {
 	for _, d := range s.dirs {
-		if d.commit == nil || !d.spec.Rotating || d.gate != nil {
+		if !s.opt.SyncGate || d.commit == nil || !d.spec.Rotating || d.gate != nil {
 			continue
 		}
 		g := &syncGate{now: s.opt.Now, mu: s.limitsMu, gate: &admission.Gate{}}

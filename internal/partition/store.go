@@ -39,6 +39,8 @@ type Options struct {
 	Adaptive  *Adaptive // nil: the budgets of Limits and Dirs and no others
 	// RetentionRace gives readers that retention is about to overtake the weight with which they win; without it they are only told of.
 	RetentionRace bool
+	// SyncGate has the cold reads and the syncs of a rotating disk take turns.
+	SyncGate bool
 	// ReadAheadChunks is the depth of a lagging reader's read-ahead, 0 means 3: one being sent, one ready, one on its way.
 	ReadAheadChunks int
 

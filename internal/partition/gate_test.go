@@ -1,0 +1,82 @@
+package partition
+
+import (
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"lagoon/admission"
+)
+
+// TestSyncGateLetsReadsOn: a cold read that waits for a sync begins when that ends, whoever's turn it was to ask, and syncs that
+// wait for reads are not forgotten.
+func TestSyncGateLetsReadsOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		limits, err := admission.NewLimits(admission.LimitsConfig{}, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		mu := &sync.Mutex{}
+		cold, err := newColdQueue(admission.DeviceConfig{Name: "hdd", MaxInFlight: 2, Rotating: true}, limits, mu, time.Now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer cold.close()
+		g := &syncGate{now: time.Now, mu: mu, gate: &admission.Gate{}, queues: []*coldQueue{cold}}
+		cold.sched.SetGate(g.gate)
+
+		window, _, ok := g.begin(0)
+		if !ok {
+			t.Fatal("the first sync has to wait")
+		}
+		began, over := make(chan time.Time, 1), make(chan struct{})
+		if _, err := cold.submit(admission.Request{Kind: admission.KindRead, Flow: admission.Subject{Kind: admission.Group, Name: "wh"}, Bytes: 1 << 20, File: 1},
+			func() (int64, int64) { began <- time.Now(); <-over; return 1 << 20, 0 }); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(200 * time.Millisecond)
+		ended := time.Now()
+		g.end()
+		if waited := (<-began).Sub(ended); waited < 0 || waited > 10*time.Millisecond {
+			t.Errorf("the read began %v after the end of the sync", waited)
+		}
+		_, wait, ok := g.begin(window)
+		if ok || wait <= 0 {
+			t.Fatalf("a sync in the reads' slot: ok %v, wait %v", ok, wait)
+		}
+		close(over)
+		synctest.Wait()
+		time.Sleep(20 * time.Millisecond)
+		if _, _, ok := g.begin(window); !ok {
+			t.Error("no read uses the slot, and the sync waits all the same")
+		}
+		g.end()
+	})
+}
+
+// TestBarrier: who has written waits for the others.
+func TestBarrier(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var b barrier
+		began := time.Now()
+		for _, takes := range []time.Duration{10, 50, 300} {
+			b.enter()
+			go func() {
+				time.Sleep(takes * time.Millisecond)
+				b.leave()
+				if d := time.Since(began); d != 300*time.Millisecond {
+					t.Errorf("left after %v", d)
+				}
+			}()
+		}
+		synctest.Wait()
+		time.Sleep(time.Second)
+		b.enter() // hangs
+		b.enter()
+		began = time.Now()
+		if b.leave(); time.Since(began) != writeOutMost {
+			t.Errorf("waited %v for one that hangs", time.Since(began))
+		}
+	})
+}
