@@ -52,12 +52,10 @@ def consume(task):
 
 
 def group(task):
-    """Two members of one group read count records of a topic and leave; the offsets that are committed then. With KIP-848 the broker
-    assigns and sets the intervals."""
-    protocol = {"group.protocol": "consumer"} if task.get("protocol") == "consumer" else {
-        "session.timeout.ms": 10000, "heartbeat.interval.ms": 300, "partition.assignment.strategy": "cooperative-sticky"}
+    """Two members of one group read count records of a topic and leave; the offsets that are committed then."""
     made = [Consumer({"bootstrap.servers": task["bootstrap"], "group.id": task["group"], "auto.offset.reset": "earliest", "enable.auto.commit": False,
-                      "client.id": f"confluent-{i}", **protocol}) for i in range(2)]
+                      "session.timeout.ms": 10000, "heartbeat.interval.ms": 300, "client.id": f"confluent-{i}",
+                      "partition.assignment.strategy": "cooperative-sticky"}) for i in range(2)]
     for c in made:
         c.subscribe([task["topic"]])
     got, busy, end = 0, set(), time.time() + 30
