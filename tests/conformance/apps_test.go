@@ -114,12 +114,14 @@ func streamsWordCount(t *testing.T, guarantee string) {
 	}
 }
 
-// TestStreams: at least once. About 15 s.
+// TestStreams takes about 15 s for each guarantee.
 func TestStreams(t *testing.T) {
 	if !exhaustive {
 		t.Skip("LAGOON_EXHAUSTIVE=1 runs it")
 	}
-	streamsWordCount(t, "at_least_once")
+	for _, guarantee := range []string{"at_least_once", "exactly_once_v2"} {
+		t.Run(guarantee, func(t *testing.T) { streamsWordCount(t, guarantee) })
+	}
 }
 
 // TestConnect: one distributed worker, whose group, offsets, configurations and status live in topics, with a file source and a file sink. About 20 s.
