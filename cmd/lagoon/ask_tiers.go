@@ -74,6 +74,48 @@ func (a *app) migrationsCommand() *cobra.Command {
 	}
 }
 
+func (a *app) compactionsCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "compactions", Short: "Partitions of compacted topics: what is due, and how the last compaction ended", Args: args(),
+		RunE: func(c *cobra.Command, _ []string) error {
+			body, err := a.ask(c.Context(), http.MethodGet, "/api/v1/compactions", nil, nil)
+			if err != nil {
+				return err
+			}
+			return a.show(body, "partitions", func(wide bool) error { return a.printCompactions(body, wide) })
+		},
+	}
+}
+
+func (a *app) printCompactions(body []byte, wide bool) error {
+	m, err := decode[admin.Compactions](body)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(a.stdout, "%s; %d partitions, %d due\n", m.State, len(m.Partitions), m.Due)
+	if len(m.Partitions) == 0 {
+		return nil
+	}
+	header := []string{"PARTITION", "STATE", "DIRTY", "OF", "RATIO", "DONE", "KEPT", "TOOK", "REASON"}
+	if wide {
+		header = append(header, "CLEANED TO", "CLEANABLE TO", "RECORDS", "KEPT RECORDS")
+	}
+	t := a.table(header...)
+	for _, p := range m.Partitions {
+		reason := p.Reason
+		if p.Error != "" {
+			reason = p.Error
+		}
+		cells := []string{fmt.Sprintf("%s/%d", p.Topic, p.Partition), p.State, size(p.DirtyBytes), size(p.CleanBytes + p.DirtyBytes), fmt.Sprintf("%.2f", p.DirtyRatio),
+			percent(p.DoneBytes, p.TotalBytes), percent(p.KeptBytes, p.ReadBytes), span(p.ElapsedSeconds), clean(reason)}
+		if wide {
+			cells = append(cells, fmt.Sprint(p.CleanedTo), fmt.Sprint(p.CleanableTo), fmt.Sprint(p.ReadRecords), fmt.Sprint(p.KeptRecords))
+		}
+		t.add(classColor(p.State), cells...)
+	}
+	return t.print()
+}
+
 func (a *app) printMigrations(body []byte, wide bool) error {
 	m, err := decode[admin.Migrations](body)
 	if err != nil {

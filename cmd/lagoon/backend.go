@@ -337,6 +337,34 @@ func (b *backend) Migrations(context.Context) (admin.Migrations, error) {
 	return out, nil
 }
 
+// Compactions lists the partitions of compacted topics.
+func (b *backend) Compactions(context.Context) (admin.Compactions, error) {
+	out := admin.Compactions{State: "idle"}
+	for _, v := range b.store.Compactions() {
+		w, last := v.Work, v.Last
+		c := admin.Compaction{Topic: w.Topic, Partition: w.Partition, State: "waiting", Reason: w.Why, CleanedTo: int64(w.From), CleanableTo: int64(w.To),
+			CleanBytes: w.Clean, DirtyBytes: w.Dirty, DirtyRatio: w.Ratio, OverdueSeconds: float64(w.OverdueMs) / 1000, FinishedAt: last.At,
+			ElapsedSeconds: last.Elapsed.Seconds(), ReadBytes: last.BytesRead, KeptBytes: last.BytesKept, ReadRecords: last.Records, KeptRecords: last.Kept,
+			RecordsWithoutKey: last.WithoutKey, UnreadableBatches: last.Malformed}
+		if w.Due {
+			c.State = "due"
+			out.Due++
+		}
+		if last.Err != nil {
+			c.State, c.Error = "failed", last.Err.Error()
+		}
+		if v.Run != nil {
+			out.State, c.State = "running", "keys"
+			if v.Run.Rewriting {
+				c.State = "rewrite"
+			}
+			c.StartedAt, c.DoneBytes, c.TotalBytes = v.Run.Started, v.Run.DoneBytes, v.Run.TotalBytes
+		}
+		out.Partitions = append(out.Partitions, c)
+	}
+	return out, nil
+}
+
 // Config lists the effective configuration.
 func (b *backend) Config(context.Context) (admin.Config, error) {
 	out := admin.Config{File: b.cfg.File, Digest: b.cfg.Digest()}

@@ -35,6 +35,8 @@ type Backend interface {
 	DeleteOverride(ctx context.Context, kind OverrideKind, name string) error
 	// Migrations lists waiting, running and recently finished migrations.
 	Migrations(ctx context.Context) (Migrations, error)
+	// Compactions lists the partitions of compacted topics, the one that is due first in front.
+	Compactions(ctx context.Context) (Compactions, error)
 	// ExplainFetch decides one read without doing it.
 	ExplainFetch(ctx context.Context, q ExplainQuery) (Explanation, error)
 	// Evict drops clean pages of a range from the page cache, or with q.DryRun tells what it would drop.
@@ -431,6 +433,41 @@ type Migration struct {
 	StartedAt  time.Time `json:"started_at,omitzero"`
 	FinishedAt time.Time `json:"finished_at,omitzero"`
 	Error      string    `json:"error,omitempty"`
+}
+
+// Compactions answers GET /api/v1/compactions.
+type Compactions struct {
+	State      string       `json:"state"` // running, idle
+	Due        int          `json:"due"`
+	Partitions []Compaction `json:"partitions"`
+}
+
+// Compaction is where one partition of a compacted topic stands, and how its last compaction ended.
+type Compaction struct {
+	Topic          string  `json:"topic"`
+	Partition      int32   `json:"partition"`
+	State          string  `json:"state"`           // keys, rewrite (under way), due, waiting, failed
+	Reason         string  `json:"reason"`          // why it is due, or not
+	CleanedTo      int64   `json:"cleaned_to"`      // everything below is compacted
+	CleanableTo    int64   `json:"cleanable_to"`    // what lies above must not be compacted yet
+	CleanBytes     int64   `json:"clean_bytes"`     // below cleaned_to
+	DirtyBytes     int64   `json:"dirty_bytes"`     // between the two
+	DirtyRatio     float64 `json:"dirty_ratio"`     // dirty / (clean + dirty)
+	OverdueSeconds float64 `json:"overdue_seconds"` // by how much max.compaction.lag.ms is exceeded
+	// Of the run under way.
+	StartedAt  time.Time `json:"started_at,omitzero"`
+	DoneBytes  int64     `json:"done_bytes"`
+	TotalBytes int64     `json:"total_bytes"`
+	// Of the last one.
+	FinishedAt        time.Time `json:"finished_at,omitzero"`
+	ElapsedSeconds    float64   `json:"elapsed_seconds"`
+	ReadBytes         int64     `json:"read_bytes"`
+	KeptBytes         int64     `json:"kept_bytes"`
+	ReadRecords       int64     `json:"read_records"`
+	KeptRecords       int64     `json:"kept_records"`
+	RecordsWithoutKey int64     `json:"records_without_key"` // dropped: a compacted topic cannot hold them
+	UnreadableBatches int64     `json:"unreadable_batches"`  // kept as they are
+	Error             string    `json:"error,omitempty"`
 }
 
 // ExplainQuery asks how one read would be served. Empty Client and Group mean a reader that nobody knows.

@@ -51,6 +51,7 @@ func (s *Server) table() []route {
 		get("/api/v1/throttle", s.throttle),
 		write(http.MethodPut, "/api/v1/throttle/overrides/{kind}/{name}", s.putOverride),
 		write(http.MethodDelete, "/api/v1/throttle/overrides/{kind}/{name}", s.deleteOverride),
+		get("/api/v1/compactions", s.compactions),
 		get("/api/v1/migrations", s.migrations),
 		get("/api/v1/migrations/{id}", s.migration),
 		explain,
@@ -344,6 +345,12 @@ func (c *call) override() (Override, error) {
 		return o, &InvalidError{Detail: "the name must be printable and at most 255 bytes"}
 	}
 	return o, nil
+}
+
+func (s *Server) compactions(c *call) (any, error) {
+	m, err := s.opt.Backend.Compactions(c)
+	m.Partitions = some(m.Partitions, len(m.Partitions))
+	return m, err
 }
 
 func (s *Server) migrations(c *call) (any, error) {

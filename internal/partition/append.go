@@ -261,6 +261,7 @@ func (l *Log) saveSnapshot(s *pendingSnapshot, w *segment.Writer) {
 	l.snapshotAt.Store(int64(s.at))
 	l.dropOldSnapshots()
 	l.store.wakePlanner() // what it covers may move now
+	l.store.mayCompactNow(l)
 }
 
 // dropOldSnapshots keeps the newest two: one to use, one in case it is damaged.

@@ -50,7 +50,8 @@ type movingKey struct {
 
 // compactor is the store's compaction: one log at a time.
 type compactor struct {
-	one sync.Mutex // one round at a time
+	look chan struct{}
+	one  sync.Mutex // one round at a time
 
 	mu      sync.Mutex
 	current *CompactionRun
@@ -113,7 +114,7 @@ func (s *Store) Compactions() []CompactionView {
 	return out
 }
 
-// compactLoop looks for work every CompactionInterval.
+// compactLoop looks for work when a segment of a compacted topic was sealed, and every CompactionInterval.
 func (s *Store) compactLoop() {
 	t := time.NewTicker(s.opt.CompactionInterval)
 	defer t.Stop()
@@ -122,8 +123,20 @@ func (s *Store) compactLoop() {
 		case <-s.ctx.Done():
 			return
 		case <-t.C:
-			s.Compact(s.ctx)
+		case <-s.compactor.look:
 		}
+		s.Compact(s.ctx)
+	}
+}
+
+// mayCompactNow says that a log has more to compact.
+func (s *Store) mayCompactNow(l *Log) {
+	if !l.config().Compact {
+		return
+	}
+	select {
+	case s.compactor.look <- struct{}{}:
+	default:
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -28,6 +29,9 @@ func compacted() partition.Config {
 	cfg.MaxCompactionLagMs, cfg.DeleteRetentionMs = 1<<63-1, 1000
 	return cfg
 }
+
+// quietCompaction leaves compaction to the test.
+func quietCompaction(o *partition.Options) { o.CompactionInterval = -1 }
 
 // keyed is the truth about a compacted log: the newest value of each key, and what was written at each offset.
 type keyed struct {
@@ -187,7 +191,7 @@ func TestCompact(t *testing.T) {
 	t.Logf("seed %d", seed)
 	k := newKeyed(t, seed)
 	cfg := compacted()
-	s := open(t, nil, fsys)
+	s := open(t, quietCompaction, fsys)
 	l := load(t, s, cfg, 1)
 	for round := range 8 {
 		for range 60 {
@@ -208,7 +212,7 @@ func TestCompact(t *testing.T) {
 		}
 		if round == 3 {
 			closeStore(t, s)
-			s = open(t, nil, fsys)
+			s = open(t, quietCompaction, fsys)
 			l = load(t, s, cfg, 1)
 			if again, _ := cleanedTo(s); again != cleaned {
 				t.Errorf("cleaned up to %d, after a start %d", cleaned, again)
@@ -216,7 +220,7 @@ func TestCompact(t *testing.T) {
 		}
 		if round == 5 { // as kill -9
 			s.Abandon()
-			s = open(t, nil, fsys)
+			s = open(t, quietCompaction, fsys)
 			l = load(t, s, cfg, 1)
 		}
 	}
@@ -232,7 +236,7 @@ func TestCompact(t *testing.T) {
 
 // TestCompactUnderReader: a reader in the middle of the log, cold or hot, goes on where it was, over a swap.
 func TestCompactUnderReader(t *testing.T) {
-	s := open(t, nil, osFS(t))
+	s := open(t, quietCompaction, osFS(t))
 	l := load(t, s, compacted(), 1)
 	k := newKeyed(t, 1)
 	for range 150 {
@@ -292,7 +296,7 @@ func TestCompactCutAnywhere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg := compacted()
 		start := func(m vfs.FS) (*partition.Store, *partition.Log, error) {
-			s, err := tryOpen(t, func(o *partition.Options) { o.CompactionInterval, o.RetentionInterval = time.Hour*1000, time.Hour*1000 }, m)
+			s, err := tryOpen(t, func(o *partition.Options) { o.CompactionInterval, o.RetentionInterval = -1, 1000*time.Hour }, m)
 			if err != nil {
 				return nil, nil, err
 			}
@@ -438,4 +442,83 @@ func repack(t testing.TB, plain []byte, codec segment.Compression) []byte {
 	b[22] = byte(codec)
 	binary.BigEndian.PutUint32(b[17:], crc32.Checksum(b[21:], castagnoli))
 	return b
+}
+
+// TestCompactionStopsAtDamage: a damaged log is left as it is, and the error says where; another log goes on.
+func TestCompactionStopsAtDamage(t *testing.T) {
+	fsys := osFS(t)
+	s := open(t, quietCompaction, fsys)
+	l := load(t, s, compacted(), 2)
+	other, _ := s.Log("orders", 1)
+	k, k2 := newKeyed(t, 5), newKeyed(t, 6)
+	for range 80 {
+		if err := errors.Join(k.write(l, time.Now().UnixMilli()), k2.write(other, time.Now().UnixMilli())); err != nil {
+			t.Fatal(err)
+		}
+	}
+	segs := l.Segments()
+	before := len(segs)
+	f, err := fsys.Open(segs[1].File, vfs.ReadWrite)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteAt([]byte{0xde, 0xad}, segs[1].SizeBytes/2); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s.Compact(context.Background())
+	for _, v := range s.Compactions() {
+		_, corrupt := errors.AsType[*segment.CorruptError](v.Last.Err)
+		if damaged := v.Work.Partition == 0; corrupt != damaged || (v.Work.From > 0) == damaged {
+			t.Errorf("partition %d: cleaned to %d, %v", v.Work.Partition, v.Work.From, v.Last.Err)
+		} else if !damaged {
+			if err := k2.check(other, v.Work.From); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	if n := len(l.Segments()); n != before {
+		t.Errorf("%d segments of %d are left of a damaged log", n, before)
+	}
+	closeStore(t, s)
+}
+
+// TestCompactAcrossTiers: what lies in a cold tier is compacted there, and what is on its way is waited for.
+func TestCompactAcrossTiers(t *testing.T) {
+	hot, cold := osFS(t), osFS(t)
+	s := open(t, func(o *partition.Options) { o.CompactionInterval, o.PlanInterval = -1, 50*time.Millisecond }, hot, cold)
+	cfg := compacted()
+	cfg.LocalRetentionBytes = 4000
+	l := load(t, s, cfg, 1)
+	k := newKeyed(t, 9)
+	for round := range 4 {
+		for range 80 {
+			if err := k.write(l, time.Now().UnixMilli()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for s.MoveTotals().Segments == 0 { // the first has moved
+			runtime.Gosched()
+		}
+		s.Compact(context.Background())
+		cleaned, err := cleanedTo(s)
+		if err := errors.Join(err, k.check(l, cleaned)); err != nil {
+			t.Fatalf("round %d: %v", round, err)
+		}
+	}
+	closeStore(t, s)
+	for _, fsys := range []vfs.FS{hot, cold} {
+		if listing, err := segment.ListDir(fsys, "orders-0"); err != nil || len(listing.Segments) == 0 {
+			t.Errorf("%+v, %v", listing, err)
+		}
+	}
+	s = open(t, quietCompaction, hot, cold)
+	l = load(t, s, cfg, 1)
+	cleaned, err := cleanedTo(s)
+	if err := errors.Join(err, k.check(l, cleaned)); err != nil {
+		t.Fatalf("after a start: %v", err)
+	}
+	closeStore(t, s)
 }

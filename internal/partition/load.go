@@ -53,7 +53,7 @@ func Open(opt Options) (_ *Store, err error) {
 		return nil, err
 	}
 	opt = opt.withDefaults()
-	s := &Store{opt: opt, limitsMu: &sync.Mutex{}, logs: map[logKey]*Log{}, corrupt: map[string]bool{}, checkpoints: map[*logDir]*checkpoints{}, planNow: make(chan struct{}, 1), lookups: make(chan struct{}, lookupParallel)}
+	s := &Store{opt: opt, limitsMu: &sync.Mutex{}, logs: map[logKey]*Log{}, corrupt: map[string]bool{}, checkpoints: map[*logDir]*checkpoints{}, planNow: make(chan struct{}, 1), compactor: compactor{look: make(chan struct{}, 1)}, lookups: make(chan struct{}, lookupParallel)}
 	s.durableWaiters.New = newDurableWaiter
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.metrics = newMetrics(opt.Registerer)

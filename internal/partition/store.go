@@ -52,7 +52,7 @@ type Options struct {
 	ProducerExpiry     time.Duration // producer.id.expiration.ms, 0: 1 day
 	RetentionInterval  time.Duration // 0: 30 s (log.retention.check.interval.ms is 5 min; small segments want less)
 	CheckpointInterval time.Duration // recovery points, 0: 5 s
-	CompactionInterval time.Duration // 0: 15 s (log.cleaner.backoff.ms)
+	CompactionInterval time.Duration // 0: 15 s (log.cleaner.backoff.ms); < 0: only Compact does it
 	PlanInterval       time.Duration // migrations, 0: 10 s
 	DemandHorizon      time.Duration // a segment that a reader comes to within it stays in its tier (tiering.Snapshot), 0: readers do not count
 
@@ -314,7 +314,9 @@ func (s *Store) startLoops() {
 	s.background(s.opt.CheckpointInterval, func(time.Time) { s.checkpoint() })
 	s.background(time.Second, s.race)
 	s.wg.Go(s.planLoop)
-	s.wg.Go(s.compactLoop)
+	if s.opt.CompactionInterval > 0 {
+		s.wg.Go(s.compactLoop)
+	}
 	if s.opt.Hot.Share > 0 {
 		s.wg.Go(s.hotLoop)
 	}

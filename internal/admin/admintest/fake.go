@@ -216,6 +216,17 @@ func (f *Fake) Migrations(context.Context) (admin.Migrations, error) {
 	}, f.begin("Migrations")
 }
 
+// Compactions implements admin.Backend.
+func (f *Fake) Compactions(context.Context) (admin.Compactions, error) {
+	return admin.Compactions{State: "running", Due: 1, Partitions: []admin.Compaction{
+		{Topic: "profiles", State: "rewrite", Reason: "the dirty ratio is above min.cleanable.dirty.ratio", CleanedTo: 1000, CleanableTo: 9000, CleanBytes: 1 << 30,
+			DirtyBytes: 3 << 30, DirtyRatio: 0.75, StartedAt: Now.Add(-time.Minute), DoneBytes: 1 << 30, TotalBytes: 7 << 30},
+		{Topic: "profiles", Partition: 1, State: "failed", Reason: "the dirty ratio is not above min.cleanable.dirty.ratio", CleanedTo: 500, CleanableTo: 600,
+			CleanBytes: 1 << 30, DirtyBytes: 1 << 20, FinishedAt: Now.Add(-time.Hour), ElapsedSeconds: 12, ReadBytes: 2 << 30, KeptBytes: 1 << 30,
+			ReadRecords: 2_000_000, KeptRecords: 1_000_000, Error: "no space left on device"},
+	}}, f.begin("Compactions")
+}
+
 // ExplainFetch implements admin.Backend.
 func (f *Fake) ExplainFetch(_ context.Context, q admin.ExplainQuery) (admin.Explanation, error) {
 	return admin.Explanation{
