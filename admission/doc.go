@@ -78,6 +78,9 @@
 // round are put in that order when the round begins, so that shares stay what they are. What waits beyond the deadline goes
 // first. A second request is in flight only where it follows on the first.
 //
+// Where files sync on the same disk, a Gate lets syncs and cold reads take turns: windows in which all that are due sync, and
+// slots as long as the window before in which reads go on, if there are any.
+//
 // Members of a convoy pay for what they get with their share of the turns (Share, DoneShared) and not with the device's budget.
 //
 // # Retention race

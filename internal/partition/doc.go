@@ -18,6 +18,8 @@
 //   - Readers take no lock: they load the immutable view (segments by base offset, log start) and the readable bound,
 //     and Acquire the one segment they use; when Acquire fails the segment was retired and they load the view again.
 //   - The committer owns syncing. After a sync it publishes the durable bound, wakes Durable waiters and watches.
+//   - On a rotating disk syncs and cold reads take turns (gate.go): workers of the committer ask the gate before a sync, the
+//     scheduler before a read, and files are written out before they sync (writeout.go). fileCommitter.mu comes before coldQueue.mu.
 //   - One function, Log.readable, says how far consumers see: the durable bound in the safe mode, the written end with
 //     a flush interval. Replication will change that function and nothing else. Log.stable says how far read_committed consumers
 //     see: not beyond the first record of a transaction that is open, or whose marker a crash could still take back.
