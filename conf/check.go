@@ -25,6 +25,7 @@ func check(c *Config, problems *Problems) {
 	k.server()
 	k.limits()
 	k.groups()
+	k.transactions()
 	k.storage()
 	k.tiers()
 	k.readers()
@@ -213,6 +214,13 @@ func (k *checker) limits() {
 		k.fail(codeSizes, "server.limits.inflight_bytes", "%s is less than server.limits.request_bytes %s: the largest request could never be received",
 			l.InflightBytes, l.RequestBytes)
 	}
+}
+
+func (k *checker) transactions() {
+	t := &k.c.Transactions
+	k.number("transactions.state_partitions", int64(t.StatePartitions), 1, 10000)
+	k.span("transactions.max_timeout", t.MaxTimeout, time.Second, 24*time.Hour)
+	k.span("transactions.id_retention", t.IDRetention, time.Minute, 100*year)
 }
 
 func (k *checker) groups() {

@@ -2,14 +2,15 @@ package conf
 
 // Config is the whole configuration. Load fills it; nothing changes it afterwards.
 type Config struct {
-	Server   Server   `toml:"server"`
-	Groups   Groups   `toml:"groups"`
-	Storage  Storage  `toml:"storage"`
-	Readers  Readers  `toml:"readers"`
-	Throttle Throttle `toml:"throttle"`
-	Cache    Cache    `toml:"cache"`
-	Tiering  Tiering  `toml:"tiering"`
-	Admin    Admin    `toml:"admin"`
+	Server       Server       `toml:"server"`
+	Groups       Groups       `toml:"groups"`
+	Transactions Transactions `toml:"transactions"`
+	Storage      Storage      `toml:"storage"`
+	Readers      Readers      `toml:"readers"`
+	Throttle     Throttle     `toml:"throttle"`
+	Cache        Cache        `toml:"cache"`
+	Tiering      Tiering      `toml:"tiering"`
+	Admin        Admin        `toml:"admin"`
 	// Topics are server-wide defaults of topic settings by Kafka's topic names, beside those that [storage] names. Their names and
 	// values are checked by whoever knows Kafka's topic settings: see cmd/lagoon.
 	Topics  map[string]string `toml:"topic_defaults"`
@@ -55,6 +56,13 @@ type Groups struct {
 	MaxSessionTimeout     Duration `toml:"max_session_timeout" kafka:"group.max.session.timeout.ms"`
 	MaxSize               int32    `toml:"max_size" kafka:"group.max.size"`
 	Memory                Bytes    `toml:"memory"`
+}
+
+// Transactions is the policy of transactional producers.
+type Transactions struct {
+	StatePartitions int32    `toml:"state_partitions" kafka:"transaction.state.log.num.partitions"`
+	MaxTimeout      Duration `toml:"max_timeout" kafka:"transaction.max.timeout.ms"`
+	IDRetention     Duration `toml:"id_retention" kafka:"transactional.id.expiration.ms"`
 }
 
 // Storage is the log: server-wide defaults of topic settings, and the tiers.

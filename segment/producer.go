@@ -217,10 +217,11 @@ func (s *ProducerState) Finish(h BatchHeader, m Marker, base Offset, nowMs int64
 	return ended, true
 }
 
-// TxnOpen tells whether the producer has an open transaction in the partition.
-func (s *ProducerState) TxnOpen(producerID int64) bool {
+// TxnOpen tells whether the producer has a transaction of that epoch open in the partition. One of an older epoch is about to be ended,
+// and nothing may be added to it.
+func (s *ProducerState) TxnOpen(producerID int64, epoch int16) bool {
 	p := s.producers[producerID]
-	return p != nil && p.txnFirst >= 0
+	return p != nil && p.txnFirst >= 0 && p.epoch == epoch
 }
 
 // take is Update or Finish for the batch at pos of f. aborted is nil unless it ended a transaction with an abort. A marker that

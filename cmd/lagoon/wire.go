@@ -23,6 +23,7 @@ import (
 	"lagoon/internal/metadata"
 	"lagoon/internal/partition"
 	"lagoon/internal/quotas"
+	"lagoon/internal/transactions"
 )
 
 // unlimitedAsZero translates conf's -1 for packages where 0 is no limit.
@@ -323,7 +324,9 @@ func (d *daemon) brokerOptions() broker.Options {
 				InitialDelay: g.InitialRebalanceDelay.Std(), MaxSize: int(g.MaxSize)},
 			Retention: g.OffsetsRetention.Std(), MaxMetadata: int(g.OffsetMetadata), MaxBytes: int64(g.Memory),
 		},
-		NodeID: s.NodeID, Rack: s.Rack, Endpoints: d.endpoints(),
+		TransactionsPartitions: d.cfg.Transactions.StatePartitions,
+		Transactions:           transactions.Options{MaxTimeout: d.cfg.Transactions.MaxTimeout.Std(), Retention: d.cfg.Transactions.IDRetention.Std()},
+		NodeID:                 s.NodeID, Rack: s.Rack, Endpoints: d.endpoints(),
 		Store: d.store, Metadata: d.catalogue, Logger: d.log, Registerer: d.reg, MetricsJMX: jmx,
 		MaxRequestBytes: int32(min(int64(l.RequestBytes), math.MaxInt32)), MaxInFlightBytes: int64(l.InflightBytes),
 		MaxConnections: int(l.Connections), MaxConnectionsPerIP: int(l.ConnectionsPerIP), IdleTimeout: l.IdleTimeout.Std(),
@@ -369,6 +372,9 @@ func (d *daemon) serverConfigs() []broker.ServerConfig {
 		row("group.initial.rebalance.delay.ms", "groups.initial_rebalance_delay", number(g.InitialRebalanceDelay.Ms()), typeInt, "A new group waits this long for more members."),
 		row("group.min.session.timeout.ms", "groups.min_session_timeout", number(g.MinSessionTimeout.Ms()), typeInt, "Shortest session timeout that a member may have."),
 		row("group.max.session.timeout.ms", "groups.max_session_timeout", number(g.MaxSessionTimeout.Ms()), typeInt, "Longest session timeout that a member may have."),
+		row("transaction.state.log.num.partitions", "transactions.state_partitions", number(int64(d.cfg.Transactions.StatePartitions)), typeInt, "Partitions of __transaction_state when it is made."),
+		row("transaction.max.timeout.ms", "transactions.max_timeout", number(d.cfg.Transactions.MaxTimeout.Ms()), typeInt, "Longest time that a client may keep a transaction open."),
+		row("transactional.id.expiration.ms", "transactions.id_retention", number(d.cfg.Transactions.IDRetention.Ms()), typeInt, "A transactional id that nobody uses is kept for this time."),
 		row("group.max.size", "groups.max_size", number(int64(g.MaxSize)), typeInt, "Members of one group."),
 		row("log.dirs", "storage.tier", strings.Join(dirs, ","), typeList, "Tiers, hot to cold."),
 	}

@@ -15,6 +15,7 @@ import (
 	"lagoon/internal/groups/groupstest"
 	"lagoon/internal/metadata"
 	"lagoon/internal/partition"
+	"lagoon/internal/transactions"
 	"lagoon/internal/vfs"
 	"lagoon/segment"
 )
@@ -48,6 +49,8 @@ func (s *adminStore) groupLog(p int32) (groups.Log, bool) {
 	}
 	return s.groups[p], true
 }
+
+func (s *adminStore) transactionLog(int32) (transactions.Log, bool) { return &groupstest.Log{}, true }
 
 func (s *adminStore) log(string, int32) (partitionLog, bool) { return nil, false }
 
@@ -166,7 +169,7 @@ func newAdminBroker(t *testing.T, change func(*Options)) *adminBroker {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(b.groups.Close)
+	t.Cleanup(b.closeCoordinators)
 	a := &adminBroker{Broker: b, t: t, store: store, disk: disk, table: map[int16]api{}}
 	for _, row := range apiTable() {
 		a.table[row.key] = row

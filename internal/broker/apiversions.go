@@ -15,8 +15,15 @@ import (
 //   - A version above ours is not parsed: the answer is a v0 body with UNSUPPORTED_VERSION and the range of ApiVersions
 //     itself (KIP-511), and the connection stays.
 //   - The response always has header v0, whatever its version.
-//   - No features are finalized, so FinalizedFeaturesEpoch is -1 and both lists are empty.
+//   - transaction.version is finalized at 2: clients then use the transaction protocol of KIP-890.
 const apiVersionsKey = 18
+
+// The one feature that is finalized, and the epoch of the list, which never changes.
+const (
+	transactionFeature = "transaction.version"
+	transactionVersion = 2
+	featuresEpoch      = 0
+)
 
 // softwareName is what KIP-511 allows as client software name and version.
 var softwareName = regexp.MustCompile(`^[a-zA-Z0-9](?:[a-zA-Z0-9\-.]*[a-zA-Z0-9])?$`)
@@ -31,6 +38,15 @@ func (b *Broker) handleAPIVersions(_ context.Context, r *request) (kmsg.Response
 	for _, a := range b.apis {
 		resp.ApiKeys = append(resp.ApiKeys, apiRange(a))
 	}
+	if r.version >= 4 { // older clients cannot read a feature that begins at version 0 (KIP-1022)
+		supported := kmsg.NewApiVersionsResponseSupportedFeature()
+		supported.Name, supported.MaxVersion = transactionFeature, transactionVersion
+		resp.SupportedFeatures = append(resp.SupportedFeatures, supported)
+	}
+	finalized := kmsg.NewApiVersionsResponseFinalizedFeature()
+	finalized.Name, finalized.MinVersionLevel, finalized.MaxVersionLevel = transactionFeature, transactionVersion, transactionVersion
+	resp.FinalizedFeatures = append(resp.FinalizedFeatures, finalized)
+	resp.FinalizedFeaturesEpoch = featuresEpoch
 	return resp, nil
 }
 

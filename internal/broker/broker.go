@@ -16,6 +16,7 @@ import (
 	"lagoon/internal/groups"
 	"lagoon/internal/metadata"
 	"lagoon/internal/partition"
+	"lagoon/internal/transactions"
 	"lagoon/segment"
 )
 
@@ -73,6 +74,10 @@ type Options struct {
 	// partitions the internal topic gets when it is made; default 50 (offsets.topic.num.partitions).
 	Groups            groups.Options
 	OffsetsPartitions int32
+	// Transactions is the policy of transactions; the fields that connect it are the broker's to fill. TransactionsPartitions is how many
+	// partitions the internal topic gets when it is made; default 50 (transaction.state.log.num.partitions).
+	Transactions           transactions.Options
+	TransactionsPartitions int32
 	// TopicDefaults are the server's defaults of topic configuration, by Kafka's topic names ("retention.ms").
 	TopicDefaults map[string]string
 	// ServerConfigs lists what DescribeConfigs(BROKER) answers; nil for nothing.
@@ -91,6 +96,7 @@ func (o Options) withDefaults() Options {
 	setDefault(&o.FetchSessions, 1_000)
 	setDefault(&o.DefaultPartitions, 1)
 	setDefault(&o.OffsetsPartitions, 50)
+	setDefault(&o.TransactionsPartitions, 50)
 	return o
 }
 
@@ -122,6 +128,7 @@ func (o Options) Validate() error {
 	need(o.FetchSessions >= -1, "FetchSessions %d is below -1", o.FetchSessions)
 	need(o.DefaultPartitions > 0, "DefaultPartitions %d is not positive", o.DefaultPartitions)
 	need(o.OffsetsPartitions > 0, "OffsetsPartitions %d is not positive", o.OffsetsPartitions)
+	need(o.TransactionsPartitions > 0, "TransactionsPartitions %d is not positive", o.TransactionsPartitions)
 	seen := map[string]bool{}
 	for _, e := range o.Endpoints {
 		need(e.Name != "" && !seen[e.Name], "endpoint name %q is empty or used twice", e.Name)
@@ -145,6 +152,7 @@ type Broker struct {
 	groups   *groups.Coordinator
 	limits   *limiter
 	started  time.Time
+	txns     *transactions.Coordinator
 
 	// noise bounds the log lines that hostile or broken clients can cause.
 	noise *rate.Limiter
@@ -192,8 +200,14 @@ func newBroker(opt Options, l logs) (*Broker, error) {
 	if b.groups, err = b.newGroups(); err != nil {
 		return nil, err
 	}
+	if b.txns, err = b.newTransactions(); err != nil {
+		return nil, err
+	}
 	if t, ok := b.meta.Snapshot().Topic(groups.Topic); ok {
 		b.groups.Start(t.Partitions)
+	}
+	if t, ok := b.meta.Snapshot().Topic(transactions.Topic); ok {
+		b.txns.Start(t.Partitions)
 	}
 	for i := range b.apis {
 		b.apis[i].metrics = m.api(b.apis[i].name)
@@ -212,6 +226,9 @@ type partitionLog interface {
 	ID() [16]byte // of the topic
 	Append(ctx context.Context, r partition.AppendRequest) (partition.Appended, error)
 	Durable(ctx context.Context, next offset) error
+	Synced(ctx context.Context, next offset) error
+	Producers() []segment.ProducerView
+	txnLog
 	Read(r partition.ReadRequest) (readResult, error)
 	Offsets() partition.Offsets
 	OffsetForTime(ctx context.Context, ms int64) (partition.TimestampOffset, error)

@@ -31,7 +31,8 @@ func TestAPIVersionsListsTheTable(t *testing.T) {
 				t.Fatalf("v%d: %+v is not %s", version, k, a.name)
 			}
 		}
-		if len(resp.SupportedFeatures) != 0 || version >= 3 && resp.FinalizedFeaturesEpoch != -1 {
+		if version >= 3 && (resp.FinalizedFeaturesEpoch != 0 || len(resp.FinalizedFeatures) != 1 || resp.FinalizedFeatures[0].MaxVersionLevel != 2) ||
+			len(resp.SupportedFeatures) != int(version/4) {
 			t.Fatalf("v%d: features %+v", version, resp)
 		}
 	}
@@ -108,10 +109,10 @@ func TestBadFramesCloseTheConnection(t *testing.T) {
 
 func TestPanicClosesOneConnection(t *testing.T) {
 	r := newRig(t, nil)
-	row, _ := r.b.api(22)
+	row, _ := r.b.api(60)
 	row.handle = func(*Broker, context.Context, *request) (kmsg.Response, error) { panic("a bug") }
 	other, c := r.dial(), r.dial()
-	c.send(kmsg.NewPtrInitProducerIDRequest())
+	c.send(kmsg.NewPtrDescribeClusterRequest())
 	c.closed()
 	other.versions()
 

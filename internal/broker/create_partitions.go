@@ -8,6 +8,7 @@ import (
 
 	"lagoon/internal/groups"
 	"lagoon/internal/metadata"
+	"lagoon/internal/transactions"
 )
 
 // CreatePartitions (key 37)
@@ -57,6 +58,9 @@ func (b *Broker) growTopic(ctx context.Context, r *request, asked kmsg.CreatePar
 	}
 	if asked.Topic == groups.Topic {
 		return refuse(kerr.InvalidPartitions, "Topic %s cannot grow: groups are found by their hash over its partitions.", asked.Topic)
+	}
+	if asked.Topic == transactions.Topic {
+		return refuse(kerr.InvalidPartitions, "Topic %s cannot grow: transactional ids are found by their hash over its partitions.", asked.Topic)
 	}
 	unlock, err := b.meta.LockTopic(ctx, asked.Topic)
 	if err != nil {

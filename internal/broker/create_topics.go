@@ -14,6 +14,7 @@ import (
 	"lagoon/internal/groups"
 	"lagoon/internal/metadata"
 	"lagoon/internal/partition"
+	"lagoon/internal/transactions"
 )
 
 // CreateTopics (key 19)
@@ -225,8 +226,11 @@ func (b *Broker) createTopic(ctx context.Context, topic newTopic) (*metadata.Top
 	if err := b.applyConfigs(ctx, t.Name); err != nil { // server defaults may have changed since
 		b.log.Error("configuration not applied", "topic", t.Name, "err", err)
 	}
-	if t.Name == groups.Topic {
+	switch t.Name {
+	case groups.Topic:
 		b.groups.Start(t.Partitions)
+	case transactions.Topic:
+		b.txns.Start(t.Partitions)
 	}
 	return t, nil
 }

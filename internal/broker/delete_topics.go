@@ -8,6 +8,7 @@ import (
 
 	"lagoon/internal/groups"
 	"lagoon/internal/metadata"
+	"lagoon/internal/transactions"
 )
 
 // DeleteTopics (key 20)
@@ -57,6 +58,9 @@ func (b *Broker) handleDeleteTopics(ctx context.Context, r *request) (kmsg.Respo
 		}
 		if err == nil && t.Name == groups.Topic {
 			err = refuse(kerr.InvalidRequest, "Topic %s holds the committed offsets of all consumer groups and cannot be deleted; delete the groups.", t.Name)
+		}
+		if err == nil && t.Name == transactions.Topic {
+			err = refuse(kerr.InvalidRequest, "Topic %s holds the state of all transactions and cannot be deleted.", t.Name)
 		}
 		if err == nil {
 			err = b.mutate(r, t.Partitions, r.version >= 5)

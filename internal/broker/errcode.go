@@ -7,9 +7,11 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 
+	"lagoon/internal/groups"
 	"lagoon/internal/metadata"
 	"lagoon/internal/partition"
 	"lagoon/internal/quotas"
+	"lagoon/internal/transactions"
 	"lagoon/segment"
 )
 
@@ -34,6 +36,10 @@ var codes = []struct {
 	{segment.ErrUnsupportedCompression, kerr.UnsupportedCompressionType},
 	{segment.ErrOutOfOrderSequence, kerr.OutOfOrderSequenceNumber},
 	{segment.ErrInvalidProducerEpoch, kerr.InvalidProducerEpoch},
+	{segment.ErrInvalidTxnState, kerr.InvalidTxnState},
+	{segment.ErrCoordinatorFenced, kerr.TransactionCoordinatorFenced},
+	{groups.ErrNotReady, kerr.CoordinatorNotAvailable},
+	{transactions.ErrGone, kerr.UnknownTopicOrPartition},
 	{segment.ErrUnknownProducer, kerr.UnknownProducerID},
 	{segment.ErrSealed, kerr.KafkaStorageError},
 	{segment.ErrClosed, kerr.KafkaStorageError},

@@ -9,9 +9,8 @@ import (
 
 // FindCoordinator (key 10)
 //
-// Behaviour: the only node is the coordinator of every group. The internal topic of groups is made when the first client asks;
-// COORDINATOR_NOT_AVAILABLE when that fails. Transactions have no coordinator here: INVALID_REQUEST with
-// a text, which is final for clients; so is any other kind of key.
+// Behaviour: the only node is the coordinator of every group and transaction. The internal topic of each is made when the first client asks;
+// COORDINATOR_NOT_AVAILABLE when that fails. Any other kind of key: INVALID_REQUEST with a text, which is final for clients.
 //
 // librdkafka takes the presence of this API for the sign that a broker can store lz4 (its feature table,
 // rdkafka_feature.c): without it, lz4 producers silently send uncompressed batches.
@@ -30,8 +29,14 @@ func (b *Broker) handleFindCoordinator(ctx context.Context, r *request) (kmsg.Re
 	node := int32(-1)
 	host, port := "", int32(-1)
 	err := coordinates(r.version, req.CoordinatorType)
-	if err == nil && b.startGroups(ctx) != nil {
-		err = refuse(kerr.CoordinatorNotAvailable, "The internal topic of consumer groups could not be created; the broker's log has the reason.")
+	if err == nil {
+		start := b.startGroups
+		if r.version > 0 && req.CoordinatorType == coordinatorOfTransaction {
+			start = b.startTransactions
+		}
+		if start(ctx) != nil {
+			err = refuse(kerr.CoordinatorNotAvailable, "The coordinator's internal topic could not be created; the broker's log has the reason.")
+		}
 	}
 	if err == nil {
 		node = b.opt.NodeID
@@ -54,10 +59,8 @@ func (b *Broker) handleFindCoordinator(ctx context.Context, r *request) (kmsg.Re
 // coordinates says whether keys of a kind have a coordinator. Version 0 knows groups only, and no kind.
 func coordinates(version int16, kind int8) error {
 	switch {
-	case version == 0 || kind == coordinatorOfGroup:
+	case version == 0 || kind == coordinatorOfGroup || kind == coordinatorOfTransaction:
 		return nil
-	case kind == coordinatorOfTransaction:
-		return refuse(kerr.InvalidRequest, "This broker has no transactions; use the producer without transactional.id")
 	}
 	return refuse(kerr.InvalidRequest, "No coordinator is responsible for keys of type %d", kind)
 }

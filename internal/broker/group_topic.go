@@ -2,11 +2,10 @@ package broker
 
 import (
 	"context"
-	"errors"
 	"strconv"
 
 	"lagoon/internal/groups"
-	"lagoon/internal/metadata"
+	"lagoon/internal/transactions"
 )
 
 // The internal topic of groups. Small segments, because only whole ones can be deleted; large batches, because the metadata of a group with
@@ -26,36 +25,13 @@ func (b *Broker) offsetsTopic() newTopic {
 
 // startGroups makes sure that groups can be kept: the topic comes into being when the first client needs it.
 func (b *Broker) startGroups(ctx context.Context) error {
-	if b.groups.Started() {
-		return nil
-	}
-	if t, ok := b.meta.Snapshot().Topic(groups.Topic); ok {
-		// On record; whoever makes it holds its lock until its partitions are served.
-		unlock, err := b.meta.LockTopic(ctx, groups.Topic)
-		if err != nil {
-			return err
-		}
-		defer unlock()
-		b.groups.Start(t.Partitions)
-		return nil
-	}
-	t, err := b.createTopic(ctx, b.offsetsTopic())
-	if errors.Is(err, metadata.ErrTopicExists) {
-		return nil // another client was faster
-	}
-	if err != nil {
-		if b.noise.Allow() {
-			b.log.Error("internal topic of consumer groups not created", "topic", groups.Topic, "err", err)
-		}
-		return err
-	}
-	b.log.Info("internal topic of consumer groups created", "topic", t.Name, "partitions", t.Partitions)
-	return nil
+	return b.startInternal(ctx, b.groups, b.offsetsTopic())
 }
 
-// groupLogs finds the partitions of the internal topic; whatever finds partitions (logs) also implements it.
-type groupLogs interface {
+// internalLogs finds the partitions of the internal topics; whatever finds partitions (logs) also implements it.
+type internalLogs interface {
 	groupLog(partition int32) (groups.Log, bool)
+	transactionLog(partition int32) (transactions.Log, bool)
 }
 
 func (s storeLogs) groupLog(partition int32) (groups.Log, bool) {
@@ -67,7 +43,7 @@ func (b *Broker) newGroups() (*groups.Coordinator, error) {
 	opt := b.opt.Groups
 	opt.Logger, opt.Registerer = b.log, b.opt.Registerer
 	opt.Log = func(partition int32) (groups.Log, bool) {
-		logs, ok := b.logs.(groupLogs)
+		logs, ok := b.logs.(internalLogs)
 		if !ok {
 			return nil, false
 		}

@@ -119,6 +119,11 @@ func (l *fakeLog) Durable(ctx context.Context, next segment.Offset) error {
 	}
 }
 
+func (l *fakeLog) Synced(ctx context.Context, next segment.Offset) error { return l.Durable(ctx, next) }
+func (l *fakeLog) Producers() []segment.ProducerView                     { return nil }
+func (l *fakeLog) GuardTxn(int64, int16) (partition.TxnGuard, bool)      { return 1, false }
+func (l *fakeLog) DropGuard(int64, partition.TxnGuard)                   {}
+
 // lent is a payload that is counted while it is out.
 type lent struct {
 	log    *fakeLog

@@ -208,6 +208,11 @@ func (b *Broker) Connections() int {
 	return len(b.conns)
 }
 
+func (b *Broker) closeCoordinators() {
+	b.txns.Close() // first: it writes markers to groups
+	b.groups.Close()
+}
+
 // Shutdown stops accepting, lets every connection finish the requests it has sent (parked fetches answer at once), and
 // closes them. When ctx ends first the rest is cut off and ctx's error returned. Call it once the listeners' owner is
 // ready to stop; it may be called again.
@@ -235,11 +240,11 @@ func (b *Broker) Shutdown(ctx context.Context) error {
 	wg.Wait()
 	select {
 	case <-b.drained:
-		b.groups.Close()
+		b.closeCoordinators()
 		return nil
 	case <-ctx.Done():
 	}
-	defer b.groups.Close()
+	defer b.closeCoordinators()
 	for _, c := range conns {
 		c.close()
 	}

@@ -9,6 +9,7 @@ import (
 
 	"lagoon/internal/groups"
 	"lagoon/internal/metadata"
+	"lagoon/internal/transactions"
 )
 
 // Metadata (key 3)
@@ -96,8 +97,11 @@ func (b *Broker) handleMetadata(ctx context.Context, r *request) (kmsg.Response,
 // autoCreate makes a topic because a client named it. The error is what the client is told about it now: never nil.
 func (b *Broker) autoCreate(ctx context.Context, name string) error {
 	topic := newTopic{name: name, partitions: b.opt.DefaultPartitions}
-	if name == groups.Topic {
+	switch name {
+	case groups.Topic:
 		topic = b.offsetsTopic()
+	case transactions.Topic:
+		topic = b.transactionsTopic()
 	}
 	_, err := b.createTopic(ctx, topic)
 	switch {

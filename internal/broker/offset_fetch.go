@@ -19,7 +19,7 @@ import (
 //   - Only offsets on stable storage are answered; what is answered cannot be taken back by a crash.
 //   - A group that does not exist is no error: offset -1 for every partition that was asked for.
 //   - Null topics (version 2 and later) mean all partitions with an offset.
-//   - require_stable (7) has nothing to wait for: offsets of open transactions are not stored.
+//   - require_stable (7): an offset that a transaction is about to change is answered with UNSTABLE_OFFSET_COMMIT, and the client asks again.
 //
 // Version notes: up to 1 errors are told per partition, from 2 for the group; 5 brings the leader epoch, 8 several groups, 9 member ids
 // (of KIP-848 groups; not looked at), 10 topic ids.
@@ -30,7 +30,7 @@ func (b *Broker) handleOffsetFetch(_ context.Context, r *request) (kmsg.Response
 	snap := b.meta.Snapshot()
 	if r.version >= 8 {
 		for _, g := range req.Groups {
-			resp.Groups = append(resp.Groups, b.fetchOffsets(snap, r.version, g))
+			resp.Groups = append(resp.Groups, b.fetchOffsets(snap, r.version, g, req.RequireStable))
 		}
 		return resp, nil
 	}
@@ -44,7 +44,7 @@ func (b *Broker) handleOffsetFetch(_ context.Context, r *request) (kmsg.Response
 		gt.Topic, gt.Partitions = t.Topic, t.Partitions
 		one.Topics = append(one.Topics, gt)
 	}
-	got := b.fetchOffsets(snap, r.version, one)
+	got := b.fetchOffsets(snap, r.version, one, req.RequireStable)
 	resp.ErrorCode = got.ErrorCode
 	if r.version < 2 && got.ErrorCode != 0 { // no place for it but the partitions
 		resp.ErrorCode = 0
@@ -78,11 +78,15 @@ func noOffset(partition int32) kmsg.OffsetFetchResponseGroupTopicPartition {
 	return p
 }
 
-func (b *Broker) fetchOffsets(snap *metadata.Snapshot, version int16, asked kmsg.OffsetFetchRequestGroup) kmsg.OffsetFetchResponseGroup {
+func (b *Broker) fetchOffsets(snap *metadata.Snapshot, version int16, asked kmsg.OffsetFetchRequestGroup, stable bool) kmsg.OffsetFetchResponseGroup {
 	out := kmsg.NewOffsetFetchResponseGroup()
 	out.Group = asked.Group
+	unstable := func(string, int32) bool { return false }
+	if stable { // asked before the offsets: what is found then is not older than the answer
+		unstable = b.groups.Unstable(asked.Group)
+	}
 	if asked.Topics == nil {
-		out.Topics, out.ErrorCode = b.fetchAllOffsets(snap, version, asked.Group)
+		out.Topics, out.ErrorCode = b.fetchAllOffsets(snap, version, asked.Group, unstable)
 		return out
 	}
 	var offsets []groups.Offset
@@ -109,6 +113,8 @@ func (b *Broker) fetchOffsets(snap *metadata.Snapshot, version int16, asked kmsg
 			p := noOffset(partition)
 			if version >= 10 && unknown != nil {
 				p.ErrorCode = kerr.UnknownTopicID.Code
+			} else if unstable(offsets[0].Topic, partition) {
+				p.ErrorCode = kerr.UnstableOffsetCommit.Code
 			} else {
 				p.Offset, p.LeaderEpoch, p.Metadata = offsets[0].Offset, offsets[0].LeaderEpoch, &offsets[0].Metadata
 			}
@@ -121,7 +127,7 @@ func (b *Broker) fetchOffsets(snap *metadata.Snapshot, version int16, asked kmsg
 }
 
 // fetchAllOffsets answers for every partition of which the group has an offset, by topic and partition.
-func (b *Broker) fetchAllOffsets(snap *metadata.Snapshot, version int16, group string) ([]kmsg.OffsetFetchResponseGroupTopic, int16) {
+func (b *Broker) fetchAllOffsets(snap *metadata.Snapshot, version int16, group string, unstable func(string, int32) bool) ([]kmsg.OffsetFetchResponseGroupTopic, int16) {
 	offsets, err := b.groups.FetchAll(group)
 	slices.SortFunc(offsets, func(a, b groups.Offset) int {
 		if c := strings.Compare(a.Topic, b.Topic); c != 0 {
@@ -143,7 +149,11 @@ func (b *Broker) fetchAllOffsets(snap *metadata.Snapshot, version int16, group s
 			out = append(out, t)
 		}
 		p := noOffset(o.Partition)
-		p.Offset, p.LeaderEpoch, p.Metadata = o.Offset, o.LeaderEpoch, &o.Metadata
+		if unstable(o.Topic, o.Partition) {
+			p.ErrorCode = kerr.UnstableOffsetCommit.Code
+		} else {
+			p.Offset, p.LeaderEpoch, p.Metadata = o.Offset, o.LeaderEpoch, &o.Metadata
+		}
 		t := &out[len(out)-1]
 		t.Partitions = append(t.Partitions, p)
 	}

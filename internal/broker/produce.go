@@ -15,6 +15,7 @@ import (
 	"lagoon/internal/metadata"
 	"lagoon/internal/partition"
 	"lagoon/internal/quotas"
+	"lagoon/internal/transactions/txn"
 	"lagoon/segment"
 )
 
@@ -30,8 +31,10 @@ import (
 //   - A client above its producer_byte_rate or request_percentage is told how long to wait (throttle_time_ms), and nothing is read
 //     from the connection for so long (KIP-219).
 //   - A request timeout while waiting gives REQUEST_TIMED_OUT; the batch stays written, as in Kafka.
-//   - Transactions are not served yet: a transactional id or a transactional batch gives INVALID_TXN_STATE, which no client
-//     retries.
+//   - A batch that opens a transaction in a partition is appended when the transaction coordinator has on record that the partition is
+//     part of it: the client has added it before, or from v12 on (KIP-890) the broker adds it now. That is asked on the reader goroutine,
+//     once per transaction and partition.
+//   - Transactional batches without a transactional id: TRANSACTIONAL_ID_AUTHORIZATION_FAILED, as in Kafka.
 //
 // Version notes: 0-2 are advertised (librdkafka before 2.11 looks for them) and answered with UNSUPPORTED_VERSION per
 // partition (KAFKA-18659); zstd needs v7 (KIP-110); error messages from v8 (KIP-467); topic ids from v13 (KIP-516).
@@ -122,6 +125,11 @@ func (c *conn) charge(acks int16, n int64, took time.Duration) time.Duration {
 func (c *conn) appendTopics(ctx context.Context, req *wire.ProduceRequest, reply *produceReply) (failure error) {
 	snap := c.b.meta.Snapshot()
 	refused := refuseProduce(req, reply)
+	var txnID *string
+	if req.TransactionalID != nil {
+		id := string(req.TransactionalID) // it aliases the frame
+		txnID = &id
+	}
 	rest := req.Partitions
 	for i := range req.Topics {
 		t := &req.Topics[i]
@@ -144,7 +152,7 @@ func (c *conn) appendTopics(ctx context.Context, req *wire.ProduceRequest, reply
 			err := errors.Join(refused, err)
 			out := wire.ProducedPartition{Partition: p.Partition, BaseOffset: -1, LogAppendTimeMs: -1, LogStartOffset: -1}
 			if err == nil {
-				err = c.appendPartition(ctx, topic, counter, p, reply, &out)
+				err = c.appendPartition(ctx, topic, counter, txnID, p, reply, &out)
 			}
 			if counter != nil {
 				counter.produceRequests.Add(1)
@@ -167,8 +175,6 @@ func refuseProduce(req *wire.ProduceRequest, reply *produceReply) error {
 		return kerr.UnsupportedVersion
 	case req.Acks < -1 || req.Acks > 1:
 		return kerr.InvalidRequiredAcks
-	case req.TransactionalID != nil:
-		return kerr.InvalidTxnState
 	}
 	return nil
 }
@@ -202,7 +208,7 @@ func (b *Broker) partitionOf(topic *metadata.Topic, index int32) (partitionLog, 
 }
 
 // appendPartition appends one batch.
-func (c *conn) appendPartition(ctx context.Context, topic *metadata.Topic, counter *topicCounter, p wire.ProducePartition, reply *produceReply, out *wire.ProducedPartition) error {
+func (c *conn) appendPartition(ctx context.Context, topic *metadata.Topic, counter *topicCounter, txnID *string, p wire.ProducePartition, reply *produceReply, out *wire.ProducedPartition) error {
 	log, err := c.b.partitionOf(topic, p.Partition)
 	if err != nil {
 		return err
@@ -211,8 +217,16 @@ func (c *conn) appendPartition(ctx context.Context, topic *metadata.Topic, count
 		return err
 	}
 	count := recordCount(p.Records)
-	done, err := log.Append(ctx, partition.AppendRequest{Records: p.Records})
+	ask := partition.AppendRequest{Records: p.Records}
+	drop := func() {}
+	if binary.BigEndian.Uint16(p.Records[batchAttributesAt:])&transactionalBit != 0 {
+		if ask.Guard, drop, err = c.b.joinWrite(ctx, log, txnID, txn.Partition{Topic: topic.Name, Index: p.Partition}, p.Records, reply.version); err != nil {
+			return err
+		}
+	}
+	done, err := log.Append(ctx, ask)
 	if err != nil {
+		drop()
 		return err
 	}
 	out.BaseOffset, out.LogAppendTimeMs, out.LogStartOffset = int64(done.Base), done.LogAppendTimeMs, int64(done.LogStart)
@@ -231,6 +245,8 @@ const (
 	batchLengthAt     = 8
 	batchMagicAt      = 16
 	batchAttributesAt = 21
+	batchProducerAt   = 43
+	batchEpochAt      = 51
 	batchCountAt      = 57
 )
 
@@ -257,10 +273,34 @@ func checkRecords(version int16, records []byte) error {
 	if attributes&codecMask == codecZstd && version < zstdSinceVersion {
 		return fmt.Errorf("%w: zstd needs Produce v%d", segment.ErrUnsupportedCompression, zstdSinceVersion)
 	}
-	if attributes&transactionalBit != 0 {
-		return kerr.InvalidTxnState
-	}
 	return nil
+}
+
+// Produce versions and what they know.
+const (
+	abortableVersion = 11 // TRANSACTION_ABORTABLE
+	implicitVersion  = 12 // the broker adds partitions to transactions, and CONCURRENT_TRANSACTIONS is known
+)
+
+// joinWrite makes sure that a transactional batch may be appended.
+func (b *Broker) joinWrite(ctx context.Context, log txnLog, id *string, p txn.Partition, records []byte, version int16) (partition.TxnGuard, func(), error) {
+	if id == nil {
+		return 0, nil, kerr.TransactionalIDAuthorizationFailed
+	}
+	who := txn.Identity{ID: int64(binary.BigEndian.Uint64(records[batchProducerAt:])), Epoch: int16(binary.BigEndian.Uint16(records[batchEpochAt:]))}
+	guard, drop, err := b.openTransaction(ctx, log, *id, who, p, version >= implicitVersion)
+	switch err {
+	case txn.None:
+		return guard, drop, nil
+	case txn.CoordinatorLoading, txn.CoordinatorNotAvailable, txn.NotCoordinator:
+		return 0, nil, refuse(kerr.NotEnoughReplicas, "The transaction coordinator does not serve transactional id %s now.", *id)
+	case txn.ConcurrentTransactions:
+		if version < implicitVersion {
+			return 0, nil, refuse(kerr.NotEnoughReplicas, "The transaction before is still being ended.")
+		}
+	}
+	code := fencedCode(olderTxnCode(err, version >= abortableVersion), false)
+	return 0, nil, kerr.ErrorForCode(int16(code))
 }
 
 func recordCount(records []byte) int64 {

@@ -24,7 +24,7 @@ type Log interface {
 	Offsets() partition.Offsets
 	Scan(ctx context.Context, from segment.Offset, fn func(h segment.BatchHeader, batch []byte) (more bool, err error)) (damaged int, err error)
 	DeleteRecords(ctx context.Context, before segment.Offset) (segment.Offset, error)
-	GuardTxn(producerID int64) (guard partition.TxnGuard, open bool)
+	GuardTxn(producerID int64, epoch int16) (guard partition.TxnGuard, open bool)
 	DropGuard(producerID int64, guard partition.TxnGuard)
 }
 

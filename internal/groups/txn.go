@@ -52,17 +52,20 @@ type TxnCommitRequest struct {
 	Guard      partition.TxnGuard // see GuardTxn
 }
 
-// GuardTxn is the first step of a TxnOffsetCommit, see partition.Log.GuardTxn; drop gives back a guard that was not used.
-func (c *Coordinator) GuardTxn(group string, producerID int64) (guard partition.TxnGuard, open bool, drop func(), err classic.Error) {
-	drop = func() {}
+// GuardTxn is the first step of a TxnOffsetCommit, see partition.Log.GuardTxn. A group that cannot be served has no guard: 0.
+func (c *Coordinator) GuardTxn(group string, producerID int64, epoch int16) (guard partition.TxnGuard, open bool) {
 	s, err := c.shardOf(group)
 	if err != classic.None {
-		return 0, false, drop, err
+		return 0, false
 	}
-	if guard, open = s.log.GuardTxn(producerID); !open {
-		drop = func() { s.log.DropGuard(producerID, guard) }
+	return s.log.GuardTxn(producerID, epoch)
+}
+
+// DropGuard gives back a guard that was not used.
+func (c *Coordinator) DropGuard(group string, producerID int64, guard partition.TxnGuard) {
+	if s, err := c.shardOf(group); err == classic.None && guard != 0 {
+		s.log.DropGuard(producerID, guard)
 	}
-	return guard, open, drop, classic.None
 }
 
 // CommitTxn writes offsets that are committed with a transaction. errs has one answer for each, None for those that are acknowledged

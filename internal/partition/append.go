@@ -135,7 +135,7 @@ func (l *Log) checkTxnLocked(h segment.BatchHeader, m segment.Marker, req Append
 	switch {
 	case h.IsControl():
 		return l.producers.CheckMarker(h, m)
-	case h.IsTransactional() && !l.producers.TxnOpen(h.ProducerID) && (req.Guard == 0 || l.guards[h.ProducerID] != req.Guard):
+	case h.IsTransactional() && !l.producers.TxnOpen(h.ProducerID, h.ProducerEpoch) && (req.Guard == 0 || l.guards[h.ProducerID] != req.Guard):
 		return fmt.Errorf("%w: producer %d has no open transaction with %s", segment.ErrInvalidTxnState, h.ProducerID, l.dir)
 	}
 	return nil

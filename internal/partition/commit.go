@@ -157,7 +157,22 @@ func newDurableWaiter() any { return &durableWaiter{c: make(chan error, 1)} }
 // Durable waits until everything below next is on stable storage. In interval mode it returns at once: the topic has
 // opted out of synced acks. Errors: ErrFenced when the directory failed first, ErrClosed, the context's.
 func (l *Log) Durable(ctx context.Context, next segment.Offset) error {
-	if l.config().FlushInterval > 0 || l.durable.Load().offset >= next {
+	if l.config().FlushInterval > 0 {
+		return l.Err()
+	}
+	return l.waitDurable(ctx, next)
+}
+
+// Synced is Durable whatever the topic's flush setting: it has the log synced. For what others rely on, such as markers.
+func (l *Log) Synced(ctx context.Context, next segment.Offset) error {
+	if l.config().FlushInterval > 0 && l.durable.Load().offset < next {
+		l.home.commit.schedule(l)
+	}
+	return l.waitDurable(ctx, next)
+}
+
+func (l *Log) waitDurable(ctx context.Context, next segment.Offset) error {
+	if l.durable.Load().offset >= next {
 		return l.Err()
 	}
 	pool := &l.store.durableWaiters

@@ -66,10 +66,10 @@ type TxnGuard uint64
 // GuardTxn is the first step of a transactional write: open tells that the producer's transaction is open here and the write may go
 // on. Else ask the transaction coordinator whether the partition is part of the transaction, and append with the guard: so a write
 // that was on its way when the transaction ended opens none that nobody would end. Give an unused guard back with DropGuard.
-func (l *Log) GuardTxn(producerID int64) (guard TxnGuard, open bool) {
+func (l *Log) GuardTxn(producerID int64, epoch int16) (guard TxnGuard, open bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.closed || l.producers.TxnOpen(producerID) {
+	if l.closed || l.producers.TxnOpen(producerID, epoch) {
 		return 0, !l.closed
 	}
 	if g, ok := l.guards[producerID]; ok {

@@ -26,7 +26,7 @@ func transactional(b []byte) []byte {
 // write appends a batch of a transaction with the guard that it may need.
 func write(t testing.TB, l *partition.Log, b []byte, pid int64) partition.Appended {
 	t.Helper()
-	guard, _ := l.GuardTxn(pid)
+	guard, _ := l.GuardTxn(pid, 0)
 	a, err := l.Append(context.Background(), partition.AppendRequest{Records: transactional(b), Guard: guard})
 	if err != nil {
 		t.Fatal(err)
@@ -272,7 +272,7 @@ func TestTransactionsOpenOnlyWithTheirGuard(t *testing.T) {
 	if err := put(0, 0); !errors.Is(err, segment.ErrInvalidTxnState) {
 		t.Errorf("without a guard: %v", err)
 	}
-	late, open := l.GuardTxn(7)
+	late, open := l.GuardTxn(7, 0)
 	if open {
 		t.Error("open before its first batch")
 	}
@@ -280,20 +280,23 @@ func TestTransactionsOpenOnlyWithTheirGuard(t *testing.T) {
 	if err := put(0, late); !errors.Is(err, segment.ErrInvalidTxnState) {
 		t.Errorf("with the guard of a transaction that has ended: %v", err)
 	}
-	guard, _ := l.GuardTxn(7)
+	guard, _ := l.GuardTxn(7, 0)
 	if err := put(0, guard); err != nil {
 		t.Error(err)
 	}
-	if _, open := l.GuardTxn(7); !open {
+	if _, open := l.GuardTxn(7, 0); !open {
 		t.Error("not open after its first batch")
 	}
 	if err := put(1, 0); err != nil {
 		t.Errorf("second batch: %v", err)
 	}
+	if _, open := l.GuardTxn(7, 1); open { // the client has ended this one and goes on, and the marker is still on its way
+		t.Error("the next transaction is taken for this one")
+	}
 	if _, err := appendMarker(l, 7, 3, true); err != nil { // as protocol version 2 ends it: the epoch is bumped
 		t.Error(err)
 	}
-	guard, _ = l.GuardTxn(7)
+	guard, _ = l.GuardTxn(7, 0)
 	if err := put(0, guard); !errors.Is(err, segment.ErrInvalidProducerEpoch) {
 		t.Errorf("a fenced producer: %v", err)
 	}

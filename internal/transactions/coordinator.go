@@ -215,13 +215,9 @@ func (c *Coordinator) Verify(ctx context.Context, id string, who txn.Identity, p
 
 // End prepares the end of the client's transaction: when Pending.Wait says so it is decided. next is what the client goes on as, which
 // is another identity in protocol 2.
-func (c *Coordinator) End(id string, who txn.Identity, commit bool, protocol int16) (next txn.Identity, wait Pending, err txn.Error) {
+func (c *Coordinator) End(ctx context.Context, id string, who txn.Identity, commit bool, protocol int16) (next txn.Identity, wait Pending, err txn.Error) {
 	next = txn.Unknown
-	s, err := c.shardOf(id)
-	if err != txn.None {
-		return next, wait, err
-	}
-	wait, _, err = s.change(id, false, func(t *txn.Txn) (err txn.Error) {
+	wait, err = c.change(ctx, id, false, func(t *txn.Txn) (err txn.Error) {
 		fresh := int64(txn.NoProducerID)
 		if protocol >= 2 && t.NeedsNewID() {
 			if fresh, err = c.newID(); err != txn.None {

@@ -65,6 +65,7 @@ var tools = map[string]string{
 	"kafka-cluster":             "org.apache.kafka.tools.ClusterTool",
 	"kafka-dump-log":            "org.apache.kafka.tools.DumpLogSegments",
 	"kafka-storage":             "kafka.tools.StorageTool",
+	"kafka-transactions":        "org.apache.kafka.tools.TransactionsCommand",
 }
 
 // try runs one tool.

@@ -118,7 +118,7 @@ func (l *Log) Durable(ctx context.Context, next segment.Offset) error {
 }
 
 // GuardTxn implements groups.Log: every transaction may be opened.
-func (l *Log) GuardTxn(int64) (partition.TxnGuard, bool) { return 1, false }
+func (l *Log) GuardTxn(int64, int16) (partition.TxnGuard, bool) { return 1, false }
 
 // DropGuard implements groups.Log.
 func (l *Log) DropGuard(int64, partition.TxnGuard) {}

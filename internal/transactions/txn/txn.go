@@ -291,6 +291,10 @@ func (t *Txn) endBumping(who Identity, commit bool, nextID int64, now time.Time)
 	bumped := t.r.ClientProtocol >= 2
 	overflowed := bumped && t.r.PreviousID == who.ID && who.Epoch == lastEpoch && t.r.Epoch == 0
 	retry := overflowed || bumped && who.ID == t.r.ProducerID && t.r.Epoch == who.Epoch+1
+	_, ending := t.Ending()
+	if ending && who == t.Next() {
+		return ConcurrentTransactions // it has heard that the transaction before is decided, and is ahead of the markers
+	}
 	if who.ID != t.r.ProducerID && !overflowed {
 		return InvalidProducerIDMapping
 	}

@@ -77,6 +77,51 @@ def group(task):
     return {"count": got, "members": len(busy), "offsets": offsets}
 
 
+def transactions(task):
+    """Copies a topic in transactions with the group's offsets, every fourth one aborted, and then has the producer fenced."""
+    conf = {"bootstrap.servers": task["bootstrap"], "transactional.id": task["id"], "transaction.timeout.ms": 20000}
+    p = Producer(conf)
+    p.init_transactions(20)
+    c = Consumer({"bootstrap.servers": task["bootstrap"], "group.id": task["id"], "auto.offset.reset": "earliest", "enable.auto.commit": False,
+                  "isolation.level": "read_committed"})
+    c.subscribe([task["from"]])
+    done, rounds, end = 0, 0, time.time() + 40
+    while done < task["count"] and time.time() < end:
+        found = [r for r in c.consume(50, 1) if not r.error()]
+        if not found:
+            continue
+        p.begin_transaction()
+        for r in found:
+            p.produce(task["to"], value=r.value())
+        p.send_offsets_to_transaction(c.position(c.assignment()), c.consumer_group_metadata(), 10)
+        rounds += 1
+        if rounds % 4 == 0:
+            p.abort_transaction(10)
+            for tp in c.committed(c.assignment(), 10):
+                c.seek(TopicPartition(tp.topic, tp.partition, max(tp.offset, 0)))
+        else:
+            p.commit_transaction(10)
+            done += len(found)
+    c.close()
+    p.begin_transaction()
+    p.produce(task["to"], value=b"zombie")
+    p.flush(10)
+    Producer(conf).init_transactions(20)
+    try:
+        p.commit_transaction(10)
+        fenced = "committed"
+    except KafkaException as e:
+        fenced = e.args[0].name()
+    r = Consumer({"bootstrap.servers": task["bootstrap"], "group.id": "check", "isolation.level": "read_committed", "auto.offset.reset": "earliest"})
+    r.subscribe([task["to"]])
+    got, end = [], time.time() + 20
+    while len(got) < task["count"] and time.time() < end:
+        got += [m.value().decode() for m in r.consume(500, 1) if not m.error()]
+    got += [m.value().decode() for m in r.consume(10, 1) if not m.error()]
+    r.close()
+    return {"values": got, "fenced": fenced}
+
+
 def lookup(task):
     c = consumer(task)
     tp = TopicPartition(task["topic"], 0)
@@ -179,4 +224,4 @@ def cluster(a):
 
 
 task = json.load(sys.stdin)
-json.dump({"produce": produce, "consume": consume, "lookup": lookup, "group": group, "admin": admin}[task["op"]](task), sys.stdout)
+json.dump({"produce": produce, "consume": consume, "lookup": lookup, "group": group, "transactions": transactions, "admin": admin}[task["op"]](task), sys.stdout)

@@ -1,0 +1,266 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/twmb/franz-go/pkg/kversion"
+)
+
+// protocols are a client that uses the newest transaction protocol and one from before KIP-890.
+func protocols() map[string][]kgo.Opt {
+	return map[string][]kgo.Opt{"protocol 2": nil, "protocol 1": {kgo.MaxVersions(kversion.V3_7_0())}}
+}
+
+func wireClient(t *testing.T, w *wireBroker, opts ...kgo.Opt) *kgo.Client {
+	t.Helper()
+	client, err := kgo.NewClient(append([]kgo.Opt{kgo.SeedBrokers(w.addr), kgo.AllowAutoTopicCreation()}, opts...)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(client.Close)
+	return client
+}
+
+// readAll reads the values of a topic up to its end.
+func readAll(t *testing.T, w *wireBroker, topic string, partitions int, level kgo.IsolationLevel) (values []string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	from := map[int32]kgo.Offset{}
+	for p := range int32(partitions) {
+		from[p] = kgo.NewOffset().At(0)
+	}
+	client := wireClient(t, w, kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: from}), kgo.FetchIsolationLevel(level), kgo.KeepControlRecords(),
+		kgo.FetchMaxWait(100*time.Millisecond))
+	defer client.Close()
+	adm := adminClient(t, w)
+	list := adm.ListEndOffsets
+	if level == kgo.ReadCommitted() {
+		list = adm.ListCommittedOffsets
+	}
+	ends, err := list(ctx, topic)
+	if err != nil {
+		t.Fatal(err)
+	}
+	left := map[int32]int64{}
+	ends.Each(func(o kadm.ListedOffset) {
+		if o.Offset > 0 {
+			left[o.Partition] = o.Offset
+		}
+	})
+	for len(left) > 0 {
+		fetches := client.PollFetches(ctx)
+		if err := fetches.Err(); err != nil {
+			t.Fatalf("read %s: %v, left %v", topic, err, left)
+		}
+		fetches.EachRecord(func(r *kgo.Record) {
+			if !r.Attrs.IsControl() {
+				values = append(values, string(r.Value))
+			}
+			if r.Offset+1 >= left[r.Partition] {
+				delete(left, r.Partition)
+			}
+		})
+	}
+	slices.Sort(values)
+	return values
+}
+
+func TestTransactionsCommitAndAbort(t *testing.T) {
+	for name, opts := range protocols() {
+		t.Run(name, func(t *testing.T) {
+			w := startWireBroker(t, t.TempDir())
+			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			defer cancel()
+			if _, err := adminClient(t, w).CreateTopic(ctx, 3, 1, nil, "out"); err != nil {
+				t.Fatal(err)
+			}
+			client := wireClient(t, w, append([]kgo.Opt{kgo.TransactionalID("tx"), kgo.DefaultProduceTopic("out"), kgo.RecordPartitioner(kgo.RoundRobinPartitioner())}, opts...)...)
+			var want, all []string
+			for i := range 20 {
+				if err := client.BeginTransaction(); err != nil {
+					t.Fatal(err)
+				}
+				commit := kgo.TransactionEndTry(i%3 != 0)
+				for j := range 5 {
+					v := fmt.Sprintf("%02d-%d", i, j)
+					if err := client.ProduceSync(ctx, kgo.StringRecord(v)).FirstErr(); err != nil {
+						t.Fatalf("transaction %d: %v", i, err)
+					}
+					if all = append(all, v); commit {
+						want = append(want, v)
+					}
+				}
+				if err := client.EndTransaction(ctx, commit); err != nil {
+					t.Fatalf("end of transaction %d: %v", i, err)
+				}
+			}
+			waitSettled(t, w, "tx")
+			if got := readAll(t, w, "out", 3, kgo.ReadCommitted()); !slices.Equal(got, want) {
+				t.Errorf("committed: %v\nwant %v", got, want)
+			}
+			if got := readAll(t, w, "out", 3, kgo.ReadUncommitted()); !slices.Equal(got, all) {
+				t.Errorf("uncommitted: %v\nwant %v", got, all)
+			}
+			d, err := adminClient(t, w).DescribeTransactions(ctx, "tx")
+			if err != nil || d["tx"].State != "CompleteCommit" {
+				t.Errorf("%+v, %v", d, err)
+			}
+			if bumped := name == "protocol 2"; (d["tx"].ProducerEpoch >= 20) != bumped {
+				t.Errorf("%s ends with epoch %d", name, d["tx"].ProducerEpoch)
+			}
+		})
+	}
+}
+
+// waitSettled waits until the markers of a transaction are written.
+func waitSettled(t *testing.T, w *wireBroker, id string) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); ; {
+		r, err := w.txns.Describe(id)
+		if err != 0 {
+			t.Fatalf("describe %s: %d", id, err)
+		}
+		if r.State.String() != "PrepareCommit" && r.State.String() != "PrepareAbort" {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: %+v", id, r)
+		}
+	}
+}
+
+func TestOpenTransactionsAreSeenAndFenced(t *testing.T) {
+	for name, opts := range protocols() {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			w := startWireBroker(t, dir)
+			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			defer cancel()
+			options := append([]kgo.Opt{kgo.TransactionalID("tx"), kgo.DefaultProduceTopic("out")}, opts...)
+			zombie := wireClient(t, w, options...)
+			if err := zombie.BeginTransaction(); err != nil {
+				t.Fatal(err)
+			}
+			if err := zombie.ProduceSync(ctx, kgo.StringRecord("lost")).FirstErr(); err != nil {
+				t.Fatal(err)
+			}
+			adm := adminClient(t, w)
+			d, err := adm.DescribeTransactions(ctx, "tx", "other")
+			if err != nil || d["tx"].State != "Ongoing" || len(d["tx"].Topics["out"]) != 1 || !errors.Is(d["other"].Err, kerr.TransactionalIDNotFound) {
+				t.Errorf("%+v, %v", d, err)
+			}
+			list, err := adm.ListTransactions(ctx, nil, []string{"Ongoing"})
+			if err != nil || len(list) != 1 || list["tx"].State != "Ongoing" {
+				t.Errorf("%+v, %v", list, err)
+			}
+			producers, err := adm.DescribeProducers(ctx, kadm.TopicsSet{"out": {0: {}}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if p := producers["out"].Partitions[0].ActiveProducers.Sorted(); len(p) != 1 || p[0].CurrentTxnStartOffset != 0 {
+				t.Errorf("%+v", p)
+			}
+			ends, _ := adm.ListEndOffsets(ctx, "out")
+			stable, _ := adm.ListCommittedOffsets(ctx, "out")
+			if e, _ := ends.Lookup("out", 0); e.Offset != 1 {
+				t.Errorf("end %+v", e)
+			}
+			if s, _ := stable.Lookup("out", 0); s.Offset != 0 {
+				t.Errorf("stable %+v", s)
+			}
+
+			w.stop() // the transaction outlives a restart
+			w = startWireBroker(t, dir)
+			next := wireClient(t, w, options...)
+			if err := next.BeginTransaction(); err != nil {
+				t.Fatal(err)
+			}
+			if err := next.ProduceSync(ctx, kgo.StringRecord("kept")).FirstErr(); err != nil {
+				t.Fatal(err)
+			}
+			if err := next.EndTransaction(ctx, kgo.TryCommit); err != nil {
+				t.Fatal(err)
+			}
+			waitSettled(t, w, "tx")
+			if got := readAll(t, w, "out", 1, kgo.ReadCommitted()); !slices.Equal(got, []string{"kept"}) {
+				t.Errorf("committed %v", got)
+			}
+			// The zombie's identity, over the wire: nothing of it is taken.
+			req := kmsg.NewPtrEndTxnRequest()
+			req.TransactionalID, req.ProducerID, req.ProducerEpoch, req.Commit = "tx", d["tx"].ProducerID, d["tx"].ProducerEpoch, true
+			if resp, err := req.RequestWith(ctx, wireClient(t, w, opts...)); err != nil || resp.ErrorCode != kerr.ProducerFenced.Code {
+				t.Errorf("EndTxn of the zombie: %+v, %v", resp, err)
+			}
+		})
+	}
+}
+
+func TestOffsetsOfTransactions(t *testing.T) {
+	for name, opts := range protocols() {
+		t.Run(name, func(t *testing.T) {
+			w := startWireBroker(t, t.TempDir())
+			ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+			defer cancel()
+			const n = 60
+			in := wireClient(t, w, kgo.DefaultProduceTopic("in"))
+			for i := range n {
+				if err := in.ProduceSync(ctx, kgo.StringRecord(strconv.Itoa(1000+i))).FirstErr(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			sess, err := kgo.NewGroupTransactSession(append([]kgo.Opt{kgo.SeedBrokers(w.addr), kgo.AllowAutoTopicCreation(), kgo.TransactionalID("tx"), kgo.ConsumerGroup("g"),
+				kgo.ConsumeTopics("in"), kgo.DefaultProduceTopic("out"), kgo.FetchIsolationLevel(kgo.ReadCommitted()),
+				kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.FetchMaxBytes(400)}, opts...)...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer sess.Close()
+			var want []string
+			for round := 0; len(want) < n; round++ {
+				fetches := sess.PollRecords(ctx, 7)
+				if err := fetches.Err(); err != nil {
+					t.Fatalf("after %d records: %v", len(want), err)
+				}
+				if err := sess.Begin(); err != nil {
+					t.Fatal(err)
+				}
+				var batch []string
+				fetches.EachRecord(func(r *kgo.Record) {
+					batch = append(batch, string(r.Value))
+					sess.Produce(ctx, kgo.StringRecord(string(r.Value)), nil)
+				})
+				// An abort takes the offsets back with the records: they come again.
+				committed, err := sess.End(ctx, kgo.TransactionEndTry(round%4 != 1))
+				if err != nil {
+					t.Fatalf("round %d: %v", round, err)
+				}
+				if committed {
+					want = append(want, batch...)
+				}
+			}
+			slices.Sort(want)
+			waitSettled(t, w, "tx")
+			if got := readAll(t, w, "out", 1, kgo.ReadCommitted()); !slices.Equal(got, want) || len(got) != n {
+				t.Errorf("%d committed: %v", len(got), got)
+			}
+			offsets, err := adminClient(t, w).FetchOffsets(ctx, "g")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if o, _ := offsets.Lookup("in", 0); o.At != n {
+				t.Errorf("offset %+v", o)
+			}
+		})
+	}
+}

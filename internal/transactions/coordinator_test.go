@@ -1,0 +1,304 @@
+package transactions_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"lagoon/internal/groups/groupstest"
+	"lagoon/internal/partition"
+	"lagoon/internal/records"
+	"lagoon/internal/transactions"
+	"lagoon/internal/transactions/txn"
+	"lagoon/segment"
+)
+
+// world is a coordinator over one partition of the topic in memory, and what it does to other partitions.
+type world struct {
+	t   *testing.T
+	log *groupstest.Log
+
+	mu      sync.Mutex
+	nextID  int64
+	markers []string
+	fail    error // of the next markers
+	hold    chan struct{}
+}
+
+func newWorld(t *testing.T) *world { return &world{t: t, log: &groupstest.Log{}, nextID: 100} }
+
+func (w *world) start() *transactions.Coordinator {
+	w.t.Helper()
+	c, err := transactions.New(transactions.Options{
+		Log: func(int32) (transactions.Log, bool) { return w.log, true },
+		ProducerID: func() (int64, error) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.nextID++
+			return w.nextID - 1, nil
+		},
+		WriteMarker: w.writeMarker,
+		Logger:      slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	c.Start(1)
+	synctest.Wait()
+	return c
+}
+
+func (w *world) writeMarker(_ context.Context, p txn.Partition, m transactions.Marker) (func(context.Context) error, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.fail != nil {
+		return nil, w.fail
+	}
+	hold := w.hold
+	w.markers = append(w.markers, fmt.Sprintf("%s-%d %d/%d %v", p.Topic, p.Index, m.ProducerID, m.Epoch, m.Commit))
+	return func(ctx context.Context) error {
+		if hold == nil {
+			return nil
+		}
+		select {
+		case <-hold:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}, nil
+}
+
+// written gives the markers since it was asked last, sorted.
+func (w *world) written() []string {
+	synctest.Wait()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	out := w.markers
+	w.markers = nil
+	slices.Sort(out)
+	return out
+}
+
+func (w *world) want(what string, got, want any) {
+	w.t.Helper()
+	if fmt.Sprint(got) != fmt.Sprint(want) {
+		w.t.Errorf("%s: %v, want %v", what, got, want)
+	}
+}
+
+var parts = []txn.Partition{{Topic: "orders", Index: 0}, {Topic: "stock", Index: 2}}
+
+func (w *world) open(c *transactions.Coordinator, id string) txn.Identity {
+	w.t.Helper()
+	who, wait, err := c.InitProducer(w.t.Context(), id, txn.Unknown, time.Minute)
+	if err != txn.None || wait.Wait(w.t.Context()) != txn.None {
+		w.t.Fatalf("init %s: %d", id, err)
+	}
+	if wait, err = c.AddPartitions(w.t.Context(), id, who, parts, 1); err != txn.None || wait.Wait(w.t.Context()) != txn.None {
+		w.t.Fatalf("add to %s: %d", id, err)
+	}
+	return who
+}
+
+func (w *world) state(c *transactions.Coordinator, id string) string {
+	synctest.Wait()
+	r, err := c.Describe(id)
+	if err != txn.None {
+		return fmt.Sprint("error ", err)
+	}
+	return fmt.Sprintf("%s %d/%d %v", r.State, r.ProducerID, r.Epoch, r.Partitions)
+}
+
+func TestMarkersFollowTheDecisionOnRecord(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		c := w.start()
+		defer func() { c.Close() }()
+		who := w.open(c, "tx")
+		w.log.Hold()
+		_, wait, err := c.End(t.Context(), "tx", who, true, 1)
+		w.want("end", err, txn.None)
+		w.want("markers before the decision is durable", w.written(), "[]")
+		w.log.Sync()
+		w.want("durable", wait.Wait(t.Context()), txn.None)
+		w.want("markers", w.written(), "[orders-0 100/0 true stock-2 100/0 true]")
+		w.want("state", w.state(c, "tx"), "CompleteCommit 100/0 []")
+		// The crash takes the record of completion back, which was not durable: the markers come again.
+		c.Close()
+		w.log = w.log.Crash()
+		c = w.start()
+		w.want("markers after the crash", w.written(), "[orders-0 100/0 true stock-2 100/0 true]")
+		w.want("state after the crash", w.state(c, "tx"), "CompleteCommit 100/0 []")
+		c.Close()
+		w.log = w.log.Crash()
+		c = w.start()
+		w.want("markers after another start", w.written(), "[]")
+	})
+}
+
+func TestUndecidedTransactionsSurviveAStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		c := w.start()
+		defer func() { c.Close() }()
+		who := w.open(c, "tx")
+		c.Close()
+		w.log = w.log.Crash()
+		c = w.start()
+		w.want("state", w.state(c, "tx"), "Ongoing 100/0 [{orders 0} {stock 2}]")
+		_, _, err := c.End(t.Context(), "tx", who, false, 1)
+		w.want("end", err, txn.None)
+		w.want("markers", w.written(), "[orders-0 100/0 false stock-2 100/0 false]")
+	})
+}
+
+func TestTimeoutAborts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		c := w.start()
+		defer func() { c.Close() }()
+		who := w.open(c, "tx")
+		<-time.After(50 * time.Second)
+		w.want("markers in time", w.written(), "[]")
+		<-time.After(21 * time.Second)
+		w.want("markers", w.written(), "[orders-0 100/1 false stock-2 100/1 false]")
+		_, _, err := c.End(t.Context(), "tx", who, true, 1)
+		w.want("end by the fenced client", err, txn.ProducerFenced)
+		<-time.After(8 * 24 * time.Hour)
+		w.want("an id that nobody uses", w.state(c, "tx"), fmt.Sprint("error ", txn.TransactionalIDNotFound))
+		c.Close()
+		w.log = w.log.Crash()
+		c = w.start()
+		w.want("after a start", w.state(c, "tx"), fmt.Sprint("error ", txn.TransactionalIDNotFound))
+	})
+}
+
+func TestNewcomerWaitsForTheAbortAndTakesOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		c := w.start()
+		defer func() { c.Close() }()
+		w.open(c, "tx")
+		who, _, err := c.InitProducer(t.Context(), "tx", txn.Unknown, time.Minute)
+		w.want("newcomer", fmt.Sprint(who, err), fmt.Sprint(txn.Identity{ID: 100, Epoch: 2}, txn.None))
+		w.want("markers", w.written(), "[orders-0 100/1 false stock-2 100/1 false]")
+		// Markers that take long: it is sent away, and may come again.
+		if _, err := c.AddPartitions(t.Context(), "tx", who, parts, 1); err != txn.None {
+			t.Fatal(err)
+		}
+		w.hold = make(chan struct{})
+		began := time.Now()
+		_, _, err = c.InitProducer(t.Context(), "tx", txn.Unknown, time.Minute)
+		w.want("while the markers are written", fmt.Sprint(err, time.Since(began)), fmt.Sprint(txn.ConcurrentTransactions, 200*time.Millisecond))
+		close(w.hold)
+		synctest.Wait()
+		who, _, err = c.InitProducer(t.Context(), "tx", txn.Unknown, time.Minute)
+		w.want("again", fmt.Sprint(who, err), fmt.Sprint(txn.Identity{ID: 100, Epoch: 4}, txn.None))
+	})
+}
+
+func TestMarkersAreTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		c := w.start()
+		defer func() { c.Close() }()
+		who := w.open(c, "tx")
+		w.fail = partition.ErrDiskFull
+		if _, _, err := c.End(t.Context(), "tx", who, true, 1); err != txn.None {
+			t.Fatal(err)
+		}
+		<-time.After(time.Minute)
+		w.want("state on a full disk", w.state(c, "tx"), "PrepareCommit 100/0 [{orders 0} {stock 2}]")
+		w.mu.Lock()
+		w.fail = nil
+		w.mu.Unlock()
+		<-time.After(10 * time.Second)
+		w.want("state later", w.state(c, "tx"), "CompleteCommit 100/0 []")
+		// A partition that is gone, or has seen a later epoch, needs none.
+		for _, gone := range []error{transactions.ErrGone, segment.ErrInvalidProducerEpoch} {
+			w.open(c, "other")
+			w.fail = gone
+			who, _ := c.Describe("other")
+			if _, _, err := c.End(t.Context(), "other", txn.Identity{ID: who.ProducerID, Epoch: who.Epoch}, true, 1); err != txn.None {
+				t.Fatal(err)
+			}
+			if r, _ := c.Describe("other"); w.state(c, "other")[:14] != "CompleteCommit" {
+				t.Errorf("%v: %+v", gone, r)
+			}
+			w.fail = nil
+		}
+	})
+}
+
+func TestFailedWriteChangesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		c := w.start()
+		defer func() { c.Close() }()
+		who := w.open(c, "tx")
+		w.log.Fail(partition.ErrDiskFull)
+		_, _, err := c.End(t.Context(), "tx", who, true, 1)
+		w.want("end", err, txn.CoordinatorNotAvailable)
+		if _, _, err := c.InitProducer(t.Context(), "new", txn.Unknown, time.Minute); err != txn.CoordinatorNotAvailable {
+			t.Errorf("a new id: %d", err)
+		}
+		w.log.Fail(nil)
+		w.want("state", w.state(c, "tx"), "Ongoing 100/0 [{orders 0} {stock 2}]")
+		w.want("the new id", w.state(c, "new"), fmt.Sprint("error ", txn.TransactionalIDNotFound))
+		_, _, err = c.End(t.Context(), "tx", who, true, 1)
+		w.want("end", err, txn.None)
+	})
+}
+
+func TestUnreadableRecordsHarmNobodyElse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		c := w.start()
+		w.open(c, "tx")
+		c.Close()
+		var b records.Builder
+		b.Reset()
+		b.Add([]byte("\x00\x00\x00\x07cut off"), []byte{0, 1, 2})
+		b.Add([]byte{0, 0, 0, 9, 'x'}, []byte{0, 1})
+		b.Add([]byte{0, 5}, []byte{0, 1})
+		b.Add(nil, nil)
+		if _, err := w.log.Append(t.Context(), partition.AppendRequest{Records: b.Batch(1)}); err != nil {
+			t.Fatal(err)
+		}
+		c = w.start()
+		defer func() { c.Close() }()
+		w.want("state", w.state(c, "tx"), "Ongoing 100/0 [{orders 0} {stock 2}]")
+		if list, err := c.List(transactions.Filter{}); err != txn.None || len(list) != 1 {
+			t.Errorf("%v, %d", list, err)
+		}
+	})
+}
+
+func TestRefusals(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		c := w.start()
+		ctx := t.Context()
+		for timeout, want := range map[time.Duration]txn.Error{0: txn.InvalidTimeout, -1: txn.InvalidTimeout, 16 * time.Minute: txn.InvalidTimeout, 15 * time.Minute: txn.None} {
+			_, _, err := c.InitProducer(ctx, fmt.Sprint("t", timeout), txn.Unknown, timeout)
+			w.want(fmt.Sprint("timeout ", timeout), err, want)
+		}
+		_, _, err := c.InitProducer(ctx, "", txn.Unknown, time.Minute)
+		w.want("no id", err, txn.InvalidRequest)
+		_, err = c.AddPartitions(ctx, "nobody", txn.Identity{ID: 1}, parts, 1)
+		w.want("an id that is not there", err, txn.InvalidProducerIDMapping)
+		c.Close()
+		_, _, err = c.InitProducer(ctx, "tx", txn.Unknown, time.Minute)
+		w.want("closed", err, txn.CoordinatorNotAvailable)
+		if err := (transactions.Options{}).Validate(); err == nil || errors.Is(err, context.Canceled) {
+			t.Error("empty options are taken")
+		}
+	})
+}
