@@ -44,6 +44,7 @@ Each case has a topic of its own, which is deleted after it unless --keep.`,
 	sizeFlag(f, &record, "record-size", 1<<10, "value of a record")
 	sizeFlag(f, &o.Bytes, "bytes", 2_000_000_000, "to move at least in each measurement")
 	durationFlag(f, &o.Least, "least", 3*time.Second, "time of a measurement of produce and consume, at least")
+	f.IntVar(&o.Repeat, "repeat", 1, "how often to measure each case: medians are shown, and all values")
 	f.IntVar(&o.Acks, "acks", -1, "-1 (all) or 1")
 	f.BoolVar(&o.Keep, "keep", false, "do not delete topics")
 	outsideFlags(f, &o.Outside)

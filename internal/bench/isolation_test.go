@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -96,5 +97,20 @@ func TestDeadlinesAreExplained(t *testing.T) {
 	}
 	if explain(context.Canceled) != context.Canceled {
 		t.Error("another error was changed")
+	}
+}
+
+func TestMedianRow(t *testing.T) {
+	row := func(rate, cpu string) map[string]string {
+		return map[string]string{"client": "raw", "partitions": "8", "mb_per_second": rate, "broker_cpu_seconds_per_gb": cpu}
+	}
+	got := medianRow([]map[string]string{row("1000", "1.20"), row("90", "0.82"), row("500", "3.60")})
+	want := map[string]string{"client": "raw", "partitions": "8", "mb_per_second": "500", "mb_per_second_each": "1000 90 500",
+		"broker_cpu_seconds_per_gb": "1.20", "broker_cpu_seconds_per_gb_each": "1.20 0.82 3.60"}
+	if !maps.Equal(got, want) {
+		t.Errorf("got %v", got)
+	}
+	if one := medianRow([]map[string]string{row("7", "")}); !maps.Equal(one, row("7", "")) {
+		t.Errorf("one row: %v", one)
 	}
 }

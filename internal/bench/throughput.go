@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -33,6 +36,7 @@ type ThroughputOptions struct {
 	Bytes       int64         // written and read at least in each measurement
 	Least       time.Duration // each measurement takes at least
 	Acks        int           // -1 or 1
+	Repeat      int           // of each case, with a topic of its own each time
 	Keep        bool
 	Outside     Outside
 }
@@ -69,6 +73,9 @@ func (o *ThroughputOptions) Validate() error {
 	if o.Bytes < 1 || o.Least < 0 {
 		errs = append(errs, errors.New("--bytes and --least are at least something"))
 	}
+	if o.Repeat < 1 || o.Repeat > maxRepeat {
+		errs = append(errs, fmt.Errorf("--repeat %d: from 1 to %d", o.Repeat, maxRepeat))
+	}
 	if o.Acks != -1 && o.Acks != 1 {
 		errs = append(errs, fmt.Errorf("--acks %d: -1 (all) or 1", o.Acks))
 	}
@@ -76,8 +83,11 @@ func (o *ThroughputOptions) Validate() error {
 	return errors.Join(append(errs, err)...)
 }
 
-// throughputColumns are what is measured; the first four say of what.
-var throughputColumns = []string{"client", "mode", "partitions", "batch_bytes", "mb_per_second", "broker_cpu_seconds_per_gb", "client_cpu_seconds_per_gb", "broker_anonymous_mib_max", "disk_bytes_per_byte"}
+// throughputColumns are what is measured; the first throughputKeys of them say of what.
+var throughputColumns = []string{"client", "mode", "partitions", "batch_bytes", "mb_per_second", "mb_per_second_each",
+	"broker_cpu_seconds_per_gb", "broker_cpu_seconds_per_gb_each", "client_cpu_seconds_per_gb", "broker_anonymous_mib_max", "disk_bytes_per_byte"}
+
+const throughputKeys = 4
 
 // RunThroughput measures one case after the other. When ctx ends early, the whole ones are returned with its error.
 func RunThroughput(ctx context.Context, o ThroughputOptions, log io.Writer) (result *report.Table, err error) {
@@ -90,7 +100,10 @@ func RunThroughput(ctx context.Context, o ThroughputOptions, log io.Writer) (res
 	}
 	defer func() { err = errors.Join(err, c.close(o.Keep)) }()
 	t := &throughput{o: o, c: c, log: log, result: &report.Table{Tool: "lagoon-bench throughput", Format: report.Format, Label: o.Label,
-		Started: time.Now(), Machine: machine(), Brokers: o.Brokers, Keys: throughputColumns[:4], Columns: throughputColumns}}
+		Started: time.Now(), Machine: machine(), Brokers: o.Brokers, Keys: throughputColumns[:throughputKeys], Columns: throughputColumns}}
+	if o.Repeat == 1 { // there is nothing but the figure
+		t.result.Columns = slices.DeleteFunc(slices.Clone(throughputColumns), func(c string) bool { return strings.HasSuffix(c, "_each") })
+	}
 	if t.devices, err = o.Outside.check(ctx); err != nil {
 		return nil, err
 	}
@@ -129,41 +142,85 @@ type loadCase struct {
 	leaders    map[int32]string
 }
 
-// topic measures every client and mode with one number of partitions and one batch size: produce first, then what it produced.
+// throughputModes are in the order in which they follow each other: what is consumed was produced before.
+var throughputModes = []string{"produce", "consume", "catchup"}
+
+// topic measures every client and mode with one number of partitions and one batch size.
 func (t *throughput) topic(ctx context.Context, partitions int, size int64) error {
 	for _, client := range t.o.Clients {
-		l := &loadCase{client: client, topic: fmt.Sprintf("%sthroughput-%s-%d-%d", t.o.TopicPrefix, client, partitions, size), partitions: partitions, size: size}
-		if _, err := t.c.create(ctx, l.topic, int32(partitions), t.o.Replication, t.o.TopicConfigs, false); err != nil {
-			return err
-		}
-		var err error
-		if l.leaders, err = t.c.leaders(ctx, l.topic); err != nil {
-			return err
-		}
-		random := newNoise(uint64(size))
-		l.batch = rawkafka.RandomBatch(int(size)/t.o.RecordBytes, t.o.RecordBytes, time.Now().UnixMilli(), func(i int, v []byte) { random.fill(v, int64(i)) })
-		for _, mode := range []string{"produce", "consume", "catchup"} {
-			wanted := slices.Contains(t.o.Modes, mode)
-			if !wanted && mode != "produce" {
-				continue
-			}
-			row, err := t.measure(ctx, l, mode)
-			if err != nil {
-				return fmt.Errorf("%s with %s, %d partitions, batches of %d bytes: %w", mode, client, partitions, size, err)
-			}
-			if wanted {
-				t.result.Rows = append(t.result.Rows, row)
-				fmt.Fprintf(t.log, "%s %s, %d partitions, batches of %d bytes: %s MB/s\n", client, mode, partitions, size, row["mb_per_second"])
+		rows := map[string][]map[string]string{} // by mode
+		for range t.o.Repeat {
+			if err := t.once(ctx, client, partitions, size, rows); err != nil {
+				return err
 			}
 		}
-		if t.o.Keep {
-			continue
-		}
-		if err := t.c.remove(ctx, l.topic); err != nil {
-			return err
+		for _, mode := range throughputModes {
+			if len(rows[mode]) > 0 {
+				t.result.Rows = append(t.result.Rows, medianRow(rows[mode]))
+			}
 		}
 	}
 	return nil
+}
+
+// once measures every mode of one client on a topic of their own.
+func (t *throughput) once(ctx context.Context, client string, partitions int, size int64, rows map[string][]map[string]string) error {
+	l := &loadCase{client: client, topic: fmt.Sprintf("%sthroughput-%s-%d-%d", t.o.TopicPrefix, client, partitions, size), partitions: partitions, size: size}
+	if _, err := t.c.create(ctx, l.topic, int32(partitions), t.o.Replication, t.o.TopicConfigs, false); err != nil {
+		return err
+	}
+	var err error
+	if l.leaders, err = t.c.leaders(ctx, l.topic); err != nil {
+		return err
+	}
+	random := newNoise(uint64(size))
+	l.batch = rawkafka.RandomBatch(int(size)/t.o.RecordBytes, t.o.RecordBytes, time.Now().UnixMilli(), func(i int, v []byte) { random.fill(v, int64(i)) })
+	for _, mode := range throughputModes {
+		wanted := slices.Contains(t.o.Modes, mode)
+		if !wanted && mode != "produce" {
+			continue
+		}
+		row, err := t.measure(ctx, l, mode)
+		if err != nil {
+			return fmt.Errorf("%s with %s, %d partitions, batches of %d bytes: %w", mode, client, partitions, size, err)
+		}
+		if wanted {
+			rows[mode] = append(rows[mode], row)
+			fmt.Fprintf(t.log, "%s %s, %d partitions, batches of %d bytes: %s MB/s\n", client, mode, partitions, size, row["mb_per_second"])
+		}
+	}
+	if t.o.Keep {
+		return nil
+	}
+	return t.c.remove(ctx, l.topic)
+}
+
+// medianRow has the median of each figure by itself, and all values of the two that are looked at most.
+func medianRow(rows []map[string]string) map[string]string {
+	out := maps.Clone(rows[0])
+	if len(rows) == 1 {
+		return out
+	}
+	for _, figure := range throughputColumns[throughputKeys:] {
+		var texts []string
+		var values []float64
+		for _, row := range rows {
+			if v, err := strconv.ParseFloat(row[figure], 64); err == nil {
+				texts, values = append(texts, row[figure]), append(values, v)
+			}
+		}
+		if len(values) == 0 {
+			continue
+		}
+		if slices.Contains(throughputColumns, figure+"_each") {
+			out[figure+"_each"] = strings.Join(texts, " ")
+		}
+		slices.Sort(values)
+		// The lower of two middle ones: a value that was measured.
+		i := slices.IndexFunc(texts, func(s string) bool { v, _ := strconv.ParseFloat(s, 64); return v == values[(len(values)-1)/2] })
+		out[figure] = texts[i]
+	}
+	return out
 }
 
 // measure runs one case.

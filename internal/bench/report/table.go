@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -96,6 +97,9 @@ func CompareTables(w io.Writer, markdown bool, tables ...*Table) error {
 	for _, k := range keys {
 		for _, figure := range figures {
 			line := append(strings.Split(k, "\t"), figure)
+			if !slices.ContainsFunc(rows[k], func(row map[string]string) bool { return row[figure] != "" }) {
+				continue
+			}
 			last := rows[k][len(tables)-1][figure]
 			for i, row := range rows[k] {
 				line = append(line, multiple(row[figure], last, i == len(tables)-1))
@@ -123,11 +127,12 @@ func multiple(figure, last string, isLast bool) string {
 	if figure == "" {
 		return "-"
 	}
-	var a, b float64
-	if _, err := fmt.Sscan(figure, &a); err != nil || isLast {
+	a, err := strconv.ParseFloat(figure, 64)
+	if err != nil || isLast {
 		return figure
 	}
-	if _, err := fmt.Sscan(last, &b); err != nil || b == 0 {
+	b, err := strconv.ParseFloat(last, 64)
+	if err != nil || b == 0 {
 		return figure
 	}
 	return fmt.Sprintf("%s (%.2f)", figure, a/b)
