@@ -80,7 +80,7 @@ func apiTable() []api {
 		{key: 25, name: "AddOffsetsToTxn", min: 0, max: 4, maxBody: smallBody, body: newBody[kmsg.AddOffsetsToTxnRequest], begin: (*Broker).beginAddOffsetsToTxn},
 		{key: 26, name: "EndTxn", min: 0, max: 5, maxBody: smallBody, body: newBody[kmsg.EndTxnRequest], begin: (*Broker).beginEndTxn},
 		{key: 27, name: "WriteTxnMarkers", min: 1, max: 2, maxBody: adminBody, body: newBody[kmsg.WriteTxnMarkersRequest], begin: (*Broker).beginWriteTxnMarkers},
-		{key: 28, name: "TxnOffsetCommit", min: 0, max: 6, maxBody: adminBody, body: newBody[kmsg.TxnOffsetCommitRequest], begin: (*Broker).beginTxnOffsetCommit},
+		{key: 28, name: "TxnOffsetCommit", min: 0, max: 5, maxBody: adminBody, body: newBody[kmsg.TxnOffsetCommitRequest], begin: (*Broker).beginTxnOffsetCommit},
 		{key: 32, name: "DescribeConfigs", min: 1, max: 4, maxBody: adminBody, body: newBody[kmsg.DescribeConfigsRequest], handle: (*Broker).handleDescribeConfigs},
 		{key: 33, name: "AlterConfigs", min: 0, max: 2, maxBody: adminBody, body: newBody[kmsg.AlterConfigsRequest], handle: (*Broker).handleAlterConfigs},
 		{key: 35, name: "DescribeLogDirs", min: 1, max: 5, maxBody: adminBody, body: newBody[kmsg.DescribeLogDirsRequest], handle: (*Broker).handleDescribeLogDirs},

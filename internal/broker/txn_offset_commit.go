@@ -18,7 +18,7 @@ import (
 //   - Acknowledged when on stable storage.
 //
 // Version notes: 2 brings the leader epoch, 3 the member and its generation (KIP-447), 4 TRANSACTION_ABORTABLE, 5 adds the group to the
-// transaction by itself (KIP-890), 6 topic ids.
+// transaction by itself (KIP-890).
 
 func (b *Broker) beginTxnOffsetCommit(ctx context.Context, r *request) promise {
 	req := r.body.(*kmsg.TxnOffsetCommitRequest)
@@ -29,8 +29,8 @@ func (b *Broker) beginTxnOffsetCommit(ctx context.Context, r *request) promise {
 	snap := b.meta.Snapshot()
 	for _, t := range req.Topics {
 		out := kmsg.NewTxnOffsetCommitResponseTopic()
-		out.Topic, out.TopicID = t.Topic, t.TopicID
-		topic, err := findTopic(snap, r.version >= 6, t.Topic, t.TopicID)
+		out.Topic = t.Topic
+		topic, err := findTopic(snap, false, t.Topic, [16]byte{})
 		out.Partitions = make([]kmsg.TxnOffsetCommitResponseTopicPartition, len(t.Partitions))
 		for i, p := range t.Partitions {
 			out.Partitions[i] = kmsg.NewTxnOffsetCommitResponseTopicPartition()

@@ -264,3 +264,62 @@ func TestOffsetsOfTransactions(t *testing.T) {
 		})
 	}
 }
+
+// BenchmarkProduceInTransactions compares 1 KiB records of one idempotent producer with and without transactions of 100 ms.
+func BenchmarkProduceInTransactions(b *testing.B) {
+	for _, transactional := range []bool{false, true} {
+		b.Run(fmt.Sprintf("transactional=%v", transactional), func(b *testing.B) {
+			w := startWireBroker(b, b.TempDir())
+			ctx := b.Context()
+			opts := []kgo.Opt{kgo.SeedBrokers(w.addr), kgo.AllowAutoTopicCreation(), kgo.DefaultProduceTopic("out"),
+				kgo.ProducerBatchCompression(kgo.NoCompression()), kgo.MaxBufferedRecords(5000)}
+			if transactional {
+				opts = append(opts, kgo.TransactionalID("tx"))
+			}
+			client, err := kgo.NewClient(opts...)
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer client.Close()
+			begin := func() {
+				if !transactional {
+					return
+				}
+				if err := client.BeginTransaction(); err != nil {
+					b.Fatal(err)
+				}
+			}
+			end := func() {
+				if err := client.Flush(ctx); err != nil {
+					b.Fatal(err)
+				}
+				if !transactional {
+					return
+				}
+				if err := client.EndTransaction(ctx, kgo.TryCommit); err != nil {
+					b.Fatal(err)
+				}
+			}
+			begin()
+			if err := client.ProduceSync(ctx, kgo.StringRecord("first")).FirstErr(); err != nil {
+				b.Fatal(err)
+			}
+			value := make([]byte, 1024)
+			b.SetBytes(1024)
+			since := time.Now()
+			for b.Loop() {
+				client.Produce(ctx, &kgo.Record{Value: value}, func(_ *kgo.Record, err error) {
+					if err != nil {
+						b.Error(err)
+					}
+				})
+				if time.Since(since) > 100*time.Millisecond {
+					end()
+					begin()
+					since = time.Now()
+				}
+			}
+			end()
+		})
+	}
+}

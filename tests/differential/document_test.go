@@ -29,11 +29,6 @@ var notes = map[int16]string{
 // absentFor says why an API is not served; it counts as long as that is so.
 var absentFor = map[int16]string{
 	17: "no security yet",
-	24: "no transactions yet",
-	25: "no transactions yet",
-	26: "no transactions yet",
-	27: "no transactions yet",
-	28: "no transactions yet",
 	29: "no security yet",
 	30: "no security yet",
 	31: "no security yet",
@@ -49,10 +44,7 @@ var absentFor = map[int16]string{
 	51: "no security yet",
 	55: "not yet",
 	57: "not yet",
-	61: "no transactions yet",
 	64: "one node: there is no broker to take out of the cluster",
-	65: "no transactions yet",
-	66: "no transactions yet",
 	68: "no KIP-848 groups yet",
 	69: "no KIP-848 groups yet",
 	71: "clients push their metrics as soon as it is served; not wanted",
