@@ -235,6 +235,12 @@ func (k *checker) groups() {
 		k.fail(codeSizes, "groups.min_session_timeout", "%s is longer than groups.max_session_timeout %s: no member could join", g.MinSessionTimeout, g.MaxSessionTimeout)
 	}
 	k.number("groups.max_size", int64(g.MaxSize), 1, math.MaxInt32)
+	k.span("groups.consumer_session_timeout", g.ConsumerSession, 100*time.Millisecond, time.Hour)
+	k.span("groups.consumer_heartbeat_interval", g.ConsumerHeartbeat, 50*time.Millisecond, time.Minute)
+	if 2*g.ConsumerHeartbeat > g.ConsumerSession {
+		k.fail(codeSizes, "groups.consumer_heartbeat_interval", "%s is more than half of groups.consumer_session_timeout %s: members would be lost between heartbeats",
+			g.ConsumerHeartbeat, g.ConsumerSession)
+	}
 	k.size("groups.memory", g.Memory, 1<<20, 1<<40)
 }
 

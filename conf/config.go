@@ -54,7 +54,9 @@ type Groups struct {
 	InitialRebalanceDelay Duration `toml:"initial_rebalance_delay" kafka:"group.initial.rebalance.delay.ms"`
 	MinSessionTimeout     Duration `toml:"min_session_timeout" kafka:"group.min.session.timeout.ms"`
 	MaxSessionTimeout     Duration `toml:"max_session_timeout" kafka:"group.max.session.timeout.ms"`
-	MaxSize               int32    `toml:"max_size" kafka:"group.max.size"`
+	MaxSize               int32    `toml:"max_size" kafka:"group.max.size group.consumer.max.size"`
+	ConsumerSession       Duration `toml:"consumer_session_timeout" kafka:"group.consumer.session.timeout.ms"`
+	ConsumerHeartbeat     Duration `toml:"consumer_heartbeat_interval" kafka:"group.consumer.heartbeat.interval.ms"`
 	Memory                Bytes    `toml:"memory"`
 }
 

@@ -20,6 +20,7 @@ import (
 	"lagoon/internal/broker"
 	"lagoon/internal/groups"
 	"lagoon/internal/groups/classic"
+	"lagoon/internal/groups/consumer"
 	"lagoon/internal/metadata"
 	"lagoon/internal/partition"
 	"lagoon/internal/quotas"
@@ -322,6 +323,10 @@ func (d *daemon) brokerOptions() broker.Options {
 		Groups: groups.Options{
 			Classic: classic.Config{MinSession: g.MinSessionTimeout.Std(), MaxSession: g.MaxSessionTimeout.Std(),
 				InitialDelay: g.InitialRebalanceDelay.Std(), MaxSize: int(g.MaxSize)},
+			Consumer: consumer.Config{MaxSize: int(g.MaxSize)},
+			Settings: func(string) consumer.Settings {
+				return consumer.Settings{Session: g.ConsumerSession.Std(), Heartbeat: g.ConsumerHeartbeat.Std()}
+			},
 			Retention: g.OffsetsRetention.Std(), MaxMetadata: int(g.OffsetMetadata), MaxBytes: int64(g.Memory),
 		},
 		TransactionsPartitions: d.cfg.Transactions.StatePartitions,
@@ -376,6 +381,8 @@ func (d *daemon) serverConfigs() []broker.ServerConfig {
 		row("transaction.max.timeout.ms", "transactions.max_timeout", number(d.cfg.Transactions.MaxTimeout.Ms()), typeInt, "Longest time that a client may keep a transaction open."),
 		row("transactional.id.expiration.ms", "transactions.id_retention", number(d.cfg.Transactions.IDRetention.Ms()), typeInt, "A transactional id that nobody uses is kept for this time."),
 		row("group.max.size", "groups.max_size", number(int64(g.MaxSize)), typeInt, "Members of one group."),
+		row("group.consumer.session.timeout.ms", "groups.consumer_session_timeout", number(g.ConsumerSession.Ms()), typeInt, "Silent members of the consumer protocol are removed after this time."),
+		row("group.consumer.heartbeat.interval.ms", "groups.consumer_heartbeat_interval", number(g.ConsumerHeartbeat.Ms()), typeInt, "How often members of the consumer protocol send heartbeats."),
 		row("log.dirs", "storage.tier", strings.Join(dirs, ","), typeList, "Tiers, hot to cold."),
 	}
 }

@@ -95,6 +95,8 @@ func apiTable() []api {
 		{key: 61, name: "DescribeProducers", min: 0, max: 0, maxBody: adminBody, body: newBody[kmsg.DescribeProducersRequest], handle: (*Broker).handleDescribeProducers},
 		{key: 65, name: "DescribeTransactions", min: 0, max: 0, maxBody: adminBody, body: newBody[kmsg.DescribeTransactionsRequest], handle: (*Broker).handleDescribeTransactions},
 		{key: 66, name: "ListTransactions", min: 0, max: 2, maxBody: adminBody, body: newBody[kmsg.ListTransactionsRequest], handle: (*Broker).handleListTransactions},
+		{key: 68, name: "ConsumerGroupHeartbeat", min: 0, max: 1, maxBody: adminBody, body: newBody[kmsg.ConsumerGroupHeartbeatRequest], begin: (*Broker).beginConsumerGroupHeartbeat},
+		{key: 69, name: "ConsumerGroupDescribe", min: 0, max: 1, maxBody: adminBody, body: newBody[kmsg.ConsumerGroupDescribeRequest], handle: (*Broker).handleConsumerGroupDescribe},
 		{key: 74, name: "ListConfigResources", min: 0, max: 1, maxBody: smallBody, body: newBody[kmsg.ListConfigResourcesRequest], handle: (*Broker).handleListConfigResources},
 		{key: 75, name: "DescribeTopicPartitions", min: 0, max: 0, maxBody: adminBody, body: newBody[kmsg.DescribeTopicPartitionsRequest], handle: (*Broker).handleDescribeTopicPartitions},
 	}

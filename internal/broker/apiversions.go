@@ -15,15 +15,9 @@ import (
 //   - A version above ours is not parsed: the answer is a v0 body with UNSUPPORTED_VERSION and the range of ApiVersions
 //     itself (KIP-511), and the connection stays.
 //   - The response always has header v0, whatever its version.
-//   - transaction.version is finalized at 2: clients then use the transaction protocol of KIP-890.
+//   - Features that may be at level 0 are told from version 4 on: clients of before could not read them (KAFKA-17011).
+//   - Features are finalized at the level that is served: clients then use the transaction protocol of KIP-890.
 const apiVersionsKey = 18
-
-// The one feature that is finalized, and the epoch of the list, which never changes.
-const (
-	transactionFeature = "transaction.version"
-	transactionVersion = 2
-	featuresEpoch      = 0
-)
 
 // softwareName is what KIP-511 allows as client software name and version.
 var softwareName = regexp.MustCompile(`^[a-zA-Z0-9](?:[a-zA-Z0-9\-.]*[a-zA-Z0-9])?$`)
@@ -38,16 +32,27 @@ func (b *Broker) handleAPIVersions(_ context.Context, r *request) (kmsg.Response
 	for _, a := range b.apis {
 		resp.ApiKeys = append(resp.ApiKeys, apiRange(a))
 	}
-	if r.version >= 4 { // older clients cannot read a feature that begins at version 0 (KIP-1022)
-		supported := kmsg.NewApiVersionsResponseSupportedFeature()
-		supported.Name, supported.MaxVersion = transactionFeature, transactionVersion
-		resp.SupportedFeatures = append(resp.SupportedFeatures, supported)
+	resp.FinalizedFeaturesEpoch = 0 // of the list, which never changes
+	for _, f := range features {
+		if r.version >= 4 {
+			s := kmsg.NewApiVersionsResponseSupportedFeature()
+			s.Name, s.MinVersion, s.MaxVersion = f.name, 0, f.level
+			resp.SupportedFeatures = append(resp.SupportedFeatures, s)
+		}
+		out := kmsg.NewApiVersionsResponseFinalizedFeature()
+		out.Name, out.MinVersionLevel, out.MaxVersionLevel = f.name, f.level, f.level
+		resp.FinalizedFeatures = append(resp.FinalizedFeatures, out)
 	}
-	finalized := kmsg.NewApiVersionsResponseFinalizedFeature()
-	finalized.Name, finalized.MinVersionLevel, finalized.MaxVersionLevel = transactionFeature, transactionVersion, transactionVersion
-	resp.FinalizedFeatures = append(resp.FinalizedFeatures, finalized)
-	resp.FinalizedFeaturesEpoch = featuresEpoch
 	return resp, nil
+}
+
+// features are those that clients look for, at the level that is served.
+var features = []struct {
+	name  string
+	level int16
+}{
+	{"group.version", 1},       // KIP-848
+	{"transaction.version", 2}, // KIP-890
 }
 
 // versionsTooNew answers a version of ApiVersions that is not served.

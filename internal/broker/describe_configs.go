@@ -122,7 +122,7 @@ func (b *Broker) describeResource(snap *metadata.Snapshot, r configResource) ([]
 		if r.name == "" {
 			return nil, refuse(kerr.InvalidRequest, "Group name must not be empty.")
 		}
-		return describeGroupConfigs(snap, r.name), nil
+		return b.describeGroupConfigs(snap, r.name), nil
 	}
 	return nil, unsupportedResource(r.kind)
 }
@@ -230,12 +230,19 @@ func (b *Broker) rootLogger() configEntry {
 		values: []metadata.Value{{Name: "root", Value: level, Source: sourceLogger}}}
 }
 
-func describeGroupConfigs(snap *metadata.Snapshot, group string) []configEntry {
+func (b *Broker) describeGroupConfigs(snap *metadata.Snapshot, group string) []configEntry {
+	static := map[string]ServerConfig{}
+	for _, c := range b.serverConfigs() {
+		static[c.Name] = c
+	}
 	out := make([]configEntry, len(metadata.GroupConfigs))
 	for i, k := range metadata.GroupConfigs {
 		e := configEntry{name: k.Name, kind: k.Type, doc: k.Doc}
 		if v, ok := snap.GroupConfigs[group][k.Name]; ok {
 			e.values = append(e.values, metadata.Value{Name: k.Name, Value: v, Source: metadata.SourceGroup})
+		}
+		if c, ok := static[k.Server]; ok && !c.Default {
+			e.values = append(e.values, metadata.Value{Name: k.Server, Value: c.Value, Source: metadata.SourceStatic})
 		}
 		e.values = append(e.values, metadata.Value{Name: k.Name, Value: k.Default, Source: metadata.SourceDefault})
 		out[i] = e

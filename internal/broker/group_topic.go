@@ -53,5 +53,10 @@ func (b *Broker) newGroups() (*groups.Coordinator, error) {
 		t, ok := b.meta.Snapshot().Topic(topic)
 		return ok && partition < t.Partitions
 	}
+	opt.Topics = func() groups.Topics { return groupTopics{b.meta.Snapshot()} }
+	if opt.Settings == nil {
+		opt.Settings = groups.DefaultSettings
+	}
+	opt.Settings = b.groupSettings(opt.Settings)
 	return groups.New(opt)
 }

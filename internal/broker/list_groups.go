@@ -7,7 +7,6 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"lagoon/internal/groups"
 	"lagoon/internal/groups/classic"
 )
 
@@ -21,18 +20,18 @@ import (
 func (b *Broker) handleListGroups(_ context.Context, r *request) (kmsg.Response, error) {
 	req := r.body.(*kmsg.ListGroupsRequest)
 	resp := req.ResponseKind().(*kmsg.ListGroupsResponse)
-	wanted := func(kind string) bool { return strings.EqualFold(kind, groups.Type) }
-	if len(req.TypesFilter) > 0 && !slices.ContainsFunc(req.TypesFilter, wanted) {
-		return resp, nil
-	}
 	list, err := b.groups.List(req.StatesFilter)
 	if err != classic.None {
 		resp.ErrorCode = int16(err)
 		return resp, nil
 	}
 	for _, g := range list {
+		asked := func(kind string) bool { return strings.EqualFold(kind, string(g.Type)) }
+		if len(req.TypesFilter) > 0 && !slices.ContainsFunc(req.TypesFilter, asked) {
+			continue
+		}
 		out := kmsg.NewListGroupsResponseGroup()
-		out.Group, out.ProtocolType, out.GroupState, out.GroupType = g.Group, g.ProtocolType, string(g.State), groups.Type
+		out.Group, out.ProtocolType, out.GroupState, out.GroupType = g.Group, g.ProtocolType, string(g.State), string(g.Type)
 		resp.Groups = append(resp.Groups, out)
 	}
 	return resp, nil

@@ -19,13 +19,13 @@ import (
 //   - A partition that does not exist is UNKNOWN_TOPIC_OR_PARTITION (by id: UNKNOWN_TOPIC_ID), the others are committed.
 //   - Whether an offset exists in the partition is not asked, as in Kafka.
 //
-// Version notes: 2 to 4 carry a retention time, 6 the leader epoch, 7 static members, 10 topic ids (KIP-848).
+// Version notes: 2 to 4 carry a retention time, 6 the leader epoch, 7 static members, 9 member epochs (KIP-848), 10 topic ids.
 
 func (b *Broker) beginOffsetCommit(ctx context.Context, r *request) promise {
 	req := r.body.(*kmsg.OffsetCommitRequest)
 	resp := req.ResponseKind().(*kmsg.OffsetCommitResponse)
 	ask := groups.CommitRequest{Group: req.Group, MemberID: req.MemberID, InstanceID: str(req.InstanceID), Generation: req.Generation,
-		Retention: -1, ClientID: r.clientID, Host: r.peer.host}
+		Epochs: r.version >= 9, Retention: -1, ClientID: r.clientID, Host: r.peer.host}
 	if r.version <= 4 && req.RetentionTimeMillis >= 0 {
 		ask.Retention = time.Duration(min(req.RetentionTimeMillis, maxDelayMs)) * time.Millisecond
 	}

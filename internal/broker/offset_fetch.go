@@ -22,7 +22,7 @@ import (
 //   - require_stable (7): an offset that a transaction is about to change is answered with UNSTABLE_OFFSET_COMMIT, and the client asks again.
 //
 // Version notes: up to 1 errors are told per partition, from 2 for the group; 5 brings the leader epoch, 8 several groups, 9 member ids
-// (of KIP-848 groups; not looked at), 10 topic ids.
+// and epochs (KIP-848: STALE_MEMBER_EPOCH), 10 topic ids.
 
 func (b *Broker) handleOffsetFetch(_ context.Context, r *request) (kmsg.Response, error) {
 	req := r.body.(*kmsg.OffsetFetchRequest)
@@ -86,7 +86,7 @@ func (b *Broker) fetchOffsets(snap *metadata.Snapshot, version int16, asked kmsg
 		unstable = b.groups.Unstable(asked.Group)
 	}
 	if asked.Topics == nil {
-		out.Topics, out.ErrorCode = b.fetchAllOffsets(snap, version, asked.Group, unstable)
+		out.Topics, out.ErrorCode = b.fetchAllOffsets(snap, version, asked, unstable)
 		return out
 	}
 	var offsets []groups.Offset
@@ -101,7 +101,7 @@ func (b *Broker) fetchOffsets(snap *metadata.Snapshot, version int16, asked kmsg
 			offsets = append(offsets, groups.Offset{Topic: name, Partition: p})
 		}
 	}
-	if err := b.groups.Fetch(asked.Group, offsets); err != classic.None {
+	if err := b.groups.Fetch(asked.Group, fetcher(asked), offsets); err != classic.None {
 		out.ErrorCode = int16(err)
 		return out
 	}
@@ -126,9 +126,14 @@ func (b *Broker) fetchOffsets(snap *metadata.Snapshot, version int16, asked kmsg
 	return out
 }
 
+func fetcher(asked kmsg.OffsetFetchRequestGroup) groups.Fetcher {
+	return groups.Fetcher{MemberID: str(asked.MemberID), Epoch: asked.MemberEpoch}
+}
+
 // fetchAllOffsets answers for every partition of which the group has an offset, by topic and partition.
-func (b *Broker) fetchAllOffsets(snap *metadata.Snapshot, version int16, group string, unstable func(string, int32) bool) ([]kmsg.OffsetFetchResponseGroupTopic, int16) {
-	offsets, err := b.groups.FetchAll(group)
+func (b *Broker) fetchAllOffsets(snap *metadata.Snapshot, version int16, asked kmsg.OffsetFetchRequestGroup,
+	unstable func(string, int32) bool) ([]kmsg.OffsetFetchResponseGroupTopic, int16) {
+	offsets, err := b.groups.FetchAll(asked.Group, fetcher(asked))
 	slices.SortFunc(offsets, func(a, b groups.Offset) int {
 		if c := strings.Compare(a.Topic, b.Topic); c != 0 {
 			return c

@@ -18,6 +18,7 @@ type Coordinator struct {
 	opt     Options
 	metrics *metrics
 	owners  owners
+	regexes regexes
 	tickets atomic.Uint64
 	bytes   atomic.Int64 // of all groups, about
 
@@ -176,9 +177,18 @@ func (c *Coordinator) Join(r JoinRequest) <-chan classic.JoinResult {
 		}
 		g = s.create(r.Group)
 	}
+	if g.consumer != nil && g.Idle() {
+		if err := s.toEmptyClassic(g); err != nil {
+			return refuse(refusal(err))
+		}
+	}
+	if g.consumer != nil {
+		s.joinConsumer(g, r.JoinRequest, answer)
+		return answer
+	}
 	r.Ticket = classic.Ticket(c.tickets.Add(1))
 	s.joins[r.Ticket] = answer
-	g.Join(time.Now(), r.JoinRequest)
+	g.classic.Join(time.Now(), r.JoinRequest)
 	s.apply(g)
 	return answer
 }
@@ -201,9 +211,14 @@ func (c *Coordinator) Sync(r SyncRequest) <-chan classic.SyncResult {
 		return answer
 	}
 	defer s.mu.Unlock()
+	if g.consumer != nil {
+		later(s, g, answer, g.consumer.Sync(time.Now(), r.SyncRequest), func(err classic.Error) classic.SyncResult { return classic.SyncResult{Err: err} })
+		s.schedule(g)
+		return answer
+	}
 	r.Ticket = classic.Ticket(c.tickets.Add(1))
 	s.syncs[r.Ticket] = answer
-	g.Sync(time.Now(), r.SyncRequest)
+	g.classic.Sync(time.Now(), r.SyncRequest)
 	s.apply(g)
 	return answer
 }
@@ -239,7 +254,10 @@ func (c *Coordinator) Heartbeat(group, memberID, instanceID string, generation i
 		return err
 	}
 	defer s.mu.Unlock()
-	return g.Heartbeat(time.Now(), memberID, instanceID, generation)
+	if g.consumer != nil {
+		return s.beatConsumer(g, memberID, instanceID, generation)
+	}
+	return g.classic.Heartbeat(time.Now(), memberID, instanceID, generation)
 }
 
 // Leave removes members; one answer for each, in order, or an error for all.
@@ -256,7 +274,11 @@ func (c *Coordinator) Leave(group string, leavers []classic.Leaver) ([]classic.E
 		return nil, err
 	}
 	defer s.mu.Unlock()
-	out := g.Leave(time.Now(), leavers)
+	if g.consumer != nil {
+		out := g.consumer.ClassicLeave(leavers)
+		return out, refusal(s.storeConsumer(g, g.consumer))
+	}
+	out := g.classic.Leave(time.Now(), leavers)
 	s.apply(g)
 	return out, classic.None
 }

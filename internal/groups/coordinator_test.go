@@ -28,6 +28,7 @@ func start(t testing.TB, log *groupstest.Log, change func(*groups.Options)) *wor
 	opt := groups.Options{
 		Log:    func(int32) (groups.Log, bool) { return log, true },
 		Exists: func(topic string, _ int32) bool { return topic != "gone" },
+		Topics: func() groups.Topics { return fixedTopics{} },
 		Logger: slog.New(slog.DiscardHandler),
 	}
 	if change != nil {
@@ -69,7 +70,7 @@ func (w *world) put(r groups.CommitRequest) groups.Pending {
 func (w *world) offset(group string) int64 {
 	w.t.Helper()
 	asked := []groups.Offset{{Topic: "orders"}}
-	if err := w.Fetch(group, asked); err != classic.None {
+	if err := w.Fetch(group, groups.Fetcher{}, asked); err != classic.None {
 		w.t.Fatal(err)
 	}
 	return asked[0].Offset
@@ -224,7 +225,7 @@ func TestCorruptRecords(t *testing.T) {
 		w.Close()
 		var b records.Builder
 		b.Add([]byte{0, 1, 0, 9, 'x'}, []byte("short"))                                                           // a key that is cut off
-		b.Add([]byte{0, 3, 0, 1, 'c'}, []byte{0, 0, 1, 2})                                                        // a consumer group's epoch (KIP-848)
+		b.Add([]byte{0, 11, 0, 1, 'c'}, []byte{0, 0, 1, 2})                                                       // a share group's epoch (KIP-932)
 		b.Add(offsetKey("g", "orders", 1), []byte{0, 3, 0, 0})                                                    // a value that is cut off
 		b.Add(offsetKey("g", "gone", 0), offsetValue(9))                                                          // of a topic that was deleted
 		b.Add(offsetKey("old", "orders", 0), []byte{0, 0, 0, 0, 0, 0, 0, 0, 0, 77, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1}) // version 0
@@ -239,13 +240,13 @@ func TestCorruptRecords(t *testing.T) {
 			if w.offset("g") != 5 || w.offset("old") != 77 {
 				t.Errorf("round %d: offsets %d and %d", round, w.offset("g"), w.offset("old"))
 			}
-			if all, _ := w.FetchAll("g"); len(all) != 1 {
+			if all, _ := w.FetchAll("g", groups.Fetcher{}); len(all) != 1 {
 				t.Errorf("round %d: %+v", round, all)
 			}
 			w.Close()
 		}
 		found := false
-		if _, err := log.Scan(t.Context(), 0, eachRecord(func(r records.Record) { found = found || string(r.Key) == "\x00\x03\x00\x01c" })); err != nil || !found {
+		if _, err := log.Scan(t.Context(), 0, eachRecord(func(r records.Record) { found = found || string(r.Key) == "\x00\x0b\x00\x01c" })); err != nil || !found {
 			t.Errorf("the record of another kind is gone: %v", err)
 		}
 	})
@@ -304,7 +305,7 @@ func TestRewrite(t *testing.T) {
 		}
 		for range 2 {
 			for g := range 10 {
-				all, _ := w.FetchAll(fmt.Sprintf("g%d", g))
+				all, _ := w.FetchAll(fmt.Sprintf("g%d", g), groups.Fetcher{})
 				for _, o := range all {
 					if o.Offset%10 != int64(g) || o.Offset < 1970 || o.Offset%3 != int64(o.Partition) {
 						t.Errorf("group %d has %+v", g, o)
@@ -366,7 +367,7 @@ func TestDeletions(t *testing.T) {
 		w.put(commit("a", "other", 0, 2))
 		w.put(commit("b", "orders", 0, 3))
 		w.TopicDeleted("other")
-		if all, _ := w.FetchAll("a"); len(all) != 1 {
+		if all, _ := w.FetchAll("a", groups.Fetcher{}); len(all) != 1 {
 			t.Errorf("after the topic: %+v", all)
 		}
 		if wait, err := w.Delete("b"); err != classic.None || wait.Wait(t.Context()) != classic.None {
@@ -390,7 +391,7 @@ func TestDeletions(t *testing.T) {
 		}
 		w = w.crash(nil)
 		defer w.Close()
-		if all, _ := w.FetchAll("a"); len(all) != 0 || w.offset("b") != -1 {
+		if all, _ := w.FetchAll("a", groups.Fetcher{}); len(all) != 0 || w.offset("b") != -1 {
 			t.Errorf("after a restart: %+v, %d", all, w.offset("b"))
 		}
 		if list, _ := w.List([]string{"empty"}); len(list) != 1 || list[0].Group != "a" {

@@ -7,9 +7,10 @@ import (
 	"time"
 
 	"lagoon/internal/groups/classic"
+	"lagoon/internal/groups/consumer"
 )
 
-// Versions of keys. An offset's key is the same in versions 0 and 1; higher ones than 2 are of groups of other kinds (KIP-848, share groups).
+// Versions of keys. An offset's key is the same in versions 0 and 1; those above 2 are in format_consumer.go, or of share and streams groups.
 const (
 	keyOffsetOld = 0
 	keyOffset    = 1
@@ -103,9 +104,11 @@ func appendGroupValue(b []byte, m classic.Metadata) []byte {
 
 // key is a decoded record key.
 type key struct {
-	group  string
-	offset bool // else the key of the group itself
-	tp     topicPartition
+	group    string
+	offset   bool // else of the group itself
+	tp       topicPartition
+	consumer *consumer.Record // of the consumer protocol: the record without its value
+	unused   bool             // of no use any more
 }
 
 func readKey(b []byte) (key, error) {
@@ -119,7 +122,10 @@ func readKey(b []byte) (key, error) {
 	case version == keyGroup:
 		k = key{group: d.string()}
 	default:
-		return k, fmt.Errorf("%w: key version %d", errForeign, version)
+		var ok bool
+		if k, ok = d.consumerKey(version); !ok {
+			return k, fmt.Errorf("%w: key version %d", errForeign, version)
+		}
 	}
 	return k, d.end("key")
 }
@@ -255,10 +261,7 @@ func (d *decoder) tags() {
 	if !d.flexible {
 		return
 	}
-	for n := d.uvarint(); n > 0 && !d.bad; n-- {
-		d.uvarint()
-		d.take(d.uvarint())
-	}
+	d.eachTag(func(int, decoder) {})
 }
 
 // end checks that everything fitted; what follows the last field belongs to a newer minor format and is left alone, as in Kafka.

@@ -6,6 +6,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"lagoon/internal/groups/consumer"
 	"lagoon/internal/records"
 	"lagoon/segment"
 )
@@ -34,3 +35,27 @@ func eachRecord(fn func(records.Record)) func(segment.BatchHeader, []byte) (bool
 		return true, records.Each(h, batch, func(r records.Record) bool { fn(r); return true })
 	}
 }
+
+// fixedTopics are orders with 4 partitions and returns with 2.
+type fixedTopics struct{}
+
+var fixedPartitions = map[string]int32{"orders": 4, "returns": 2}
+
+func (fixedTopics) Version() uint64 { return 1 }
+
+func (fixedTopics) Find(name string) (id consumer.TopicID, n int32, ok bool) {
+	n, ok = fixedPartitions[name]
+	copy(id[:], name)
+	return id, n, ok
+}
+
+func (fixedTopics) Name(id consumer.TopicID) (string, bool) {
+	for name := range fixedPartitions {
+		if found, _, _ := (fixedTopics{}).Find(name); found == id {
+			return name, true
+		}
+	}
+	return "", false
+}
+
+func (fixedTopics) Names() []string { return []string{"orders", "returns"} }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"lagoon/internal/groups/classic"
+	"lagoon/internal/groups/consumer"
 	"lagoon/internal/records"
 	"lagoon/segment"
 )
@@ -21,7 +22,8 @@ type loading struct {
 	s       *shard
 	offsets map[string]map[topicPartition]version
 	groups  map[string]*classic.Metadata
-	open    map[int64][]foreignRecord // records of transactions that have not ended, by producer
+	members map[string]*consumer.Group // groups of the consumer protocol
+	open    map[int64][]foreignRecord  // records of transactions that have not ended, by producer
 	foreign map[string]foreignRecord
 	bytes   int64
 	bad     int // malformed records and batches
@@ -36,7 +38,7 @@ func (s *shard) load() {
 		s.failed(errNoLog)
 		return
 	}
-	l := &loading{s: s, offsets: map[string]map[topicPartition]version{}, groups: map[string]*classic.Metadata{},
+	l := &loading{s: s, offsets: map[string]map[topicPartition]version{}, groups: map[string]*classic.Metadata{}, members: map[string]*consumer.Group{},
 		open: map[int64][]foreignRecord{}, foreign: map[string]foreignRecord{}}
 	damaged, err := log.Scan(s.c.ctx, 0, l.batch)
 	if err != nil {
@@ -103,9 +105,13 @@ func (l *loading) each(h segment.BatchHeader, batch []byte, fn func(records.Reco
 
 func (l *loading) record(k, v []byte) {
 	id, err := readKey(k)
-	if err == nil && id.offset {
+	switch {
+	case err != nil || id.unused:
+	case id.offset:
 		err = l.offset(id, v)
-	} else if err == nil {
+	case id.consumer != nil:
+		err = l.consumer(id, v)
+	default:
 		err = l.group(id, v)
 	}
 	if err == nil {
@@ -158,10 +164,36 @@ func (l *loading) group(k key, v []byte) error {
 	return err
 }
 
+func (l *loading) consumer(k key, v []byte) error {
+	r, err := readConsumerValue(*k.consumer, v)
+	if err != nil {
+		return err
+	}
+	g := l.members[k.group]
+	if g == nil {
+		if r.Deleted {
+			return nil
+		}
+		g = consumer.New(&l.s.c.opt.Consumer)
+		l.members[k.group] = g
+	}
+	if g.Restore(r); !g.Stored() {
+		delete(l.members, k.group)
+	}
+	return nil
+}
+
 // finish makes the groups; shard.mu is held. Offsets of topics that are gone are dropped: a crash came between the deletion of the
 // topic and theirs.
 func (l *loading) finish() {
 	s, now := l.s, time.Now()
+	for id, m := range l.members {
+		if _, twice := l.groups[id]; twice { // a conversion of which only a part is there
+			delete(l.groups, id)
+		}
+		m.Start(now, s.c.opt.Settings(id), s.c.opt.Topics())
+		s.take(id, m)
+	}
 	for id, m := range l.groups {
 		g := s.take(id, classic.Restore(&s.c.opt.Classic, *m, now))
 		g.last = m
@@ -182,6 +214,7 @@ func (l *loading) finish() {
 	}
 	for _, g := range s.groups {
 		s.apply(g)
+		s.settle(g)
 		live += g.bytes + g.kept
 	}
 	l.reopen()

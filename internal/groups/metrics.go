@@ -8,6 +8,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"lagoon/internal/groups/classic"
+	"lagoon/internal/groups/consumer"
 )
 
 type metrics struct {
@@ -56,7 +57,8 @@ type stateCollector struct {
 func (s *stateCollector) Describe(ch chan<- *prometheus.Desc) { ch <- s.desc }
 
 func (s *stateCollector) Collect(ch chan<- prometheus.Metric) {
-	counts := map[classic.State]int{classic.Empty: 0, classic.PreparingRebalance: 0, classic.CompletingRebalance: 0, classic.Stable: 0}
+	counts := map[classic.State]int{classic.Empty: 0, classic.PreparingRebalance: 0, classic.CompletingRebalance: 0, classic.Stable: 0,
+		consumer.Assigning: 0, consumer.Reconciling: 0}
 	list, _ := s.c.List(nil) // shards that are not loaded are not counted
 	for _, g := range list {
 		counts[g.State]++

@@ -98,7 +98,8 @@ type Offset struct {
 type CommitRequest struct {
 	Group                string
 	MemberID, InstanceID string
-	Generation           int32
+	Generation           int32         // or member epoch (KIP-848)
+	Epochs               bool          // the client knows errors of member epochs (OffsetCommit 9)
 	Retention            time.Duration // of these offsets, negative: the broker's
 	ClientID, Host       string
 	Offsets              []Offset
@@ -115,6 +116,9 @@ func (c *Coordinator) Commit(r CommitRequest) (errs []classic.Error, wait Pendin
 	defer s.mu.Unlock()
 	g := s.groups[r.Group]
 	if g == nil {
+		if r.Generation >= 0 && r.Epochs {
+			return nil, wait, classic.GroupIDNotFound
+		}
 		if r.Generation >= 0 {
 			return nil, wait, classic.IllegalGeneration
 		}
@@ -190,12 +194,18 @@ func (c *Coordinator) Commit(r CommitRequest) (errs []classic.Error, wait Pendin
 	return errs, wait, classic.None
 }
 
+// Fetcher is who fetches offsets: a member of a group of the consumer protocol, whose epoch is checked then, or the zero value.
+type Fetcher struct {
+	MemberID string
+	Epoch    int32
+}
+
 // Fetch gives the offsets of the asked partitions, -1 where there is none. A group that does not exist has none.
-func (c *Coordinator) Fetch(groupID string, asked []Offset) classic.Error {
+func (c *Coordinator) Fetch(groupID string, by Fetcher, asked []Offset) classic.Error {
 	for i := range asked {
 		asked[i].Offset, asked[i].LeaderEpoch, asked[i].Metadata = -1, -1, ""
 	}
-	return c.fetch(groupID, func(g *group, durable segment.Offset) {
+	return c.fetch(groupID, by, func(g *group, durable segment.Offset) {
 		for i := range asked {
 			if v, ok := g.get(topicPartition{asked[i].Topic, asked[i].Partition}, durable); ok {
 				asked[i].Offset, asked[i].LeaderEpoch, asked[i].Metadata = v.offset, v.leaderEpoch, v.metadata
@@ -205,8 +215,8 @@ func (c *Coordinator) Fetch(groupID string, asked []Offset) classic.Error {
 }
 
 // FetchAll gives all offsets of a group, in no order.
-func (c *Coordinator) FetchAll(groupID string) (out []Offset, err classic.Error) {
-	err = c.fetch(groupID, func(g *group, durable segment.Offset) {
+func (c *Coordinator) FetchAll(groupID string, by Fetcher) (out []Offset, err classic.Error) {
+	err = c.fetch(groupID, by, func(g *group, durable segment.Offset) {
 		for tp := range g.offsets {
 			if v, ok := g.get(tp, durable); ok {
 				out = append(out, Offset{tp.topic, tp.partition, v.offset, v.leaderEpoch, v.metadata})
@@ -216,7 +226,7 @@ func (c *Coordinator) FetchAll(groupID string) (out []Offset, err classic.Error)
 	return out, err
 }
 
-func (c *Coordinator) fetch(groupID string, fn func(g *group, durable segment.Offset)) classic.Error {
+func (c *Coordinator) fetch(groupID string, by Fetcher, fn func(g *group, durable segment.Offset)) classic.Error {
 	if !c.Started() {
 		return classic.None
 	}
@@ -227,6 +237,11 @@ func (c *Coordinator) fetch(groupID string, fn func(g *group, durable segment.Of
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if g := s.groups[groupID]; g != nil {
+		if g.consumer != nil && by.MemberID != "" && by.Epoch >= 0 {
+			if err := g.consumer.MayFetch(by.MemberID, by.Epoch); err != classic.None {
+				return err
+			}
+		}
 		fn(g, s.log.Offsets().HighWatermark)
 	}
 	return classic.None

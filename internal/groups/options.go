@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"lagoon/internal/groups/classic"
+	"lagoon/internal/groups/consumer"
 	"lagoon/internal/partition"
 	"lagoon/segment"
 )
@@ -28,9 +29,21 @@ type Log interface {
 	DropGuard(producerID int64, guard partition.TxnGuard)
 }
 
+// Topics are the topics of the broker at one time, for groups of the consumer protocol. Immutable.
+type Topics interface {
+	consumer.Topics
+	// Names are all topics, for regular expressions.
+	Names() []string
+}
+
 // Options configure a Coordinator. Zero values stand for the defaults named at each field.
 type Options struct {
-	Classic classic.Config // MaxSize 0: no limit; MaxSession 0: 30 min; MinSession 0: 6 s
+	Classic  classic.Config  // MaxSize 0: no limit; MaxSession 0: 30 min; MinSession 0: 6 s
+	Consumer consumer.Config // MaxSize 0: no limit
+	// Settings are those of one group of the consumer protocol. Nil: DefaultSettings.
+	Settings func(group string) consumer.Settings
+	// Topics are those of the broker as they are now. Required.
+	Topics func() Topics
 	// Retention is how long offsets outlive the group's last member, or their commit where there was none; 0: 7 days
 	// (offsets.retention.minutes). CheckInterval 0: 10 min (offsets.retention.check.interval.ms).
 	Retention     time.Duration
@@ -49,8 +62,17 @@ type Options struct {
 	Registerer prometheus.Registerer
 }
 
+// DefaultSettings are Kafka's: sessions of 45 s, heartbeats every 5 s.
+func DefaultSettings(string) consumer.Settings {
+	return consumer.Settings{Session: 45 * time.Second, Heartbeat: 5 * time.Second}
+}
+
 func (o Options) withDefaults() Options {
 	orDefault(&o.Classic.MaxSize, 1<<31-1)
+	orDefault(&o.Consumer.MaxSize, 1<<31-1)
+	if o.Settings == nil {
+		o.Settings = DefaultSettings
+	}
 	orDefault(&o.Classic.MinSession, 6*time.Second)
 	orDefault(&o.Classic.MaxSession, 30*time.Minute)
 	orDefault(&o.Retention, 7*24*time.Hour)
@@ -77,8 +99,8 @@ func (o Options) Validate() error {
 			faults = append(faults, fmt.Errorf("groups options: %s", what))
 		}
 	}
-	need(o.Log != nil && o.Exists != nil && o.Logger != nil, "Log, Exists and Logger are required")
-	need(o.Classic.MaxSize > 0, "MaxSize must be positive")
+	need(o.Log != nil && o.Exists != nil && o.Topics != nil && o.Logger != nil, "Log, Exists, Topics and Logger are required")
+	need(o.Classic.MaxSize > 0 && o.Consumer.MaxSize > 0, "MaxSize must be positive")
 	need(o.Classic.MinSession > 0 && o.Classic.MaxSession >= o.Classic.MinSession, "MinSession must be positive and not above MaxSession")
 	need(o.Classic.InitialDelay >= 0, "InitialDelay is negative")
 	need(o.Retention > 0 && o.CheckInterval > 0 && o.CommitTimeout > 0, "times must be positive")

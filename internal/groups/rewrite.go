@@ -72,6 +72,14 @@ func (s *shard) writeAll() (from, next segment.Offset, before, live int64, err e
 		if g.last != nil {
 			add(appendGroupKey(nil, g.id), appendGroupValue(nil, *g.last))
 		}
+		if g.consumer != nil {
+			for _, r := range g.consumer.Snapshot() {
+				s.addConsumer(g.id, r)
+			}
+			if s.builder.Size() > maxBatch {
+				flush()
+			}
+		}
 		for tp := range g.offsets {
 			if v, ok := g.newest(tp); ok {
 				add(appendOffsetKey(nil, g.id, tp), appendOffsetValue(nil, v.offsetValue))

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"lagoon/internal/groups/classic"
+	"lagoon/internal/groups/consumer"
 	"lagoon/internal/partition"
 	"lagoon/internal/records"
 	"lagoon/segment"
@@ -44,16 +45,34 @@ type shard struct {
 	txns      map[int64]*txnOffsets // open transactions with offsets, by producer
 }
 
+// machine is what both kinds of groups can be asked.
+type machine interface {
+	State() classic.State
+	ProtocolType() string
+	Idle() bool
+	Subscribed(topic string) bool
+	ExpiryBase(topic string, committed time.Time) (base time.Time, ok bool)
+	MayCommit(now time.Time, memberID, instanceID string, generation int32) classic.Error
+	MayDeleteOffsets() classic.Error
+	Assignments() []classic.Assignment
+	NextDeadline() time.Time
+	SizeBytes() int64
+	Kill(now time.Time)
+}
+
 // group is one group with its offsets. Guarded by shard.mu.
 type group struct {
-	*classic.Group
-	id      string
-	offsets map[topicPartition]versions
-	last    *classic.Metadata // the newest record of the group itself in the log, durable or not; nil for none
-	bytes   int64             // of the group without its offsets
-	kept    int64             // of its offsets
-	due     time.Time         // its alarm, which may ring early
-	seat    int               // in alarms, -1 none
+	machine                  // one of the next two
+	classic  *classic.Group  // nil for a group of the consumer protocol
+	consumer *consumer.Group // nil for a group of the classic one
+	id       string
+	offsets  map[topicPartition]versions
+	last     *classic.Metadata // the newest record of the group itself in the log, durable or not; nil for none
+	bytes    int64             // of the group without its offsets
+	kept     int64             // of its offsets
+	next     segment.Offset    // after the newest record of a group of the consumer protocol
+	due      time.Time         // its alarm, which may ring early
+	seat     int               // in alarms, -1 none
 }
 
 func newShard(c *Coordinator, partition int32) *shard {
@@ -66,11 +85,19 @@ func (s *shard) create(id string) *group {
 	return s.take(id, classic.New(&s.c.opt.Classic, time.Now()))
 }
 
-func (s *shard) take(id string, machine *classic.Group) *group {
-	g := &group{Group: machine, id: id, offsets: map[topicPartition]versions{}, seat: -1}
+func (s *shard) take(id string, m machine) *group {
+	g := &group{id: id, offsets: map[topicPartition]versions{}, seat: -1}
+	g.become(m)
 	s.groups[id] = g
 	s.account(g)
 	return g
+}
+
+// become replaces the machine.
+func (g *group) become(m machine) {
+	g.machine = m
+	g.classic, _ = m.(*classic.Group)
+	g.consumer, _ = m.(*consumer.Group)
 }
 
 // account books the memory of a group without its offsets, which put books.
@@ -92,11 +119,11 @@ func (s *shard) drop(g *group) {
 	s.c.owners.assign(g.id, nil)
 }
 
-// apply carries out what events have come to, until nothing is left.
+// apply carries out what events of a group of the classic protocol have come to, until nothing is left.
 func (s *shard) apply(g *group) {
-	for again := true; again; {
+	for again := g.classic != nil; again; {
 		again = false
-		e := g.Effects()
+		e := g.classic.Effects()
 		for _, r := range e.Joined {
 			if c := s.joins[r.Ticket]; c != nil {
 				delete(s.joins, r.Ticket)
@@ -131,16 +158,16 @@ func (s *shard) store(g *group, st classic.Store) bool {
 	}
 	if err != nil {
 		s.c.opt.Logger.Warn("group metadata not stored", "group", g.id, "partition", s.partition, "err", err)
-		g.Stored(time.Now(), st.ID, refusal(err))
+		g.classic.Stored(time.Now(), st.ID, refusal(err))
 		return false
 	}
 	g.last = &st.Metadata
-	log := s.log
+	log, m := s.log, g.classic
 	s.c.wg.Go(func() {
 		err := log.Durable(s.c.ctx, next)
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		g.Stored(time.Now(), st.ID, refusal(err))
+		m.Stored(time.Now(), st.ID, refusal(err))
 		if s.groups[g.id] == g {
 			s.apply(g)
 		}
@@ -228,7 +255,11 @@ func (s *shard) ring() {
 	now := time.Now()
 	for len(s.alarms) > 0 && !s.alarms[0].due.After(now) && s.c.ctx.Err() == nil {
 		g := heap.Pop(&s.alarms).(*group)
-		g.Tick(now)
+		if g.consumer != nil {
+			s.tick(g, now)
+			continue
+		}
+		g.classic.Tick(now)
 		s.apply(g)
 	}
 	s.wind()

@@ -9,12 +9,19 @@ import (
 	"lagoon/internal/groups/classic"
 )
 
-// Type is the kind of all groups here, as ListGroups names it.
-const Type = "classic"
+// Type is the protocol of a group, as ListGroups names it.
+type Type string
+
+// Types of groups.
+const (
+	TypeClassic  Type = "classic"
+	TypeConsumer Type = "consumer" // KIP-848
+)
 
 // Listed is one group of a list.
 type Listed struct {
 	Group, ProtocolType string
+	Type                Type
 	State               classic.State
 }
 
@@ -32,7 +39,7 @@ func (c *Coordinator) List(states []string) (out []Listed, err classic.Error) {
 		s.mu.Lock()
 		for _, g := range s.groups {
 			if len(states) == 0 || slices.ContainsFunc(states, func(want string) bool { return strings.EqualFold(want, string(g.State())) }) {
-				out = append(out, Listed{g.id, g.ProtocolType(), g.State()})
+				out = append(out, Listed{g.id, g.ProtocolType(), g.kind(), g.State()})
 			}
 		}
 		s.mu.Unlock()
@@ -41,7 +48,14 @@ func (c *Coordinator) List(states []string) (out []Listed, err classic.Error) {
 	return out, err
 }
 
-// Description is one group for people.
+func (g *group) kind() Type {
+	if g.consumer != nil {
+		return TypeConsumer
+	}
+	return TypeClassic
+}
+
+// Description is one group of the classic protocol for people.
 type Description struct {
 	State                  classic.State
 	ProtocolType, Protocol string // Protocol: of a stable group
@@ -49,7 +63,7 @@ type Description struct {
 	Members                []classic.Member
 }
 
-// Describe tells about a group. Errors: GroupIDNotFound, and those of a coordinator that is not ready.
+// Describe tells about a group of the classic protocol. Errors: GroupIDNotFound, also for groups of the consumer protocol, and those of a coordinator that is not ready.
 func (c *Coordinator) Describe(id string) (Description, classic.Error) {
 	s, g, err := c.find(id)
 	switch {
@@ -59,9 +73,12 @@ func (c *Coordinator) Describe(id string) (Description, classic.Error) {
 		return Description{}, err
 	}
 	defer s.mu.Unlock()
-	d := Description{State: g.State(), ProtocolType: g.ProtocolType(), Generation: g.Generation(), Members: g.Members()}
+	if g.classic == nil {
+		return Description{State: classic.Dead}, classic.GroupIDNotFound
+	}
+	d := Description{State: g.State(), ProtocolType: g.ProtocolType(), Generation: g.classic.Generation(), Members: g.classic.Members()}
 	if d.State == classic.Stable {
-		d.Protocol = g.Protocol()
+		d.Protocol = g.classic.Protocol()
 	}
 	return d, classic.None
 }
@@ -93,9 +110,16 @@ func (s *shard) erase(g *group) (Pending, error) {
 	if err != nil {
 		return wait, err
 	}
+	s.builder.Reset()
 	if g.last != nil {
-		s.builder.Reset()
 		s.builder.Add(appendGroupKey(nil, g.id), nil)
+	}
+	if g.consumer != nil {
+		for _, r := range g.consumer.Tombstones() {
+			s.addConsumer(g.id, r)
+		}
+	}
+	if s.builder.Len() > 0 {
 		next, err := s.append()
 		if err != nil {
 			return wait, err

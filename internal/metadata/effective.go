@@ -201,6 +201,12 @@ const (
 	CatchupWeight            = "lagoon.catchup.weight"
 )
 
+// Names of the group configs of the consumer protocol (KIP-848).
+const (
+	ConsumerSessionTimeout    = "consumer.session.timeout.ms"
+	ConsumerHeartbeatInterval = "consumer.heartbeat.interval.ms"
+)
+
 // Names of the dynamic broker configs that bound all cold reads and all migrations (KIP-956).
 const (
 	FetchMaxBytesPerSecond = "remote.log.manager.fetch.max.bytes.per.second"

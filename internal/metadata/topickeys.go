@@ -107,6 +107,10 @@ var GroupConfigs = sortedKeys([]*ConfigKey{
 	{Name: CatchupWeight, Type: TypeDouble, Default: "1", rule: between(0.01, 100),
 		Doc: "Share of a busy device that this group's lagging readers get, relative to the other groups' 1. An override set at the admin API goes first. " +
 			"A topic has no weight: what shares a device is groups."},
+	{Name: ConsumerHeartbeatInterval, Type: TypeInt, Default: "5000", Server: "group.consumer.heartbeat.interval.ms", rule: between(50, 60_000),
+		Doc: "How often members of the consumer protocol (KIP-848) are told to send heartbeats, in ms; half the session timeout at most."},
+	{Name: ConsumerSessionTimeout, Type: TypeInt, Default: "45000", Server: "group.consumer.session.timeout.ms", rule: between(100, 3_600_000),
+		Doc: "A member of the consumer protocol (KIP-848) that is silent for longer is removed from the group, in ms."},
 })
 
 // MinCatchupBytesPerSecond is the smallest cap on catch-up reads: as good as a pause, and yet a chunk passes within minutes.

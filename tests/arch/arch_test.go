@@ -79,7 +79,7 @@ var allowed = map[string][]string{
 	"internal/quotas":            {},
 	"internal/metadata":          {"internal/vfs", "internal/nearest", "internal/quotas"},
 	"internal/compaction":        {"internal/records", "segment"},
-	"internal/groups":            {"internal/groups/classic", "internal/partition", "internal/records", "segment"},
+	"internal/groups":            {"internal/groups/classic", "internal/groups/consumer", "internal/partition", "internal/records", "segment"},
 	"internal/groups/classic":    {},
 	"internal/groups/consumer":   {"internal/groups/classic"},
 	"internal/transactions":      {"internal/transactions/txn", "internal/partition", "internal/records", "segment"},
@@ -87,7 +87,7 @@ var allowed = map[string][]string{
 	"internal/groups/groupstest": {"internal/partition", "segment"},
 	"internal/partition":         {"internal/vfs", "internal/records", "internal/compaction", "segment", "cachectl", "admission", "tiering"},
 	"internal/broker/wire":       {},
-	"internal/broker":            {"internal/broker/wire", "internal/groups", "internal/groups/classic", "internal/transactions", "internal/transactions/txn", "internal/partition", "internal/metadata", "internal/quotas", "segment", "admission", "tiering", "internal/nearest"},
+	"internal/broker":            {"internal/broker/wire", "internal/groups", "internal/groups/classic", "internal/groups/consumer", "internal/transactions", "internal/transactions/txn", "internal/partition", "internal/metadata", "internal/quotas", "segment", "admission", "tiering", "internal/nearest"},
 	"internal/admin":             {"internal/nearest"},
 	"internal/admin/admintest":   {"internal/admin"},
 	"internal/lab/spindle":       {},
@@ -98,7 +98,7 @@ var allowed = map[string][]string{
 	"internal/bench":             {"internal/bench/report", "internal/rawkafka", "internal/lab"},
 	"internal/bench/readpath":    {"internal/lab"},
 	"cmd/lagoon-bench":           {"conf", "internal/bench", "internal/bench/readpath", "internal/bench/report", "internal/lab"},
-	"cmd/lagoon":                 {"conf", "internal/admin", "internal/broker", "internal/groups", "internal/groups/classic", "internal/transactions", "internal/partition", "internal/metadata", "internal/quotas", "internal/vfs", "cachectl", "admission", "tiering", "segment"},
+	"cmd/lagoon":                 {"conf", "internal/admin", "internal/broker", "internal/groups", "internal/groups/classic", "internal/groups/consumer", "internal/transactions", "internal/partition", "internal/metadata", "internal/quotas", "internal/vfs", "cachectl", "admission", "tiering", "segment"},
 }
 
 func TestImportsFollowThePicture(t *testing.T) {

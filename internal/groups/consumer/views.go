@@ -118,6 +118,9 @@ func (g *Group) ExpiryBase(topic string, committed time.Time) (time.Time, bool) 
 	return committed, !g.Subscribed(topic)
 }
 
+// Has tells whether somebody is a member.
+func (g *Group) Has(memberID string) bool { return g.members[memberID] != nil }
+
 // Idle tells that the group has no members.
 func (g *Group) Idle() bool { return len(g.members) == 0 }
 

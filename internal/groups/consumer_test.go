@@ -1,0 +1,279 @@
+package groups_test
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"lagoon/internal/groups"
+	"lagoon/internal/groups/classic"
+	"lagoon/internal/groups/consumer"
+	"lagoon/internal/groups/groupstest"
+)
+
+// beat is a heartbeat of a member of group g that reads orders; owned is how many of its partitions it says it has, from 0 on, -1 for nothing.
+func (w *world) beat(id string, epoch int32, owned ...int32) (consumer.HeartbeatResult, groups.Pending) {
+	w.t.Helper()
+	r := consumer.HeartbeatRequest{MemberID: id, Epoch: epoch, ClientID: id, Host: "/h", Rebalance: -1}
+	if epoch == 0 {
+		r.Topics, r.Rebalance, r.Owned = []string{"orders"}, time.Minute, []consumer.TopicPartitions{}
+	}
+	if owned != nil {
+		r.Owned = []consumer.TopicPartitions{{ID: consumer.TopicID{'o', 'r', 'd', 'e', 'r', 's'}, Partitions: owned}}
+	}
+	return w.ConsumerHeartbeat("g", r)
+}
+
+// must is beat for what has to be accepted, and durable.
+func (w *world) must(id string, epoch int32, owned ...int32) consumer.HeartbeatResult {
+	w.t.Helper()
+	res, wait := w.beat(id, epoch, owned...)
+	if res.Refused != nil {
+		w.t.Fatalf("%s at %d: %v %s", id, epoch, res.Refused.Code, res.Refused.Text)
+	}
+	if err := wait.Wait(w.t.Context()); err != classic.None {
+		w.t.Fatal(err)
+	}
+	return res
+}
+
+// TestConsumerGroup: two members share a topic, commit and fetch at their epochs, are known as readers, and survive restarts and rewrites.
+func TestConsumerGroup(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, &groupstest.Log{}, func(o *groups.Options) { o.RewriteBytes = 2 << 10 })
+		synctest.Wait()
+		if res := w.must("a", 0); res.Epoch != 1 || res.Assignment.Len() != 4 {
+			t.Fatalf("%+v", res)
+		}
+		w.must("b", 0)
+		w.must("a", 1)
+		w.must("a", 1, 0, 1)
+		if res := w.must("b", 2); res.Epoch != 2 || res.Assignment.Len() != 2 {
+			t.Fatalf("%+v", res)
+		}
+		r := commit("g", "orders", 0, 42)
+		r.MemberID, r.Generation, r.Epochs = "a", 1, true
+		if _, _, err := w.Commit(r); err != classic.StaleMemberEpoch {
+			t.Errorf("commit at epoch 1: %v", err)
+		}
+		r.Generation = 2
+		w.put(r)
+		for i := range 100 { // the log is written anew meanwhile
+			r.Offsets[0].Offset = int64(42 + i)
+			w.put(r)
+		}
+		synctest.Wait()
+		w = w.crash(nil)
+		defer w.Close()
+		if res := w.must("a", 2); res.Epoch != 2 || res.Assigned {
+			t.Errorf("after a restart: %+v", res)
+		}
+		if err := w.Fetch("g", groups.Fetcher{MemberID: "a", Epoch: 1}, []groups.Offset{{Topic: "orders"}}); err != classic.StaleMemberEpoch {
+			t.Errorf("fetch at epoch 1: %v", err)
+		}
+		if got := w.offset("g"); got != 141 {
+			t.Errorf("offset %d", got)
+		}
+		for p, client := range []string{"a", "a", "b", "b"} {
+			if group, source := w.Owner(client, "/h", "orders", int32(p)); group != "g" || source != groups.SourceAssignment {
+				t.Errorf("orders-%d is read by %q (%s)", p, group, source)
+			}
+		}
+		d, err := w.DescribeConsumer("g")
+		if err != classic.None || d.State != classic.Stable || d.Epoch != 2 || len(d.Members) != 2 || d.Assignor != "uniform" {
+			t.Errorf("%+v, %v", d, err)
+		}
+		if _, err := w.Describe("g"); err != classic.GroupIDNotFound {
+			t.Errorf("as a classic group: %v", err)
+		}
+		if list, _ := w.List([]string{"stable"}); len(list) != 1 || list[0].Type != groups.TypeConsumer {
+			t.Errorf("%+v", list)
+		}
+		if _, err := w.Delete("g"); err != classic.NonEmptyGroup {
+			t.Errorf("delete: %v", err)
+		}
+		<-time.After(46 * time.Second)
+		synctest.Wait()
+		if d, _ := w.DescribeConsumer("g"); d.State != classic.Empty {
+			t.Errorf("after the sessions: %s", d.State)
+		}
+		wait, err := w.Delete("g")
+		if err != classic.None || wait.Wait(t.Context()) != classic.None {
+			t.Errorf("delete: %v", err)
+		}
+		again := w.crash(nil)
+		defer again.Close()
+		if list, _ := again.List(nil); len(list) != 0 {
+			t.Errorf("after the deletion: %+v", list)
+		}
+	})
+}
+
+// TestConsumerAnswersAreDurable: what a heartbeat tells cannot be taken back by a crash, and what cannot be stored has not happened.
+func TestConsumerAnswersAreDurable(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, &groupstest.Log{}, nil)
+		synctest.Wait()
+		w.must("a", 0)
+		w.log.Hold()
+		res, wait := w.beat("b", 0)
+		if res.Refused != nil {
+			t.Fatal(res.Refused)
+		}
+		if _, other := w.beat("a", 1); other.Wait(t.Context()) != classic.CoordinatorNotAvailable { // it is told of b
+			t.Error("the answer to a did not wait")
+		}
+		if err := wait.Wait(t.Context()); err != classic.CoordinatorNotAvailable {
+			t.Errorf("b: %v", err)
+		}
+		w = w.crash(nil)
+		defer w.Close()
+		if d, _ := w.DescribeConsumer("g"); len(d.Members) != 1 || d.Epoch != 1 {
+			t.Errorf("after a crash: %+v", d)
+		}
+		w.log.Fail(errors.New("broken"))
+		if res, _ := w.beat("b", 0); res.Refused == nil || res.Refused.Code != classic.NotCoordinator {
+			t.Errorf("%+v", res)
+		}
+		if res, _ := w.ConsumerHeartbeat("new", consumer.HeartbeatRequest{MemberID: "x", Topics: []string{}, Owned: []consumer.TopicPartitions{}}); res.Refused == nil {
+			t.Errorf("%+v", res)
+		}
+		if list, _ := w.List(nil); len(list) != 1 {
+			t.Errorf("%+v", list)
+		}
+		w.log.Fail(nil)
+		if d, _ := w.DescribeConsumer("g"); len(d.Members) != 1 || d.Epoch != 1 || d.State != classic.Stable {
+			t.Errorf("after a failed store: %+v", d)
+		}
+	})
+}
+
+// ordersSubscription reads orders, in a consumer's format, version 1; it owns nothing.
+var ordersSubscription = []byte{0, 1, 0, 0, 0, 1, 0, 6, 'o', 'r', 'd', 'e', 'r', 's', 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0}
+
+func (w *world) joinClassic(id string) classic.JoinResult {
+	w.t.Helper()
+	return <-w.Join(groups.JoinRequest{Group: "g", JoinRequest: classic.JoinRequest{MemberID: id, NewID: "c1", ClientID: "c", Host: "/h", ProtocolType: "consumer",
+		Protocols: []classic.Protocol{{Name: "range", Metadata: ordersSubscription}}, Session: 10 * time.Second, Rebalance: 30 * time.Second}})
+}
+
+// TestConversion: a classic group becomes one of the consumer protocol with the first such member, and goes back with the last. Nobody is thrown out,
+// offsets stay, and a restart in between finds the group as it was.
+func TestConversion(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, &groupstest.Log{}, nil)
+		synctest.Wait()
+		joined := w.joinClassic("")
+		all := classic.AppendAssignment(nil, 1, []classic.TopicPartitions{{Topic: "orders", Partitions: []int32{0, 1, 2, 3}}})
+		if res := <-w.Sync(groups.SyncRequest{Group: "g", SyncRequest: classic.SyncRequest{MemberID: "c1", Generation: 1, Assignments: map[string][]byte{"c1": all}}}); res.Err != classic.None {
+			t.Fatal(res.Err)
+		}
+		r := commit("g", "orders", 0, 42)
+		r.MemberID, r.Generation = "c1", joined.Generation
+		w.put(r)
+
+		if res := w.must("a", 0); res.Epoch != 2 || res.Assignment.Len() != 0 {
+			t.Errorf("a: %+v", res)
+		}
+		w = w.crash(nil)
+		if list, _ := w.List(nil); len(list) != 1 || list[0].Type != groups.TypeConsumer {
+			t.Fatalf("%+v", list)
+		}
+		if err := w.Heartbeat("g", "c1", "", 1); err != classic.RebalanceInProgress {
+			t.Errorf("heartbeat: %v", err)
+		}
+		joined = w.joinClassic("c1")
+		if joined.Err != classic.None || joined.Generation != 2 || joined.Protocol != "range" {
+			t.Fatalf("%+v", joined)
+		}
+		synced := <-w.Sync(groups.SyncRequest{Group: "g", SyncRequest: classic.SyncRequest{MemberID: "c1", Generation: 2, ProtocolType: "consumer", Protocol: "range"}})
+		list, _ := classic.ParseAssignment(synced.Assignment)
+		if synced.Err != classic.None || len(list) != 1 || len(list[0].Partitions) != 2 {
+			t.Errorf("%+v, %+v", synced, list)
+		}
+		if res := w.must("a", 2); res.Assignment.Len() != 2 {
+			t.Errorf("a: %+v", res)
+		}
+		r.Generation, r.Offsets[0].Offset = 2, 43
+		w.put(r)
+
+		w.must("a", -1)
+		if list, _ := w.List(nil); len(list) != 1 || list[0].Type != groups.TypeClassic || list[0].State != classic.PreparingRebalance {
+			t.Errorf("%+v", list)
+		}
+		if err := w.Heartbeat("g", "c1", "", 3); err != classic.RebalanceInProgress {
+			t.Errorf("heartbeat: %v", err)
+		}
+		w = w.crash(nil)
+		defer w.Close()
+		d, err := w.Describe("g")
+		if err != classic.None || len(d.Members) != 1 || d.Generation != 3 || w.offset("g") != 43 {
+			t.Errorf("%+v, %v, offset %d", d, err, w.offset("g"))
+		}
+		if joined := w.joinClassic("c1"); joined.Err != classic.None || joined.Generation != 4 || joined.Leader != "c1" {
+			t.Errorf("%+v", joined)
+		}
+		// A group without members takes either protocol.
+		if _, err := w.Leave("g", []classic.Leaver{{MemberID: "c1"}}); err != classic.None {
+			t.Fatal(err)
+		}
+		w.must("a", 0)
+		w.must("a", -1)
+		if joined := w.joinClassic(""); joined.Err != classic.None || joined.Generation != 1 {
+			t.Errorf("%+v", joined)
+		}
+		if w.offset("g") != 43 {
+			t.Errorf("offset %d", w.offset("g"))
+		}
+	})
+}
+
+// TestNoConversion: groups that are not of consumers stay as they are.
+func TestNoConversion(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, &groupstest.Log{}, nil)
+		defer w.Close()
+		synctest.Wait()
+		<-w.Join(groups.JoinRequest{Group: "g", JoinRequest: classic.JoinRequest{NewID: "w1", ProtocolType: "connect", Protocols: []classic.Protocol{{Name: "sessioned"}},
+			Session: 10 * time.Second, Rebalance: 30 * time.Second}})
+		if res, _ := w.beat("a", 0); res.Refused == nil || res.Refused.Code != classic.GroupIDNotFound {
+			t.Errorf("%+v", res)
+		}
+		if d, err := w.Describe("g"); err != classic.None || len(d.Members) != 1 {
+			t.Errorf("%+v, %v", d, err)
+		}
+		if res, _ := w.ConsumerHeartbeat("none", consumer.HeartbeatRequest{MemberID: "a", Epoch: 1}); res.Refused.Code != classic.GroupIDNotFound {
+			t.Errorf("%+v", res.Refused)
+		}
+	})
+}
+
+// TestRegularExpressions: RE2 over whole names; what is malformed or too large is refused.
+func TestRegularExpressions(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, &groupstest.Log{}, nil)
+		defer w.Close()
+		synctest.Wait()
+		ask := func(expr string) consumer.HeartbeatResult {
+			res, _ := w.ConsumerHeartbeat("g", consumer.HeartbeatRequest{MemberID: "a", Regex: &expr, Owned: []consumer.TopicPartitions{}})
+			return res
+		}
+		for expr, partitions := range map[string]int{"o.*|returns": 6, "order": 0, "(?i)ORDERS": 4} {
+			if res := ask(expr); res.Refused != nil || len(res.Assignment) > 0 && res.Assignment.Len() != partitions || partitions > 0 && res.Assignment.Len() != partitions {
+				t.Errorf("%s: %+v", expr, res)
+			}
+		}
+		for _, expr := range []string{"(", `(a)\1`, strings.Repeat("x", 2000), "(a{1000}){1000}", "(.{30}){33}.{100}"} {
+			if res := ask(expr); res.Refused == nil || res.Refused.Code != classic.InvalidRegularExpression {
+				t.Errorf("%.20s: %+v", expr, res)
+			}
+		}
+		d, _ := w.DescribeConsumer("g")
+		if len(d.Members) != 1 || !slices.Contains([]string{"o.*|returns", "order", "(?i)ORDERS"}, d.Members[0].Regex) {
+			t.Errorf("%+v", d.Members)
+		}
+	})
+}
