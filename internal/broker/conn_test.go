@@ -31,8 +31,8 @@ func TestAPIVersionsListsTheTable(t *testing.T) {
 				t.Fatalf("v%d: %+v is not %s", version, k, a.name)
 			}
 		}
-		if version >= 3 && (resp.FinalizedFeaturesEpoch != 0 || len(resp.FinalizedFeatures) != 1 || resp.FinalizedFeatures[0].MaxVersionLevel != 2) ||
-			len(resp.SupportedFeatures) != int(version/4) {
+		if version >= 3 && (resp.FinalizedFeaturesEpoch != 0 || len(resp.FinalizedFeatures) != len(features)) ||
+			len(resp.SupportedFeatures) != int(version/4)*len(features) {
 			t.Fatalf("v%d: features %+v", version, resp)
 		}
 	}

@@ -148,8 +148,10 @@ func TestDescribeOtherConfigs(t *testing.T) {
 		t.Fatal(err)
 	}
 	resp := ask[*kmsg.DescribeConfigsResponse](a, 4, describeRequest(described(groupResource, "etl"), described(groupResource, "new"), described(loggerResource, "1")))
-	expect(t, "group", configLines(resp.Resources[0]), "lagoon.catchup.max.bytes.per.second=0 source 5", "lagoon.catchup.weight=3 source 8")
-	expect(t, "unknown group", configLines(resp.Resources[1]), "lagoon.catchup.max.bytes.per.second=0 source 5", "lagoon.catchup.weight=1 source 5")
+	expect(t, "group", configLines(resp.Resources[0]), "consumer.heartbeat.interval.ms=5000 source 5", "consumer.session.timeout.ms=45000 source 5",
+		"lagoon.catchup.max.bytes.per.second=0 source 5", "lagoon.catchup.weight=3 source 8")
+	expect(t, "unknown group", configLines(resp.Resources[1]), "consumer.heartbeat.interval.ms=5000 source 5", "consumer.session.timeout.ms=45000 source 5",
+		"lagoon.catchup.max.bytes.per.second=0 source 5", "lagoon.catchup.weight=1 source 5")
 	expect(t, "logger", configLines(resp.Resources[2]), "root=ERROR source 6 read-only")
 }
 
