@@ -72,7 +72,7 @@ func (c *Coordinator) ConsumerHeartbeat(groupID string, r consumer.HeartbeatRequ
 		return res, wait
 	}
 	if len(m.Records()) == 0 {
-		return res, s.pendingOf(g)
+		return res, s.untilStored(g)
 	}
 	if g == nil {
 		g = s.take(groupID, m)
@@ -83,7 +83,7 @@ func (c *Coordinator) ConsumerHeartbeat(groupID string, r consumer.HeartbeatRequ
 		}
 		return refused(refusal(err), "%s", "")
 	}
-	return res, s.pendingOf(g)
+	return res, s.untilStored(g)
 }
 
 // stale lists the regular expressions of a group that have to be matched.
@@ -207,8 +207,8 @@ func (s *shard) tick(g *group, now time.Time) {
 	_ = s.storeConsumer(g, g.consumer) // reported there
 }
 
-// pendingOf is what an answer about a group has to wait for.
-func (s *shard) pendingOf(g *group) Pending {
+// untilStored is what an answer about a group has to wait for.
+func (s *shard) untilStored(g *group) Pending {
 	if g == nil || g.next <= s.log.Offsets().HighWatermark {
 		return Pending{}
 	}
@@ -217,7 +217,7 @@ func (s *shard) pendingOf(g *group) Pending {
 
 // later answers when what the group has stored is durable, or with what failed makes of the error.
 func later[T any](s *shard, g *group, answer chan<- T, res T, failed func(classic.Error) T) {
-	wait := s.pendingOf(g)
+	wait := s.untilStored(g)
 	switch {
 	case wait.log == nil:
 		answer <- res

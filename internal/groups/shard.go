@@ -53,6 +53,7 @@ type machine interface {
 	Subscribed(topic string) bool
 	ExpiryBase(topic string, committed time.Time) (base time.Time, ok bool)
 	MayCommit(now time.Time, memberID, instanceID string, generation int32) classic.Error
+	MayCommitTxn(now time.Time, memberID, instanceID string, generation int32) classic.Error
 	MayDeleteOffsets() classic.Error
 	Assignments() []classic.Assignment
 	NextDeadline() time.Time

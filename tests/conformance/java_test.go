@@ -66,6 +66,7 @@ var tools = map[string]string{
 	"kafka-dump-log":            "org.apache.kafka.tools.DumpLogSegments",
 	"kafka-storage":             "kafka.tools.StorageTool",
 	"kafka-transactions":        "org.apache.kafka.tools.TransactionsCommand",
+	"kafka-features":            "org.apache.kafka.tools.FeatureCommand",
 }
 
 // try runs one tool.

@@ -81,6 +81,14 @@ func (g *Group) MayCommit(_ time.Time, memberID, instanceID string, epoch int32)
 	return g.MayFetch(memberID, epoch)
 }
 
+// MayCommitTxn checks a commit that is part of a transaction. A producer that says nothing about the consumer's place in the group may commit at any time.
+func (g *Group) MayCommitTxn(now time.Time, memberID, instanceID string, epoch int32) classic.Error {
+	if epoch < 0 && memberID == "" && instanceID == "" {
+		return classic.None
+	}
+	return g.MayCommit(now, memberID, instanceID, epoch)
+}
+
 // MayFetch checks a fetch of offsets by a member.
 func (g *Group) MayFetch(memberID string, epoch int32) classic.Error {
 	m := g.members[memberID]

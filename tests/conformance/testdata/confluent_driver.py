@@ -51,13 +51,19 @@ def consume(task):
     return out
 
 
+def member(task, i, protocol):
+    conf = {"bootstrap.servers": task["bootstrap"], "group.id": task["group"], "auto.offset.reset": "earliest", "enable.auto.commit": False,
+            "client.id": f"confluent-{i}", "group.protocol": protocol}
+    if protocol == "classic":
+        conf |= {"session.timeout.ms": 10000, "heartbeat.interval.ms": 300, "partition.assignment.strategy": "cooperative-sticky"}
+    c = Consumer(conf)
+    c.subscribe([task["topic"]])
+    return c
+
+
 def group(task):
     """Two members of one group read count records of a topic and leave; the offsets that are committed then."""
-    made = [Consumer({"bootstrap.servers": task["bootstrap"], "group.id": task["group"], "auto.offset.reset": "earliest", "enable.auto.commit": False,
-                      "session.timeout.ms": 10000, "heartbeat.interval.ms": 300, "client.id": f"confluent-{i}",
-                      "partition.assignment.strategy": "cooperative-sticky"}) for i in range(2)]
-    for c in made:
-        c.subscribe([task["topic"]])
+    made = [member(task, i, task.get("protocol", "classic")) for i in range(2)]
     got, busy, end = 0, set(), time.time() + 30
     while (got < task["count"] or len(busy) < 2) and time.time() < end:
         for i, c in enumerate(made):
@@ -120,6 +126,27 @@ def transactions(task):
     got += [m.value().decode() for m in r.consume(10, 1) if not m.error()]
     r.close()
     return {"values": got, "fenced": fenced}
+
+
+def migrate(task):
+    """A member of each protocol in one group, the new one for a time only: how many partitions each has, step by step."""
+    def until(done):
+        end = time.time() + 30
+        while time.time() < end:
+            for c in made:
+                c.consume(100, 0.05)
+            now = [len(c.assignment()) for c in made]
+            if done(now):
+                return now
+        return now
+    made = [member(task, 0, "classic")]
+    out = [until(lambda n: n == [3])]
+    made.append(member(task, 1, "consumer"))
+    out.append(until(lambda n: sum(n) == 3 and min(n) > 0))
+    made.pop().close()
+    out.append(until(lambda n: n == [3]))
+    made[0].close()
+    return out
 
 
 def lookup(task):
@@ -224,4 +251,4 @@ def cluster(a):
 
 
 task = json.load(sys.stdin)
-json.dump({"produce": produce, "consume": consume, "lookup": lookup, "group": group, "transactions": transactions, "admin": admin}[task["op"]](task), sys.stdout)
+json.dump({"produce": produce, "consume": consume, "lookup": lookup, "group": group, "migrate": migrate, "transactions": transactions, "admin": admin}[task["op"]](task), sys.stdout)
