@@ -70,7 +70,7 @@ func TestConsumerProtocolTools(t *testing.T) {
 		says(out, fmt.Sprintf(`^console +read +%d +300 +300 +0 `, p))
 	}
 	says(tool("kafka-consumer-groups", "--describe", "--group", "console", "--state"), `^console .*uniform +Stable +1`)
-	says(tool("kafka-consumer-groups", "--describe", "--group", "console", "--members", "--verbose"), `^console .* 3 .*read\(0,1,2\)`)
+	says(tool("kafka-consumer-groups", "--describe", "--group", "console", "--members", "--verbose"), `^console +stays .* 3 +3 +read:0,1,2 +3 +read:0,1,2`)
 	tool("kafka-configs", "--entity-type", "groups", "--entity-name", "console", "--alter", "--add-config", "consumer.session.timeout.ms=50000")
 	says(tool("kafka-configs", "--entity-type", "groups", "--entity-name", "console", "--describe"), `consumer.session.timeout.ms=50000`)
 	says(tool("kafka-features", "describe"), `group.version.*FinalizedVersionLevel: 1`)
