@@ -66,7 +66,6 @@ var tools = map[string]string{
 	"kafka-dump-log":            "org.apache.kafka.tools.DumpLogSegments",
 	"kafka-storage":             "kafka.tools.StorageTool",
 	"kafka-transactions":        "org.apache.kafka.tools.TransactionsCommand",
-	"kafka-features":            "org.apache.kafka.tools.FeatureCommand",
 }
 
 // try runs one tool.
