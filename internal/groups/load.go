@@ -188,9 +188,7 @@ func (l *loading) consumer(k key, v []byte) error {
 func (l *loading) finish() {
 	s, now := l.s, time.Now()
 	for id, m := range l.members {
-		if _, twice := l.groups[id]; twice { // a conversion of which only a part is there
-			delete(l.groups, id)
-		}
+		delete(l.groups, id) // there is one only when a part of a conversion is missing
 		m.Start(now, s.c.opt.Settings(id), s.c.opt.Topics())
 		s.take(id, m)
 	}
