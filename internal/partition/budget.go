@@ -168,7 +168,7 @@ func (b *budgets) gather(now time.Time) (misses, evicted int64, cpu float64) {
 		b.waited, b.hadWaited = waited, ok
 	}
 	evicted = h.evicted.Swap(0)
-	if !h.cached.Swap(false) { // direct reads push no page out: this was somebody else, and a cut would not help
+	if !h.cached.Swap(false) { // no cold read has pushed a page out: this was somebody else, and a cut would not help
 		evicted = 0
 	}
 	return h.misses.Swap(0), evicted, cpu

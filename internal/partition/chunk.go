@@ -283,7 +283,7 @@ func (c *coldChunk) readRange(st *Store, buf *cachectl.Buffer, pos, n int64) ([]
 		return nil, err
 	}
 	c.method = rs.Method
-	if c.method != cachectl.MethodDirect {
+	if c.method == cachectl.MethodBuffered || c.method == cachectl.MethodDropBehind {
 		st.harm.cached.Store(true)
 	}
 	return buf.Bytes()[rs.Off : rs.Off+int(rs.N)], nil

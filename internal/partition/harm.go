@@ -76,7 +76,7 @@ type storeHarm struct {
 	fetch   latencyCounter
 	misses  atomic.Int64
 	evicted atomic.Int64
-	cached  atomic.Bool // since the last sample a cold read has gone through the page cache
+	cached  atomic.Bool // since the last sample a cold read has left pages in the page cache, if only for a while
 }
 
 // RealtimeFetch counts one answer with records for a real-time reader: the time since the records were readable and asked for,

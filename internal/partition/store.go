@@ -363,7 +363,8 @@ func (l *Log) tick(now time.Time) {
 		_ = l.rollLocked(cfg, now) // what is active cannot be compacted; a failure is reported where it happens
 	}
 	interval := cfg.FlushInterval
-	if len(l.sealing) > 0 || l.snapshotDue || behind && (interval == 0 || now.Sub(l.flushedAt) >= interval) {
+	over := now.Sub(l.flushedAt)+500*time.Millisecond >= interval // ticks come every second, and the next one may be too late
+	if len(l.sealing) > 0 || l.snapshotDue || behind && (interval == 0 || over) {
 		l.flushedAt, l.flushDue = now, true
 		l.home.commit.schedule(l)
 	}
