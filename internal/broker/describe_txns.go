@@ -8,6 +8,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"lagoon/internal/metadata"
 	"lagoon/internal/transactions"
 	"lagoon/internal/transactions/txn"
 )
@@ -24,6 +25,9 @@ func (b *Broker) handleDescribeProducers(_ context.Context, r *request) (kmsg.Re
 		out := kmsg.NewDescribeProducersResponseTopic()
 		out.Topic = t.Topic
 		topic, err := findTopic(snap, false, t.Topic, [16]byte{})
+		if metadata.ValidateTopicName(t.Topic) != nil {
+			err = kerr.InvalidTopicException
+		}
 		for _, p := range t.Partitions {
 			part := kmsg.NewDescribeProducersResponseTopicPartition()
 			part.Partition = p

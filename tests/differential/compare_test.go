@@ -131,10 +131,13 @@ func (f *flattener) list(out flat, path, name string, v reflect.Value) {
 }
 
 // foreign is a name that another sequence gave, or an internal topic, also behind the type of a resource.
-var foreign = regexp.MustCompile(`^(\d+ )?(__|(s\d+v\d+|warm)(-|$))`)
+var foreign = regexp.MustCompile(`^(\d+ )?(__|(s\d+v\d+|warm|shared)(-|$))`)
 
 // ours: what other sequences made does not count where everything is listed.
 func (f *flattener) ours(id string) bool {
+	if slices.ContainsFunc(f.x.uses, func(name string) bool { return strings.Contains(id, name) }) {
+		return true
+	}
 	return !foreign.MatchString(id) || regexp.MustCompile(`(^| )`+f.x.prefix+`-`).MatchString(id)
 }
 
@@ -163,6 +166,7 @@ func (f *flattener) identity(v reflect.Value) string {
 			field = field.Elem()
 		}
 		switch {
+		case name == "ProducerID" && len(parts) > 0: // each side's own
 		case field.Kind() == reflect.Array:
 			if id := field.Interface().([16]byte); id != [16]byte{} && len(parts) == 0 {
 				parts = append(parts, f.id(id))

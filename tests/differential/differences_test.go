@@ -85,6 +85,8 @@ var differences = []difference{
 	{api: "ListOffsets", sequence: "^time -6$", path: `Topics[].Partitions[].(Offset|LeaderEpoch)`, what: "earliest pending upload (-6) is answered with the first offset that no colder tier holds; Kafka without remote storage says -1", why: "Lagoon's tiers are always on"},
 	{api: "OffsetForLeaderEpoch", sequence: "^epoch -5", path: `Topics[].Partitions[].(EndOffset|LeaderEpoch)`, what: "a negative epoch is unknown: -1 and -1", why: "Kafka answers as if it had been"},
 
+	{api: "AddOffsetsToTxn", path: `ErrorCode`, lagoon: "24", kafka: "0", what: "an empty group is INVALID_GROUP_ID", why: "Kafka finds that out only when offsets are committed"},
+
 	{api: "DeleteGroups", sequence: "^twice$", path: `Groups[]`, kafka: absent, what: oncePerName, why: echo},
 	{api: "JoinGroup", sequence: "^an empty instance$", path: `.*`, what: "an empty instance id is none; Kafka makes a static member of that name", why: "two members that leave it empty would fence each other"},
 	{api: "OffsetCommit", path: `Topics[].Partitions[].ErrorCode`, lagoon: "22", kafka: "69", what: "a commit of a member to a group that is not there is ILLEGAL_GENERATION in all versions; Kafka says GROUP_ID_NOT_FOUND from version 9 on", why: "both make the member join again"},

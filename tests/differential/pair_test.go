@@ -8,6 +8,7 @@ import (
 	"net"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -21,6 +22,7 @@ type side struct {
 	name   string
 	addr   string
 	ranges map[int16][2]int16 // lowest and highest version by key
+	once   sync.Map           // the shared topics by name
 }
 
 // pair starts both brokers alike and waits until their coordinators work.
@@ -62,6 +64,7 @@ type exchange struct {
 	steps   []step
 	conns   map[int]*conn
 	ids     map[string][16]byte
+	uses    []string // shared topics
 }
 
 func (x *exchange) fail(format string, args ...any) {
@@ -262,6 +265,19 @@ func (x *exchange) topic(s string, partitions int32, configs ...string) string {
 	}
 	x.served(rt.Topic, partitions)
 	return rt.Topic
+}
+
+// shared is a topic for sequences that only read it: it is made and filled once for each side. It returns the topic's name.
+func (x *exchange) shared(s string, partitions int32, fill func(topic string)) string {
+	once, _ := x.side.once.LoadOrStore(s, &sync.Once{})
+	once.(*sync.Once).Do(func() {
+		own := x.prefix
+		x.prefix = "shared"
+		defer func() { x.prefix = own }()
+		fill(x.topic(s, partitions))
+	})
+	x.uses = append(x.uses, "shared-"+s)
+	return "shared-" + s
 }
 
 // served waits until a topic's partitions have a leader that knows it is one.

@@ -197,21 +197,27 @@ func fetchSequences() (out []sequence) {
 	add := func(from int16, name string, run func(x *exchange)) {
 		out = append(out, sequence{key: 1, name: name, from: from, run: run})
 	}
-	// data is a topic with five records in three batches, at offsets 0-1, 2 and 3-4.
-	data := func(x *exchange) string {
-		topic := x.topic("a", 2)
+	// Five records in three batches, at offsets 0-1, 2 and 3-4: data is a topic of the sequence's own, still one that nobody changes.
+	write := func(x *exchange, topic string) {
 		x.write(topic, 0, "one", "two")
 		x.write(topic, 0, "three")
 		x.write(topic, 0, "four", "five")
+	}
+	data := func(x *exchange) string {
+		topic := x.topic("a", 2)
+		write(x, topic)
 		return topic
 	}
-	for _, offset := range []int64{0, 1, 2, 4, 5, 6, 1 << 40, -1, -2} {
-		add(0, fmt.Sprintf("from offset %d", offset), func(x *exchange) { x.ask(x.fetch(offset, at{data(x), 0})) })
+	still := func(x *exchange) string {
+		return x.shared("fetch", 2, func(topic string) { write(x, topic) })
 	}
-	add(0, "an empty partition", func(x *exchange) { x.ask(x.fetch(0, at{data(x), 1})) })
+	for _, offset := range []int64{0, 1, 2, 4, 5, 6, 1 << 40, -1, -2} {
+		add(0, fmt.Sprintf("from offset %d", offset), func(x *exchange) { x.ask(x.fetch(offset, at{still(x), 0})) })
+	}
+	add(0, "an empty partition", func(x *exchange) { x.ask(x.fetch(0, at{still(x), 1})) })
 	add(0, "nothing", func(x *exchange) { x.ask(x.fetch(0)) })
 	add(0, "unknown topic, unknown partition", func(x *exchange) {
-		topic := data(x)
+		topic := still(x)
 		x.ask(x.fetch(0, at{topic, 0}, at{topic, 2}, at{topic, -1}))
 		x.ask(x.fetch(0, at{x.name("absent"), 0}))
 		req := x.fetch(0, at{topic, 0}, at{x.name("absent"), 0})
@@ -219,7 +225,7 @@ func fetchSequences() (out []sequence) {
 		x.ask(req)
 	})
 	add(0, "a partition twice", func(x *exchange) {
-		topic := data(x)
+		topic := still(x)
 		x.ask(x.fetch(0, at{topic, 0}, at{topic, 0}))
 	})
 	for _, limit := range []int32{1, 0, -1, 80} {
@@ -250,27 +256,31 @@ func fetchSequences() (out []sequence) {
 		req.MinBytes, req.MaxWaitMillis = 1, 10_000
 		x.on(0).send(req)
 		x.write(topic, 0, "six")
-		x.on(0).take(req)
+		woken, ok := x.on(0).wait(req).(*kmsg.FetchResponse) // its high watermark may be the one before, or not
+		if !ok || len(woken.Topics) != 1 || len(woken.Topics[0].Partitions[0].RecordBatches) == 0 {
+			x.fail("woken without records: %+v", woken)
+		}
+		x.ask(x.fetch(5, at{topic, 0}))
 	})
 	add(0, "read committed", func(x *exchange) {
-		req := x.fetch(0, at{data(x), 0})
+		req := x.fetch(0, at{still(x), 0})
 		req.IsolationLevel = 1
 		x.ask(req)
 	})
 	add(0, "an isolation that there is not", func(x *exchange) {
-		req := x.fetch(0, at{data(x), 0})
+		req := x.fetch(0, at{still(x), 0})
 		req.IsolationLevel = 7
 		x.ask(req)
 	})
 	for _, epoch := range []int32{0, 1, 100} {
 		add(9, fmt.Sprintf("leader epoch %d", epoch), func(x *exchange) {
-			req := x.fetch(0, at{data(x), 0})
+			req := x.fetch(0, at{still(x), 0})
 			req.Topics[0].Partitions[0].CurrentLeaderEpoch = epoch
 			x.ask(req)
 		})
 	}
 	add(12, "last fetched epoch", func(x *exchange) {
-		topic := data(x)
+		topic := still(x)
 		for _, epoch := range []int32{0, 3} {
 			req := x.fetch(3, at{topic, 0})
 			req.Topics[0].Partitions[0].LastFetchedEpoch = epoch
@@ -312,7 +322,7 @@ func fetchSequences() (out []sequence) {
 		next(4, func(*kmsg.FetchRequest) {})
 	})
 	add(7, "a session that nobody opened", func(x *exchange) {
-		req := x.fetch(0, at{data(x), 0})
+		req := x.fetch(0, at{still(x), 0})
 		req.SessionID, req.SessionEpoch = 12345, 1
 		x.ask(req)
 		req.SessionID, req.SessionEpoch = 0, 5
@@ -321,7 +331,7 @@ func fetchSequences() (out []sequence) {
 		x.ask(req)
 	})
 	add(11, "a rack", func(x *exchange) {
-		req := x.fetch(0, at{data(x), 0})
+		req := x.fetch(0, at{still(x), 0})
 		req.Rack = "elsewhere"
 		x.ask(req)
 	})
@@ -356,38 +366,44 @@ func offsetSequences() (out []sequence) {
 	add := func(key, from int16, name string, run func(x *exchange)) {
 		out = append(out, sequence{key: key, name: name, from: from, run: run})
 	}
-	data := func(x *exchange) string {
-		topic := x.topic("a", 2)
+	write := func(x *exchange, topic string) {
 		for i, v := range []string{"one", "two", "three"} {
 			x.append(topic, 0, batchOf(entry{value: []byte(v), ms: int64(i) * 1000}, entry{value: []byte(v), ms: int64(i)*1000 + 500}))
 		}
+	}
+	data := func(x *exchange) string {
+		topic := x.topic("a", 2)
+		write(x, topic)
 		return topic
+	}
+	still := func(x *exchange) string {
+		return x.shared("times", 2, func(topic string) { write(x, topic) })
 	}
 	for _, s := range []struct {
 		from      int16
 		timestamp int64
 	}{{1, -1}, {1, -2}, {7, -3}, {8, -4}, {9, -5}, {11, -6}, {1, -7}, {1, -100}, {1, 0}, {1, 1<<63 - 1}} {
 		add(2, s.from, fmt.Sprintf("time %d", s.timestamp), func(x *exchange) {
-			topic := data(x)
+			topic := still(x)
 			x.ask(offsets(s.timestamp, at{topic, 0}))
 			x.ask(offsets(s.timestamp, at{topic, 1})) // empty
 		})
 	}
 	for _, ms := range []int64{0, 499, 1000, 2500, 2501} {
-		add(2, 1, fmt.Sprintf("%d ms after the first", ms), func(x *exchange) { x.ask(offsets(firstMs+ms, at{data(x), 0})) })
+		add(2, 1, fmt.Sprintf("%d ms after the first", ms), func(x *exchange) { x.ask(offsets(firstMs+ms, at{still(x), 0})) })
 	}
 	for _, special := range []int64{-3, -4, -5, -6} {
-		out = append(out, sequence{key: 2, name: fmt.Sprintf("time %d before it was there", special), to: 6, run: func(x *exchange) { x.ask(offsets(special, at{data(x), 0})) }})
+		out = append(out, sequence{key: 2, name: fmt.Sprintf("time %d before it was there", special), to: 6, run: func(x *exchange) { x.ask(offsets(special, at{still(x), 0})) }})
 	}
 	add(2, 0, "unknown topic, unknown partition", func(x *exchange) {
-		topic := data(x)
+		topic := still(x)
 		x.ask(offsets(-1, at{topic, 0}, at{topic, 7}, at{topic, -1}, at{x.name("absent"), 0}))
 	})
-	add(2, 0, "a partition twice", func(x *exchange) { topic := data(x); x.ask(offsets(-1, at{topic, 0}, at{topic, 0})) })
+	add(2, 0, "a partition twice", func(x *exchange) { topic := still(x); x.ask(offsets(-1, at{topic, 0}, at{topic, 0})) })
 	add(2, 0, "nothing", func(x *exchange) { x.ask(offsets(-1)) })
 	add(2, 0, "names that are none", func(x *exchange) { x.ask(offsets(-1, at{"", 0}, at{"a/b", 0})) })
 	add(2, 4, "leader epochs", func(x *exchange) {
-		topic := data(x)
+		topic := still(x)
 		for _, epoch := range []int32{0, 1, 5} {
 			req := offsets(-1, at{topic, 0})
 			req.Topics[0].Partitions[0].CurrentLeaderEpoch = epoch
@@ -395,7 +411,7 @@ func offsetSequences() (out []sequence) {
 		}
 	})
 	add(2, 2, "read committed", func(x *exchange) {
-		req := offsets(-1, at{data(x), 0})
+		req := offsets(-1, at{still(x), 0})
 		req.IsolationLevel = 1
 		x.ask(req)
 	})
@@ -446,11 +462,11 @@ func offsetSequences() (out []sequence) {
 		return req
 	}
 	for _, e := range []struct{ current, epoch int32 }{{-1, 0}, {0, 0}, {-1, -1}, {-1, 1}, {-1, 100}, {5, 0}, {-1, -5}} {
-		add(23, 0, fmt.Sprintf("epoch %d, current %d", e.epoch, e.current), func(x *exchange) { x.ask(epochs(at{data(x), 0}, e.current, e.epoch)) })
+		add(23, 0, fmt.Sprintf("epoch %d, current %d", e.epoch, e.current), func(x *exchange) { x.ask(epochs(at{still(x), 0}, e.current, e.epoch)) })
 	}
-	add(23, 0, "an empty log", func(x *exchange) { x.ask(epochs(at{data(x), 1}, -1, 0)) })
+	add(23, 0, "an empty log", func(x *exchange) { x.ask(epochs(at{still(x), 1}, -1, 0)) })
 	add(23, 0, "unknown topic, unknown partition", func(x *exchange) {
-		x.ask(epochs(at{data(x), 5}, -1, 0))
+		x.ask(epochs(at{still(x), 5}, -1, 0))
 		x.ask(epochs(at{x.name("absent"), 0}, -1, 0))
 	})
 	add(23, 0, "nothing", func(x *exchange) {

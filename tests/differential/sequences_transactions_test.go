@@ -35,6 +35,11 @@ func (x *exchange) addPartitions(w *writer, of ...at) *kmsg.AddPartitionsToTxnRe
 	t := kmsg.NewAddPartitionsToTxnRequestTransaction()
 	t.TransactionalID, t.ProducerID, t.ProducerEpoch = w.id, w.producer, w.epoch
 	for _, of := range of {
+		if n := len(req.Topics); n > 0 && req.Topics[n-1].Topic == of.topic {
+			req.Topics[n-1].Partitions = append(req.Topics[n-1].Partitions, of.partition)
+			t.Topics[n-1].Partitions = append(t.Topics[n-1].Partitions, of.partition)
+			continue
+		}
 		req.Topics = append(req.Topics, kmsg.AddPartitionsToTxnRequestTopic{Topic: of.topic, Partitions: []int32{of.partition}})
 		t.Topics = append(t.Topics, kmsg.AddPartitionsToTxnRequestTransactionTopic{Topic: of.topic, Partitions: []int32{of.partition}})
 	}
