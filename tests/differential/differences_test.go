@@ -58,7 +58,6 @@ var differences = []difference{
 	{api: "DescribeConfigs", path: `Resources[].Configs[].ConfigSynonyms[]`, kafka: absent, what: "the broker's default is among the synonyms of a topic's setting that has one in milliseconds",
 		why: "Kafka's own default is in hours (log.retention.hours), which it leaves out"},
 	{api: "DescribeConfigs", sequence: "^brokers$", path: `Resources[].Configs[].(Value|Source)`, what: "a broker's log.retention.ms has a value, and what was not configured is a default", why: "Kafka's is null and derived from log.retention.hours; its configuration file names node.id and num.partitions"},
-	{api: "DescribeConfigs", sequence: "^groups$", path: `Resources[].Configs[]`, lagoon: absent, what: "consumer.* settings of groups are not there", why: "they belong to KIP-848 groups"},
 	{api: "DescribeConfigs", sequence: "^a resource twice$", path: `Resources[].*`, lagoon: absent, what: "a resource that is named twice is answered once", why: "the answers would be equal"},
 
 	{api: "IncrementalAlterConfigs", sequence: "^an operation that there is not$", path: `Resources[].ErrorCode`, lagoon: "42", kafka: "-1", what: "an operation that there is not is INVALID_REQUEST", why: unexpected},
@@ -88,6 +87,11 @@ var differences = []difference{
 	{api: "AddOffsetsToTxn", path: `ErrorCode`, lagoon: "24", kafka: "0", what: "an empty group is INVALID_GROUP_ID", why: "Kafka finds that out only when offsets are committed"},
 
 	{api: "DeleteGroups", sequence: "^twice$", path: `Groups[]`, kafka: absent, what: oncePerName, why: echo},
+	{api: "ConsumerGroupHeartbeat", sequence: "^an empty instance, an empty rack$", path: `.*`, what: "an empty instance id or rack is as good as none; Kafka says INVALID_REQUEST", why: "the classic protocol's rule as well"},
+	{api: "ConsumerGroupHeartbeat", sequence: "^a classic group$", path: `ErrorCode`, lagoon: "69", kafka: "-1", what: "a heartbeat for a classic group whose metadata are not a consumer's is GROUP_ID_NOT_FOUND", why: unexpected},
+	{api: "ConsumerGroupHeartbeat", path: `MemberEpoch`, lagoon: "1", kafka: "2", what: "the first epoch of a group is 1, Kafka's is 2", why: "Kafka counts the first look at the topics as a change of its own"},
+	{api: "ConsumerGroupDescribe", path: `Groups[].(AssignmentEpoch|Epoch|Members[].MemberEpoch)`, lagoon: "1", kafka: "2", what: "the first epoch of a group is 1, Kafka's is 2", why: "see ConsumerGroupHeartbeat"},
+	{api: "ConsumerGroupDescribe", path: `Groups[].Members[].SubscribedTopicRegex`, lagoon: "null", kafka: "()", what: "no expression is null", why: "the field may be null, and an empty expression is one"},
+	{api: "JoinGroup", sequence: "^a group of the other protocol$", path: `MemberID`, what: "member ids begin with the client id, also in KIP-848 groups", why: "people who look at members know them by it"},
 	{api: "JoinGroup", sequence: "^an empty instance$", path: `.*`, what: "an empty instance id is none; Kafka makes a static member of that name", why: "two members that leave it empty would fence each other"},
-	{api: "OffsetCommit", path: `Topics[].Partitions[].ErrorCode`, lagoon: "22", kafka: "69", what: "a commit of a member to a group that is not there is ILLEGAL_GENERATION in all versions; Kafka says GROUP_ID_NOT_FOUND from version 9 on", why: "both make the member join again"},
 }

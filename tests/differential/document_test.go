@@ -45,8 +45,6 @@ var absentFor = map[int16]string{
 	55: "not yet",
 	57: "not yet",
 	64: "one node: there is no broker to take out of the cluster",
-	68: "no KIP-848 groups yet",
-	69: "no KIP-848 groups yet",
 	71: "clients push their metrics as soon as it is served; not wanted",
 	72: "clients push their metrics as soon as it is served; not wanted",
 	76: "share groups are out of scope",

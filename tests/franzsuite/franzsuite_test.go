@@ -29,7 +29,6 @@ var without = map[string]string{
 	"TestShareGroupOffsetsAdmin":               "no share groups (KIP-932)",
 	"TestConsumeRegexShareSkipsInternal":       "no share groups (KIP-932)",
 	"TestIssueProduceBrokerTooOldFailsRecords": "about brokers that do not serve Produce 13",
-	"Test848RegexBrokerResolves":               "no KIP-848 groups yet",
 }
 
 // TestSuite takes several minutes, so LAGOON_EXHAUSTIVE=1 asks for it.
