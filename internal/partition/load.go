@@ -212,6 +212,9 @@ func (s *Store) readCheckpoints(d *logDir) error {
 		return fmt.Errorf("log directory %s: %w; restore %s from a copy, or remove it to show deleted records again", fsys.Root(), err, segment.LogStartFile)
 	}
 	cleaned, err := segment.ReadCheckpoint(fsys, segment.CleanerFile)
+	if e, unseen := fsys.Stat(segment.CleanerFile); err != nil && unseen == nil && e.Size == 0 { // Kafka makes it before it has compacted anything
+		cleaned, err = map[segment.TopicPartition]segment.Offset{}, nil
+	}
 	if err != nil { // compacting anew what was compacted changes nothing
 		s.opt.Logger.Warn("cleaner checkpoint not usable: compacted topics are compacted from their start", "path", fsys.Root(), "err", err)
 		cleaned, c.doubtful = map[segment.TopicPartition]segment.Offset{}, true
