@@ -14,6 +14,7 @@ const ablateEnv = "LAGOON_ABLATE"
 type ablation struct {
 	convoys bool // lagging readers of one range each read it themselves
 	split   bool // a fetch waits for all of its partitions, cold ones too
+	cores   bool // adaptive budgets look at latencies only, not at how scarce cores are
 }
 
 func parseAblation(text string) (a ablation, err error) {
@@ -26,8 +27,10 @@ func parseAblation(text string) (a ablation, err error) {
 			a.convoys = true
 		case "split":
 			a.split = true
+		case "cores":
+			a.cores = true
 		default:
-			return a, fmt.Errorf("%s=%s: %q is no mechanism that can be left out: use convoys, split", ablateEnv, text, name)
+			return a, fmt.Errorf("%s=%s: %q is no mechanism that can be left out: use convoys, split, cores", ablateEnv, text, name)
 		}
 	}
 	return a, nil

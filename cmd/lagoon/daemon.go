@@ -370,7 +370,7 @@ func (d *daemon) openStore(context.Context) error {
 		Dirs: dirs, ClusterID: snap.ClusterID, KnownTiers: snap.Tiers, RememberTier: d.catalogue.SetTier,
 		Cache: d.cache, Pool: d.pool, Mode: mode, Readers: readersConfig(d.cfg), Limits: limitsConfig(d.cfg, snap), Caps: subjectCaps(snap), Overrides: admissionOverrides(snap, time.Now()), RetentionRace: d.cfg.Throttle.RetentionRace, SyncGate: d.cfg.Throttle.SyncGate,
 		RetentionInterval: d.cfg.Tiering.Interval.Std(), PlanInterval: d.cfg.Tiering.Interval.Std(), DemandHorizon: d.cfg.Tiering.DemandHorizon.Std(),
-		Adaptive: adaptiveConfig(d.cfg), Hot: hotConfig(d.cfg), Alone: d.without.convoys,
+		Adaptive: d.adaptive(), Hot: hotConfig(d.cfg), Alone: d.without.convoys,
 		Logger: d.log, Registerer: d.reg,
 	})
 	if err != nil {

@@ -71,12 +71,17 @@ func limitsConfig(c *conf.Config, snap *metadata.Snapshot) admission.LimitsConfi
 // maxRate is the largest rate that admission counts; beyond it a rate is no limit.
 const maxRate = 1 << 50
 
-// adaptiveConfig is nil when budgets are fixed numbers or none.
-func adaptiveConfig(c *conf.Config) *partition.Adaptive {
-	if c.Throttle.Mode != "adaptive" {
+// adaptive is nil when budgets are fixed numbers or none.
+func (d *daemon) adaptive() *partition.Adaptive {
+	c := &d.cfg.Throttle
+	if c.Mode != "adaptive" {
 		return nil
 	}
-	return &partition.Adaptive{FloorBytes: unlimitedAsZero(c.Throttle.Floor), ProtectP99: c.Throttle.ProtectP99.Std(), CPU: &machineCPU{}}
+	a := &partition.Adaptive{FloorBytes: unlimitedAsZero(c.Floor), ProtectP99: c.ProtectP99.Std()}
+	if !d.without.cores {
+		a.CPU = &machineCPU{}
+	}
+	return a
 }
 
 func hotConfig(c *conf.Config) partition.HotWindows {
