@@ -45,6 +45,7 @@ const (
 	graveCPU      = 0.30
 	blameShare    = 0.25 // of all cold bytes, from which a device answers for harm to the whole machine
 	slotBytes     = 64 << 20
+	cheapRate     = 64 << 20 // bytes per second below which cold reads are not what makes cores scarce: some 3 % of one
 )
 
 // DefaultFloor is what a backlog gets whatever it does to others, in bytes per second.
@@ -254,6 +255,9 @@ func (c *Controller) blamed(sig Signal, s *Sample) bool {
 		if c.cfg.ProtectP99 > 0 {
 			return false // the target is about what the path itself shows
 		}
+		if c.rate < cheapRate {
+			return false
+		}
 	}
 	return s.AllColdBytes == 0 || float64(s.ColdBytes) >= blameShare*float64(s.AllColdBytes)
 }
@@ -388,7 +392,11 @@ func (c *Controller) cut(g *gauge, grave bool) {
 	if grave {
 		by = cutGrave
 	}
-	c.limit = c.within(from * by)
+	to := from * by
+	if g.signal == SignalSched || g.signal == SignalCPU {
+		to = max(to, min(from, 0.9*cheapRate))
+	}
+	c.limit = c.within(to)
 	c.waitUntil, c.mildUntil = c.at+waitGrave, c.at+waitMild
 	c.cuts[g.signal]++
 	c.be(StateReduced, fmt.Sprintf("%s: budget %s/s → %s/s", g.describe(), Bytes(int64(from)), Bytes(int64(c.limit))))
