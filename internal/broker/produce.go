@@ -229,6 +229,9 @@ func (c *conn) appendPartition(ctx context.Context, topic *metadata.Topic, count
 		drop()
 		return err
 	}
+	if done.Duplicate {
+		drop() // it was not needed
+	}
 	out.BaseOffset, out.LogAppendTimeMs, out.LogStartOffset = int64(done.Base), done.LogAppendTimeMs, int64(done.LogStart)
 	if reply.acks == -1 {
 		reply.waits = append(reply.waits, produceWait{index: len(reply.resp.Partitions), log: log, next: done.Next, topic: counter})

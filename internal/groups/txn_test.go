@@ -1,0 +1,107 @@
+package groups_test
+
+import (
+	"testing"
+	"testing/synctest"
+
+	"lagoon/internal/groups"
+	"lagoon/internal/groups/classic"
+	"lagoon/internal/groups/groupstest"
+	"lagoon/segment"
+)
+
+// putTxn commits an offset of orders-0 within a producer's transaction.
+func (w *world) putTxn(group string, producer, offset int64) {
+	w.t.Helper()
+	guard, _ := w.GuardTxn(group, producer, 0)
+	_, wait, err := w.CommitTxn(groups.TxnCommitRequest{CommitRequest: commit(group, "orders", 0, offset), ProducerID: producer, Guard: guard})
+	if err != classic.None || wait.Wait(w.t.Context()) != classic.None {
+		w.t.Fatalf("commit: %v", err)
+	}
+}
+
+func (w *world) endTxn(producer int64, committed bool) {
+	w.t.Helper()
+	wait, err := w.EndTxn(0, producer, 0, segment.Marker{Commit: committed})
+	if err == nil {
+		err = wait(w.t.Context())
+	}
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) wantOffset(when string, want int64, unstable bool) {
+	w.t.Helper()
+	if got := w.offset("g"); got != want {
+		w.t.Errorf("%s: offset %d, want %d", when, got, want)
+	}
+	if got := w.Unstable("g")("orders", 0); got != unstable {
+		w.t.Errorf("%s: unstable %v", when, got)
+	}
+}
+
+// TestOffsetsOfTransactionsAreToldAfterTheirMarker: nobody hears of them before, an abort takes them back, and a crash in between
+// changes nothing.
+func TestOffsetsOfTransactionsAreToldAfterTheirMarker(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, &groupstest.Log{}, nil)
+		defer func() { w.Close() }()
+		synctest.Wait()
+		w.put(commit("g", "orders", 0, 5)).Wait(t.Context())
+		w.putTxn("g", 7, 10)
+		w.putTxn("g", 7, 11)
+		w.wantOffset("open", 5, true)
+		w = w.crash(nil)
+		w.wantOffset("open, after a crash", 5, true)
+		w.endTxn(7, true)
+		w.wantOffset("committed", 11, false)
+		w.putTxn("g", 7, 20)
+		w.endTxn(7, false)
+		w.wantOffset("aborted", 11, false)
+		w = w.crash(nil)
+		w.wantOffset("after another crash", 11, false)
+
+		// Two producers at once; one ends.
+		w.putTxn("g", 8, 30)
+		w.putTxn("other", 9, 3)
+		w.endTxn(9, true)
+		w.wantOffset("of one", 11, true)
+		w.log.Hold()
+		if _, err := w.EndTxn(0, 8, 0, segment.Marker{Commit: true}); err != nil {
+			t.Fatal(err)
+		}
+		w.wantOffset("marker not durable", 11, true) // neither told nor, with require_stable, the one before
+		w.log.Sync()
+		w.wantOffset("marker durable", 30, false)
+	})
+}
+
+// TestTransactionalCommitsOfStrangersAreRefused: who says that it is a member has to be one (KIP-447).
+func TestTransactionalCommitsOfStrangersAreRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, &groupstest.Log{}, nil)
+		defer w.Close()
+		synctest.Wait()
+		id, generation := w.member("g", "c", ordersAssignment)
+		for _, c := range []struct {
+			member     string
+			generation int32
+			want       classic.Error
+		}{{id, generation, classic.None}, {id, generation + 1, classic.IllegalGeneration}, {"stranger", generation, classic.UnknownMemberID}, {"", -1, classic.None}} {
+			r := groups.TxnCommitRequest{CommitRequest: commit("g", "orders", 0, 1), ProducerID: 7, Guard: 1}
+			r.MemberID, r.Generation = c.member, c.generation
+			if _, _, err := w.CommitTxn(r); err != c.want {
+				t.Errorf("%q in generation %d: %d, want %d", c.member, c.generation, err, c.want)
+			}
+		}
+		r := groups.TxnCommitRequest{CommitRequest: commit("nobody", "orders", 0, 1), ProducerID: 7, Guard: 1}
+		r.Generation = 3
+		if _, _, err := w.CommitTxn(r); err != classic.IllegalGeneration {
+			t.Errorf("a group that is not there: %d", err)
+		}
+		if _, err := w.EndTxn(5, 7, 0, segment.Marker{}); err == nil {
+			t.Error("a partition that is not there took a marker")
+		}
+	})
+}
