@@ -32,8 +32,8 @@ import (
 //     from the connection for so long (KIP-219).
 //   - A request timeout while waiting gives REQUEST_TIMED_OUT; the batch stays written, as in Kafka.
 //   - A batch that opens a transaction in a partition is appended when the transaction coordinator has on record that the partition is
-//     part of it: the client has added it before, or from v12 on (KIP-890) the broker adds it now. That is asked on the reader goroutine,
-//     once per transaction and partition.
+//     part of it: the client has added it before, or from v12 on (KIP-890) the broker adds it now, all of a request with one record. That
+//     is done on the reader goroutine, once per transaction and partition.
 //   - Transactional batches without a transactional id: TRANSACTIONAL_ID_AUTHORIZATION_FAILED, as in Kafka.
 //
 // Version notes: 0-2 are advertised (librdkafka before 2.11 looks for them) and answered with UNSUPPORTED_VERSION per
@@ -129,6 +129,9 @@ func (c *conn) appendTopics(ctx context.Context, req *wire.ProduceRequest, reply
 	if req.TransactionalID != nil {
 		id := string(req.TransactionalID) // it aliases the frame
 		txnID = &id
+		if refused == nil && reply.version >= implicitVersion {
+			c.b.joinAll(ctx, snap, req, id, reply.version)
+		}
 	}
 	rest := req.Partitions
 	for i := range req.Topics {
@@ -219,7 +222,7 @@ func (c *conn) appendPartition(ctx context.Context, topic *metadata.Topic, count
 	count := recordCount(p.Records)
 	ask := partition.AppendRequest{Records: p.Records}
 	drop := func() {}
-	if binary.BigEndian.Uint16(p.Records[batchAttributesAt:])&transactionalBit != 0 {
+	if _, transactional := producerOf(p.Records); transactional {
 		if ask.Guard, drop, err = c.b.joinWrite(ctx, log, txnID, txn.Partition{Topic: topic.Name, Index: p.Partition}, p.Records, reply.version); err != nil {
 			return err
 		}
@@ -285,12 +288,51 @@ const (
 	implicitVersion  = 12 // the broker adds partitions to transactions, and CONCURRENT_TRANSACTIONS is known
 )
 
+// producerOf is who wrote a batch of at least a header's size, and whether as part of a transaction.
+func producerOf(records []byte) (who txn.Identity, transactional bool) {
+	who = txn.Identity{ID: int64(binary.BigEndian.Uint64(records[batchProducerAt:])), Epoch: int16(binary.BigEndian.Uint16(records[batchEpochAt:]))}
+	return who, binary.BigEndian.Uint16(records[batchAttributesAt:])&transactionalBit != 0
+}
+
+// joinAll adds all partitions of a request to the producer's transaction that are not part of it yet: with one record and one wait. What
+// fails here is met again, partition by partition.
+func (b *Broker) joinAll(ctx context.Context, snap *metadata.Snapshot, req *wire.ProduceRequest, id string, version int16) {
+	var who txn.Identity
+	var parts []txn.Partition
+	rest := req.Partitions
+	for i := range req.Topics {
+		t := &req.Topics[i]
+		topic, err := findTopic(snap, version >= 13, t.Name, t.ID)
+		for _, p := range rest[:t.Partitions] {
+			if err != nil || internalTopic(topic.Name) || len(p.Records) < segment.BatchHeaderSize {
+				continue
+			}
+			writer, transactional := producerOf(p.Records)
+			log, err := b.partitionOf(topic, p.Partition)
+			if err != nil || !transactional || len(parts) > 0 && writer != who {
+				continue
+			}
+			if guard, open := log.GuardTxn(writer.ID, writer.Epoch); !open {
+				log.DropGuard(writer.ID, guard)
+				who, parts = writer, append(parts, txn.Partition{Topic: topic.Name, Index: p.Partition})
+			}
+		}
+		rest = rest[t.Partitions:]
+	}
+	if len(parts) < 2 {
+		return
+	}
+	if wait, err := b.txns.AddPartitions(ctx, id, who, parts, protocolImplicit); err == txn.None {
+		_ = wait.Wait(ctx) // each partition waits for it, too
+	}
+}
+
 // joinWrite makes sure that a transactional batch may be appended.
 func (b *Broker) joinWrite(ctx context.Context, log txnLog, id *string, p txn.Partition, records []byte, version int16) (partition.TxnGuard, func(), error) {
 	if id == nil {
 		return 0, nil, kerr.TransactionalIDAuthorizationFailed
 	}
-	who := txn.Identity{ID: int64(binary.BigEndian.Uint64(records[batchProducerAt:])), Epoch: int16(binary.BigEndian.Uint16(records[batchEpochAt:]))}
+	who, _ := producerOf(records)
 	guard, drop, err := b.openTransaction(ctx, log, *id, who, p, version >= implicitVersion)
 	switch err {
 	case txn.None:

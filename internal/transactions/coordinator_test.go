@@ -302,3 +302,29 @@ func TestRefusals(t *testing.T) {
 		}
 	})
 }
+
+func TestAnswersWaitForWhatTheyRelyOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		c := w.start()
+		defer func() { c.Close() }()
+		who := w.open(c, "tx")
+		w.log.Hold()
+		more := []txn.Partition{{Topic: "more", Index: 0}}
+		if _, err := c.AddPartitions(t.Context(), "tx", who, more, 2); err != txn.None {
+			t.Fatal(err)
+		}
+		// Another connection finds the partition there, and what it writes must not outlive the record of that.
+		for what, ask := range map[string]func() (transactions.Pending, txn.Error){
+			"add":    func() (transactions.Pending, txn.Error) { return c.AddPartitions(t.Context(), "tx", who, more, 2) },
+			"verify": func() (transactions.Pending, txn.Error) { return c.Verify(t.Context(), "tx", who, more[0]) },
+		} {
+			wait, err := ask()
+			w.want(what, err, txn.None)
+			w.want(what+" before the record is durable", wait.Wait(t.Context()), txn.CoordinatorNotAvailable) // after 5 s
+		}
+		w.log.Sync()
+		wait, _ := c.Verify(t.Context(), "tx", who, more[0])
+		w.want("after it is", wait.Wait(t.Context()), txn.None)
+	})
+}

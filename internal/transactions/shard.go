@@ -37,7 +37,8 @@ type entry struct {
 	*txn.Txn
 	id      string
 	bytes   int64
-	settled chan struct{} // closed when the end that was prepared is complete; nil: none is
+	written segment.Offset // after its last record
+	settled chan struct{}  // closed when the end that was prepared is complete; nil: none is
 }
 
 func (s *shard) take(id string, t *txn.Txn) *entry {
@@ -89,6 +90,9 @@ func (s *shard) change(id string, create bool, event func(t *txn.Txn) txn.Error)
 	if failed != txn.None {
 		return wait, nil, failed
 	}
+	if wait.log == nil && err == txn.None { // somebody else may still wait for what the answer relies on
+		wait = Pending{s.log, e.written, s.c.opt.WriteTimeout}
+	}
 	return wait, e.settled, err
 }
 
@@ -108,6 +112,7 @@ func (s *shard) store(e *entry, before txn.Record) (wait Pending, failed txn.Err
 		s.c.opt.Logger.Warn("transaction state not stored", "transactional_id", e.id, "state", r.State, "partition", s.partition, "err", err)
 		return wait, refusal(err)
 	}
+	e.written = next
 	s.account(e)
 	if r.State == txn.Dead {
 		s.drop(e)
