@@ -175,7 +175,7 @@ func (b *backend) Topics(context.Context) ([]admin.Topic, error) {
 		if !ok {
 			continue
 		}
-		at := admin.Topic{Name: name, ID: base64.RawURLEncoding.EncodeToString(t.ID[:]), CreatedAt: time.UnixMilli(t.CreatedMs), Configs: t.Configs}
+		at := admin.Topic{Name: name, ID: base64.RawURLEncoding.EncodeToString(t.ID[:]), CreatedAt: time.UnixMilli(t.CreatedMs), Configs: t.OwnConfigs()}
 		for i := range t.Partitions {
 			l, ok := b.store.Log(name, i)
 			if !ok {

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -140,17 +141,19 @@ func (b *Broker) alterTopic(ctx context.Context, name string, c resourceChange, 
 		return unknownTopic(name)
 	}
 	defaults := b.topicDefaults(snap)
-	wanted, err := c.applyTo(t.Configs, defaults, metadata.TopicConfigs)
+	wanted, err := c.applyTo(t.OwnConfigs(), defaults, metadata.TopicConfigs)
 	if err != nil {
 		return err
 	}
 	if err := b.validateTopicConfigs(wanted, defaults); err != nil || validateOnly {
 		return err
 	}
+	set := slices.Sorted(maps.Keys(wanted))
+	metadata.NoteDelivered(t.Configs, wanted, time.Now().UnixMilli())
 	if err := b.meta.AlterTopicConfigs(t.ID, wanted, missing(t.Configs, wanted)); err != nil {
 		return err
 	}
-	b.log.Info("topic configuration changed", "topic", name, "set", slices.Sorted(maps.Keys(wanted)))
+	b.log.Info("topic configuration changed", "topic", name, "set", set)
 	return b.applyConfigs(ctx, name)
 }
 

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -111,6 +112,34 @@ func TestAlterConfigsRefuses(t *testing.T) {
 	}
 	if snap := a.meta.Snapshot(); len(snap.BrokerConfigs)+len(snap.GroupConfigs) != 0 || len(snap.Topics["a"].Configs) != 1 {
 		t.Errorf("a refused change was made: %+v", snap)
+	}
+}
+
+// A delay reaches the partitions with the time up to which all has been seen, which no client sees, sets or loses.
+func TestAlterDelay(t *testing.T) {
+	a := newAdminBroker(t, nil)
+	a.topic("a", 1, "message.timestamp.type=LogAppendTime")
+	before := time.Now().UnixMilli()
+	if got := incrementalAnswer(a, incremental(topicResource, "a", "lagoon.delivery.delay.ms=60000")); got != "0 <null>" {
+		t.Fatal(got)
+	}
+	cfg := a.store.config("a")
+	if cfg.DeliveryDelayMs != 60000 || cfg.DeliveredMs < before || !cfg.LogAppendTime {
+		t.Errorf("partitions obey %+v", cfg)
+	}
+	if got := incrementalAnswer(a, incremental(topicResource, "a", "retention.bytes=5")); got != "0 <null>" {
+		t.Fatal(got)
+	}
+	if out := ask[*kmsg.AlterConfigsResponse](a, 2, alterRequest(topicResource, "a", "message.timestamp.type=LogAppendTime", "lagoon.delivery.delay.ms=60000")).Resources[0]; out.ErrorCode != 0 {
+		t.Fatal(text(out.ErrorMessage))
+	}
+	if now := a.store.config("a"); now.DeliveredMs != cfg.DeliveredMs || now.DeliveryDelayMs != 60000 {
+		t.Errorf("after other changes partitions obey %+v", now)
+	}
+	for _, change := range []string{"lagoon.delivered.ms=1", "message.timestamp.type=CreateTime", "retention.ms=60000"} {
+		if got := incrementalAnswer(a, incremental(topicResource, "a", change)); !strings.HasPrefix(got, "40 ") {
+			t.Errorf("%s: %s", change, got)
+		}
 	}
 }
 

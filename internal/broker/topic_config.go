@@ -49,6 +49,8 @@ func partitionConfig(configs, defaults map[string]string) (partition.Config, err
 		TierPolicy:           c.TierPolicy,
 		ReaderClass:          c.ReaderClass,
 		CatchupBytesPerSec:   c.CatchupMaxBytesPerSec,
+		DeliveryDelayMs:      c.DeliveryDelayMs,
+		DeliveredMs:          c.DeliveredMs,
 	}, nil
 }
 

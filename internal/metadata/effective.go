@@ -36,6 +36,8 @@ type TopicConfig struct {
 	MinCompactionLagMs    int64
 	MaxCompactionLagMs    int64
 	DeleteRetentionMs     int64
+	DeliveryDelayMs       int64         // 0: records are seen at once
+	DeliveredMs           int64         // Unix time: what was appended up to then has been seen whatever the delay is now
 }
 
 // Effective resolves every key: the topic's own value, else the server's, else the built-in one. Unknown keys in either
@@ -64,7 +66,9 @@ func Effective(topic, defaults map[string]string) (TopicConfig, error) {
 		MinCompactionLagMs:    r.int64("min.compaction.lag.ms"),
 		MaxCompactionLagMs:    r.int64("max.compaction.lag.ms"),
 		DeleteRetentionMs:     r.int64("delete.retention.ms"),
+		DeliveryDelayMs:       r.int64(DeliveryDelayMs),
 	}
+	c.DeliveredMs, _ = strconv.ParseInt(topic[deliveredMs], 10, 64)
 	policy := splitList(r.text("cleanup.policy"))
 	c.Delete, c.Compact = slices.Contains(policy, "delete"), slices.Contains(policy, "compact")
 	if interval := r.int64("lagoon.flush.interval.ms"); r.text("lagoon.flush") == "interval" {
@@ -206,6 +210,34 @@ const (
 	ConsumerSessionTimeout    = "consumer.session.timeout.ms"
 	ConsumerHeartbeatInterval = "consumer.heartbeat.interval.ms"
 )
+
+// DeliveryDelayMs is the topic config that has records seen late. deliveredMs is kept beside it, by NoteDelivered alone: it is no
+// config, and not shown.
+const (
+	DeliveryDelayMs = "lagoon.delivery.delay.ms"
+	deliveredMs     = "lagoon.delivered.ms"
+)
+
+// OwnConfigs is what was set on the topic by somebody: Configs without what the broker keeps beside them. The map is the caller's.
+func (t *Topic) OwnConfigs() map[string]string {
+	own := cloneConfigs(t.Configs)
+	delete(own, deliveredMs)
+	return own
+}
+
+// NoteDelivered carries over from a topic's configs to those that follow them at nowMs what has been seen already, so that a longer
+// delay takes nothing back after a restart either. Call it on validated configs, before they are stored; wanted is changed.
+func NoteDelivered(current, wanted map[string]string, nowMs int64) {
+	was, _ := strconv.ParseInt(strings.TrimSpace(current[DeliveryDelayMs]), 10, 64)
+	will, _ := strconv.ParseInt(strings.TrimSpace(wanted[DeliveryDelayMs]), 10, 64)
+	seen, _ := strconv.ParseInt(current[deliveredMs], 10, 64)
+	if was != will {
+		seen = max(seen, nowMs-was)
+	}
+	if delete(wanted, deliveredMs); seen > 0 {
+		wanted[deliveredMs] = itoa(seen)
+	}
+}
 
 // Names of the dynamic broker configs that bound all cold reads and all migrations (KIP-956).
 const (

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -83,6 +84,10 @@ func TestValidateTopicConfigs(t *testing.T) {
 		{"local.retention.bytes", "-1", ""},
 		{"max.compaction.lag.ms", "1", ""},
 		{"min.insync.replicas", "0", "at least 1"},
+		{"lagoon.delivery.delay.ms", "0", ""},
+		{"lagoon.delivery.delay.ms", "5", "needs message.timestamp.type=LogAppendTime"},
+		{"lagoon.delivery.delay.ms", "-1", "at least 0"},
+		{"lagoon.delivered.ms", "5", "Unknown topic config name"},
 		{"lagoon.flush", "interval", ""},
 		{"lagoon.flush", "never", "must be one of: sync, interval"},
 		{"lagoon.reader.class", "lagging", ""},
@@ -102,6 +107,17 @@ func TestValidateTopicConfigs(t *testing.T) {
 	}
 	if err := metadata.ValidateTopicConfigs(map[string]string{"local.retention.ms": "100", "retention.ms": "50"}, nil); err == nil {
 		t.Error("local retention above the total one passed")
+	}
+	delayed := map[string]string{"lagoon.delivery.delay.ms": "60000", "message.timestamp.type": "LogAppendTime"}
+	if err := metadata.ValidateTopicConfigs(delayed, nil); err != nil {
+		t.Error(err)
+	}
+	for key, value := range map[string]string{"retention.ms": "60000", "cleanup.policy": "compact,delete", "message.timestamp.type": "CreateTime"} {
+		configs := maps.Clone(delayed)
+		configs[key] = value
+		if err := metadata.ValidateTopicConfigs(configs, nil); err == nil {
+			t.Errorf("a delay passed with %s=%s", key, value)
+		}
 	}
 }
 
@@ -223,4 +239,40 @@ func TestLockTopic(t *testing.T) {
 			t.Fatalf("order %d %d", a, b)
 		}
 	})
+}
+
+// What was seen under a delay stays seen under every later one; the note survives changes of other keys and is nobody's config.
+func TestNoteDelivered(t *testing.T) {
+	delay := func(ms string) map[string]string { return map[string]string{"lagoon.delivery.delay.ms": ms} }
+	delivered := func(configs map[string]string) int64 {
+		c, err := metadata.Effective(configs, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c.DeliveredMs
+	}
+	current := map[string]string{}
+	for _, step := range []struct {
+		wanted map[string]string
+		nowMs  int64
+		want   int64
+	}{
+		{map[string]string{"retention.ms": "5"}, 1000, 0},
+		{delay("100"), 2000, 2000},        // everything was seen
+		{delay("500"), 2050, 2000},        // the last 100 ms were not, those before the first delay were
+		{delay("50"), 3000, 2500},         // what was 500 ms old
+		{map[string]string{}, 4000, 3950}, // back to none
+		{map[string]string{"retention.ms": "5"}, 5000, 3950},
+		{delay("9"), 6000, 6000},
+	} {
+		metadata.NoteDelivered(current, step.wanted, step.nowMs)
+		if got := delivered(step.wanted); got != step.want {
+			t.Errorf("at %d, %v after %v: delivered to %d, want %d", step.nowMs, step.wanted, current, got, step.want)
+		}
+		current = step.wanted
+	}
+	topic := metadata.Topic{Configs: current}
+	if own := topic.OwnConfigs(); len(own) != 1 || own["lagoon.delivery.delay.ms"] != "9" || len(current) != 2 {
+		t.Errorf("own configs %v of %v", own, current)
+	}
 }

@@ -87,6 +87,10 @@ var TopicConfigs = sortedKeys([]*ConfigKey{
 
 	{Name: CatchupMaxBytesPerSecond, Type: TypeLong, Default: "0", rule: zeroOrAtLeast(MinCatchupBytesPerSecond),
 		Doc: "Cap on bytes per second that all lagging readers of this topic together read past the page cache. 0 is no cap of its own. Real-time readers are never slowed by it."},
+	{Name: DeliveryDelayMs, Type: TypeLong, Default: "0", rule: between(0, 10*365*24*3_600_000),
+		Doc: "How long after its append a record is seen by consumers, in ms. Order is kept; the high watermark, latest offset and lag are those of what is seen. " +
+			"Set it on topics with message.timestamp.type=LogAppendTime of their own, without compaction and with a longer retention.ms. " +
+			"A shorter delay shows what it covered at once; a longer one takes nothing back."},
 	{Name: "lagoon.flush", Type: TypeString, Default: "sync", rule: oneOf("sync", "interval"),
 		Doc: "sync: acks=all is answered when the records are on stable storage, and readers see only such records. interval: acks=all is answered after the write, " +
 			"and a power cut can take back the last lagoon.flush.interval.ms."},
@@ -169,6 +173,13 @@ func ValidateTopicConfigs(configs, defaults map[string]string) error {
 		return fmt.Errorf("%w: local.retention.ms %d must not exceed retention.ms %d", ErrInvalidConfig, c.LocalRetentionMs, c.RetentionMs)
 	case localBytes && above(c.LocalRetentionBytes, c.RetentionBytes):
 		return fmt.Errorf("%w: local.retention.bytes %d must not exceed retention.bytes %d", ErrInvalidConfig, c.LocalRetentionBytes, c.RetentionBytes)
+	case c.DeliveryDelayMs > 0 && configs["message.timestamp.type"] != "LogAppendTime":
+		return fmt.Errorf("%w: %s needs message.timestamp.type=LogAppendTime on the topic itself: when a record is due follows from its append time, which only the log keeps over a restart",
+			ErrInvalidConfig, DeliveryDelayMs)
+	case c.DeliveryDelayMs > 0 && c.Compact:
+		return fmt.Errorf("%w: %s does not go with cleanup.policy=compact", ErrInvalidConfig, DeliveryDelayMs)
+	case c.DeliveryDelayMs > 0 && c.Delete && c.RetentionMs >= 0 && c.RetentionMs <= c.DeliveryDelayMs:
+		return fmt.Errorf("%w: retention.ms %d must exceed %s %d: records would be deleted before anybody sees them", ErrInvalidConfig, c.RetentionMs, DeliveryDelayMs, c.DeliveryDelayMs)
 	case c.MinCompactionLagMs > c.MaxCompactionLagMs:
 		return fmt.Errorf("%w: min.compaction.lag.ms %d must not exceed max.compaction.lag.ms %d", ErrInvalidConfig, c.MinCompactionLagMs, c.MaxCompactionLagMs)
 	}

@@ -125,6 +125,9 @@ type Config struct {
 	TierPolicy           string        // lagoon.tier.policy, "" = the server's
 	ReaderClass          string        // lagoon.reader.class: auto, realtime, lagging
 	CatchupBytesPerSec   int64         // lagoon.catchup.max.bytes.per.second, 0 = none
+	// DeliveryDelayMs is how long after its append a record is seen (lagoon.delivery.delay.ms), 0 = at once; it needs LogAppendTime.
+	// What was appended up to DeliveredMs, Unix time, has been seen whatever the delay is now.
+	DeliveryDelayMs, DeliveredMs int64
 }
 
 // Watch wakes one parked fetch. Create it per fetch, give it to any number of reads, and Close it when the fetch is

@@ -92,6 +92,10 @@ func (l *Log) Append(_ context.Context, req AppendRequest) (Appended, error) {
 		return Appended{}, err
 	}
 	l.ages.note(base, now)
+	var before *bound
+	if l.delivery.on {
+		before = l.endBound()
+	}
 	if _, err := l.w.Append(req.Records, h); err != nil {
 		return Appended{}, l.home.writerFailed("append", l.w, err)
 	}
@@ -111,12 +115,15 @@ func (l *Log) Append(_ context.Context, req AppendRequest) (Appended, error) {
 	l.home.used.Add(h.SizeBytes())
 	l.bytesIn.Add(h.SizeBytes())
 	l.recordsIn.Add(int64(h.Count))
+	if before != nil {
+		l.delayAppendedLocked(before, now)
+	}
 	if cfg.FlushInterval > 0 {
 		l.written.Store(l.endBound())
 		if l.unstable.Load() != noTxn {
-			l.settleLocked(h.NextOffset())
+			l.settleLocked(l.readable().offset)
 		}
-		l.wakeReaders(h.NextOffset())
+		l.wakeReaders(l.readable().offset)
 		if l.w.Size()-l.writtenBack >= l.home.writeBackStep() {
 			l.home.commit.schedule(l)
 		}

@@ -309,7 +309,7 @@ func (l *Log) publishDurable(b *bound) {
 	l.waiters = kept
 	l.waitMu.Unlock()
 	if l.config().FlushInterval == 0 {
-		l.wakeReaders(b.offset)
+		l.wakeReaders(l.readable().offset)
 	}
 }
 

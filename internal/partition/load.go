@@ -347,6 +347,8 @@ func (s *Store) open(topic string, id [16]byte, partition int32, cfg Config) (*L
 	l, err := s.openAt(name, topic, id, partition, cfg, home, holders)
 	if err != nil {
 		home.partitions.Add(-1)
+	} else if err := l.beginDelay(context.Background()); err != nil {
+		l.log.Warn("delayed records not found, trying again: until then none are seen", "err", err)
 	}
 	return l, err
 }

@@ -66,6 +66,9 @@ type Log struct {
 	watchMu sync.Mutex
 	watches map[*Watch]watched
 
+	due      atomic.Pointer[bound] // how far a delayed log is seen, nil without a delay
+	delivery delivery
+
 	grow        growth     // of the race loop alone
 	maintenance sync.Mutex // one retention, trim, compaction swap or migration publish at a time
 	mending     sync.Mutex // one repair of a list of aborted transactions at a time
@@ -155,14 +158,18 @@ func (l *Log) Err() error {
 
 // readable says how far consumers see: the one place that defines the high watermark. In the safe mode it is the durable
 // bound, so that nothing a consumer has read can be taken back by a power cut; with a flush interval the topic has opted
-// out and it is the written end.
+// out and it is the written end. A delayed log ends before the first record that is not due.
 func (l *Log) readable() *bound {
+	b := l.durable.Load()
 	if l.config().FlushInterval > 0 {
 		if w := l.written.Load(); w != nil {
-			return w
+			b = w
 		}
 	}
-	return l.durable.Load()
+	if due := l.due.Load(); due != nil && due.offset < b.offset {
+		return due
+	}
+	return b
 }
 
 // endBound is the end of what was appended; l.mu is held.
@@ -173,7 +180,7 @@ func (l *Log) endBound() *bound {
 // Offsets is one consistent view of the bounds.
 func (l *Log) Offsets() Offsets {
 	v, b := l.view.Load(), l.readable()
-	o := Offsets{LogStart: v.start, HighWatermark: b.offset, LastStable: max(v.start, l.stable(b.offset)), End: segment.Offset(l.end.Load()), LocalStart: v.start}
+	o := Offsets{LogStart: v.start, HighWatermark: max(v.start, b.offset), LastStable: max(v.start, l.stable(b.offset)), End: segment.Offset(l.end.Load()), LocalStart: v.start}
 	o.End = max(o.End, o.HighWatermark)
 	for _, s := range v.segs {
 		if s.dir.rank == 0 {

@@ -88,6 +88,9 @@ func (l *Log) MaxTimestamp(ctx context.Context) (TimestampOffset, error) {
 		return best, err
 	}
 	v, b := l.view.Load(), l.readable()
+	if l.due.Load() != nil { // append times rise, and the segments know of records that nobody sees yet
+		return l.newestSeen(ctx, max(b.offset, v.start))
+	}
 	for i, s := range v.segs {
 		if v.next(i) <= v.start || s.base >= b.offset || !s.r.Acquire() {
 			continue
@@ -110,6 +113,22 @@ func (l *Log) MaxTimestamp(ctx context.Context) (TimestampOffset, error) {
 	}
 	// The largest timestamp is above the readable end (not yet durable): what is readable is looked through.
 	return l.OffsetForTime(ctx, best.TimestampMs)
+}
+
+// newestSeen finds the first record with the largest timestamp below end in a log of append times.
+func (l *Log) newestSeen(ctx context.Context, end segment.Offset) (best TimestampOffset, err error) {
+	best = TimestampOffset{Offset: -1, TimestampMs: -1, LeaderEpoch: -1}
+	if end <= l.view.Load().start {
+		return best, nil
+	}
+	newest := int64(-1)
+	if _, err := l.Scan(ctx, end-1, func(h segment.BatchHeader, _ []byte) (bool, error) {
+		newest = h.MaxTimestamp
+		return false, nil
+	}); err != nil || newest < 0 {
+		return best, err
+	}
+	return l.OffsetForTime(ctx, newest)
 }
 
 // Scan feeds the whole batches from the one that holds from up to the readable end to fn, in order, until fn says stop or fails. It

@@ -291,6 +291,7 @@ func (s *Store) Delete(ctx context.Context, topic string) error {
 func (l *Log) retire() {
 	l.mu.Lock()
 	l.closed = true
+	l.endDelay()
 	l.mu.Unlock()
 	gone := fmt.Errorf("%w: %s is deleted", ErrClosed, l.dir)
 	l.failed.Store(&gone)

@@ -220,6 +220,9 @@ func (s *Store) SetConfig(topic string, cfg Config) {
 		if (was.FlushInterval > 0) != (cfg.FlushInterval > 0) {
 			l.modeChanged()
 		}
+		if was.DeliveryDelayMs != cfg.DeliveryDelayMs {
+			l.delayChanged(&cfg)
+		}
 	}
 	s.setTopicCap(topic, cfg.CatchupBytesPerSec)
 	s.wakePlanner()
@@ -438,6 +441,7 @@ func (l *Log) close() error {
 		return nil
 	}
 	l.closed = true
+	l.endDelay()
 	l.failWaiters(ErrClosed)
 	if err := l.Err(); err != nil {
 		return err

@@ -1,0 +1,197 @@
+package partition_test
+
+import (
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"lagoon/internal/partition"
+	"lagoon/internal/vfs"
+	"lagoon/segment"
+)
+
+// delayed is a log with a delay in a bubble's time.
+type delayed struct {
+	t    *testing.T
+	fss  []vfs.FS
+	s    *partition.Store
+	l    *partition.Log
+	cfg  partition.Config
+	came []time.Time // append times by offset
+	seen segment.Offset
+}
+
+const deliveryDelay = time.Minute
+
+func newDelayed(t *testing.T) *delayed {
+	d := &delayed{t: t, fss: []vfs.FS{osFS(t), osFS(t)}, cfg: config()}
+	d.cfg.SegmentBytes, d.cfg.IndexIntervalBytes, d.cfg.LogAppendTime = 20_000, 600, true
+	d.cfg.DeliveryDelayMs = deliveryDelay.Milliseconds()
+	d.open()
+	return d
+}
+
+func (d *delayed) open() {
+	d.t.Helper()
+	d.s = open(d.t, nil, d.fss...)
+	d.l = load(d.t, d.s, d.cfg, 1)
+}
+
+// end stops what a failed test left running: a bubble waits for it.
+func (d *delayed) end() {
+	if d.t.Failed() {
+		d.s.Abandon()
+	}
+}
+
+// configure changes the delay as the broker does: with the time up to which everything has been seen.
+func (d *delayed) configure(delay time.Duration) {
+	if was := d.cfg.DeliveryDelayMs; was != delay.Milliseconds() {
+		d.cfg.DeliveredMs = max(d.cfg.DeliveredMs, time.Now().UnixMilli()-was)
+	}
+	d.cfg.DeliveryDelayMs = delay.Milliseconds()
+	d.s.SetConfig("orders", d.cfg)
+	time.Sleep(time.Millisecond) // what comes in the very millisecond of a change counts as seen
+}
+
+// append writes n records, one each step.
+func (d *delayed) append(n int, step time.Duration) {
+	d.t.Helper()
+	for range n {
+		produce(d.t, d.l, batch(fmt.Sprint(len(d.came)), 1, 400, nil, 1)) // the producer's own time is of no account
+		d.came = append(d.came, time.Now())
+		d.check()
+		time.Sleep(step)
+	}
+	d.check()
+}
+
+// check holds the high watermark against the append times: nothing early, nothing a tenth of a second late, nothing taken back.
+func (d *delayed) check() {
+	d.t.Helper()
+	synctest.Wait()
+	o := d.l.Offsets()
+	delay := time.Duration(d.cfg.DeliveryDelayMs) * time.Millisecond
+	for i, came := range d.came {
+		age := time.Since(came)
+		switch off := segment.Offset(i); {
+		case off < o.HighWatermark && off >= d.seen && age < delay:
+			d.t.Fatalf("offset %d is seen after %v of %v", i, age, delay)
+		case off >= o.HighWatermark && age > delay+100*time.Millisecond:
+			d.t.Fatalf("offset %d is not seen after %v of %v: %+v", i, age, delay, o)
+		}
+	}
+	if o.HighWatermark < d.seen || o.LastStable != o.HighWatermark || o.End != segment.Offset(len(d.came)) {
+		d.t.Fatalf("%+v with %d records, %d seen before", o, len(d.came), d.seen)
+	}
+	d.seen = o.HighWatermark
+}
+
+func TestDelayedDelivery(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDelayed(t)
+		defer d.end()
+		d.append(1, 0)
+		// A long poll is woken when the record is due, by the timer alone.
+		w := partition.NewWatch()
+		defer w.Close()
+		ref := partition.ReaderRef{ClientID: "c"}
+		if res, err := d.l.Read(partition.ReadRequest{Reader: ref, MaxBytes: 1 << 20, MustServe: true, Watch: w}); err != nil || res.Chunk != nil {
+			t.Fatalf("read at once: %v, %v", res.Chunk, err)
+		}
+		<-w.C()
+		if age := time.Since(d.came[0]); age != deliveryDelay {
+			t.Errorf("woken after %v", age)
+		}
+		d.append(150, time.Second)
+		if d.seen < 80 || d.seen > 95 {
+			t.Errorf("%d of %d seen", d.seen, len(d.came))
+		}
+		// What is read is what is seen, from the middle of a segment to the middle of another.
+		if got := consume(t, d.l, ref, 7, 1<<20); len(got) == 0 {
+			t.Error("nothing was read")
+		} else if h := last(t, got); h.NextOffset() != d.seen {
+			t.Errorf("read to %d, seen is %d", h.NextOffset(), d.seen)
+		}
+		if found, err := d.l.OffsetForTime(t.Context(), d.came[d.seen].UnixMilli()); err != nil || found.Offset != -1 {
+			t.Errorf("a record that is not seen was found by its time: %+v, %v", found, err)
+		}
+		if found, err := d.l.MaxTimestamp(t.Context()); err != nil || found.Offset != d.seen-1 {
+			t.Errorf("newest record: %+v, %v", found, err)
+		}
+		if _, err := d.l.DeleteRecords(t.Context(), d.seen+1); err == nil {
+			t.Error("a record that nobody has seen was deleted")
+		}
+		closeStore(t, d.s)
+	})
+}
+
+// Restarts of both kinds: what is due is found in the log, in whatever segment it lies, and nothing is taken back.
+func TestDelayedDeliveryOverRestarts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDelayed(t)
+		defer d.end()
+		d.append(100, time.Second)
+		for i, pause := range []time.Duration{0, 10 * time.Second, 0, time.Hour} {
+			if i%2 == 0 {
+				closeStore(t, d.s)
+			} else {
+				d.s.Abandon()
+			}
+			time.Sleep(pause)
+			d.open()
+			d.check()
+			d.append(40, 700*time.Millisecond) // behind what waits
+		}
+		time.Sleep(deliveryDelay)
+		d.check()
+		closeStore(t, d.s)
+	})
+}
+
+func TestDelayChanges(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDelayed(t)
+		defer d.end()
+		d.append(90, time.Second)
+		d.configure(30 * time.Second) // shown at once
+		d.check()
+		d.configure(2 * time.Minute) // not taken back
+		d.check()
+		d.append(5, time.Second)
+		closeStore(t, d.s)
+		d.open() // nor by a restart
+		d.check()
+		before := d.seen
+		d.configure(0)
+		if o := d.l.Offsets(); o.HighWatermark != o.End || d.seen == o.End {
+			t.Errorf("without a delay: %+v, before %d", o, before)
+		}
+		d.append(5, time.Second)
+		d.configure(time.Minute) // what was seen without a delay stays
+		d.append(5, time.Second)
+		if o := d.l.Offsets(); o.HighWatermark != 100 {
+			t.Errorf("with a delay again: %+v", o)
+		}
+		closeStore(t, d.s)
+		d.open()
+		d.check()
+		time.Sleep(time.Minute)
+		d.check()
+		closeStore(t, d.s)
+	})
+}
+
+// last is the last whole batch of data.
+func last(t *testing.T, data []byte) (h segment.BatchHeader) {
+	t.Helper()
+	for len(data) > 0 {
+		var err error
+		if h, err = segment.DecodeHeader(data); err != nil {
+			t.Fatal(err)
+		}
+		data = data[h.SizeBytes():]
+	}
+	return h
+}
