@@ -36,8 +36,8 @@ type TopicConfig struct {
 	MinCompactionLagMs    int64
 	MaxCompactionLagMs    int64
 	DeleteRetentionMs     int64
-	DeliveryDelayMs       int64         // 0: records are seen at once
-	DeliveredMs           int64         // Unix time: what was appended up to then has been seen whatever the delay is now
+	DeliveryDelayMs       int64 // 0: records are seen at once
+	DeliveredMs           int64 // Unix time: what was appended up to then has been seen whatever the delay is now
 }
 
 // Effective resolves every key: the topic's own value, else the server's, else the built-in one. Unknown keys in either

@@ -94,17 +94,7 @@ var adminTools = []toolStep{
 	{name: "offsets of some partitions", line: "kafka-get-offsets --bootstrap-server BOOTSTRAP --topic-partitions orders:0-3", want: []string{`(?m)^orders:0:0\norders:1:0\norders:2:0$`}},
 
 	{name: "versions", line: "kafka-broker-api-versions --bootstrap-server BOOTSTRAP", want: []string{`Produce\(0\): 0 to 13 \[usable: 13\]`, `Fetch\(1\): 4 to 18 \[usable: 18\]`}},
-<<<<<<< HEAD
 	{name: "features", line: "kafka-features --bootstrap-server BOOTSTRAP describe"},
-=======
-	{name: "delayed topic", line: "kafka-topics --bootstrap-server BOOTSTRAP --create --topic later --config lagoon.delivery.delay.ms=2500 --config message.timestamp.type=LogAppendTime"},
-	{name: "delay without append times", line: "kafka-topics --bootstrap-server BOOTSTRAP --create --topic odd --config lagoon.delivery.delay.ms=2500", status: 1, want: []string{`needs message.timestamp.type=LogAppendTime`}},
-	{name: "delayed records", stdin: "one\ntwo\n", line: "kafka-console-producer --bootstrap-server BOOTSTRAP --topic later"},
-	{name: "not seen yet", line: "kafka-get-offsets --bootstrap-server BOOTSTRAP --topic later --time -1", want: []string{`(?m)^later:0:0$`}},
-	{name: "seen when due", line: "kafka-console-consumer --bootstrap-server BOOTSTRAP --topic later --partition 0 --offset 0 --max-messages 2 --timeout-ms 15000", want: []string{`(?m)^one\ntwo$`}},
-	{name: "seen", line: "kafka-get-offsets --bootstrap-server BOOTSTRAP --topic later --time -1", want: []string{`(?m)^later:0:2$`}},
-
->>>>>>> 6c88fd8 (partition, metadata: topics with a delivery delay: the high watermark stops before the first record that is not due, by the append times in the log)
 	{name: "cluster", line: "kafka-cluster cluster-id --bootstrap-server BOOTSTRAP", want: []string{`Cluster ID: \S{22}\n`}},
 
 	{name: "records deleted", line: "kafka-delete-records --bootstrap-server BOOTSTRAP --offset-json-file DIR/delete.json", want: []string{`partition: perf-0\s+low_watermark: 12345`}},
