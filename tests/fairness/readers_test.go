@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -25,12 +26,45 @@ const (
 	valueBytes   = 1 << 10
 )
 
+// oneLab: what a lab undoes in the end is written down by one goroutine at a time.
+var oneLab sync.Mutex
+
 func TestMain(m *testing.M) { labtest.Main(m) }
+
+// TestFairness runs everything on one machine at a time, each with a broker and a slow disk of its own: what is measured is what a disk
+// gives, and even together they ask little of the machine.
+func TestFairness(t *testing.T) {
+	l := labtest.New(t)
+	for _, test := range []struct {
+		name string
+		run  func(w *world)
+	}{
+		{"RetentionRace/without", func(w *world) { // the race is one: without the boost data is lost
+			if lost, total := race(w, false); 100*lost < 5*total {
+				w.t.Errorf("%d of %d records were lost: the race is no race", lost, total)
+			}
+		}},
+		{"RetentionRace/with", func(w *world) {
+			if lost, total := race(w, true); lost > 0 {
+				w.t.Errorf("%d of %d records were lost", lost, total)
+			}
+		}},
+		{"Shares", shares},
+	} {
+		disk, g := l.Disk(lab.DiskOptions{Name: strings.ReplaceAll(test.name, "/", "-"), Bytes: 3 << 30}), l.Cgroup(0)
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			w := &world{t: t, disk: disk, g: g}
+			w.ctx, w.cancel = context.WithCancelCause(context.Background())
+			t.Cleanup(func() { w.cancel(nil); w.wg.Wait() })
+			test.run(w)
+		})
+	}
+}
 
 // world is a broker with one tier on a disk of its own.
 type world struct {
 	t    *testing.T
-	lab  *labtest.Lab
 	disk *labtest.Disk
 	g    *lab.Cgroup
 	b    *lagoontest.Broker
@@ -40,19 +74,15 @@ type world struct {
 	wg     sync.WaitGroup
 }
 
-// newWorld starts a broker for which every reader that is a little behind is lagging.
-func newWorld(t *testing.T, class string, set ...string) *world {
-	w := &world{t: t, lab: labtest.New(t)}
-	w.disk, w.g = w.lab.Disk(lab.DiskOptions{Name: "disk", Bytes: 3 << 30}), w.lab.Cgroup(0)
-	w.b = lagoontest.Start(t, lagoontest.Options{
-		Dir: t.TempDir(), CgroupProcs: w.g.Procs(),
-		Tiers: []lagoontest.Tier{{Name: "disk", Path: filepath.Join(w.disk.Path(), "disk"), Class: class}},
+// start starts a broker for which every reader that is a little behind is lagging.
+func (w *world) start(set ...string) {
+	w.t.Helper()
+	w.b = lagoontest.Start(w.t, lagoontest.Options{
+		Dir: w.t.TempDir(), CgroupProcs: w.g.Procs(),
+		Tiers: []lagoontest.Tier{{Name: "disk", Path: filepath.Join(w.disk.Path(), "disk"), Class: "hdd"}},
 		Set: append([]string{"readers.lagging_when.min_bytes=1MiB", "readers.lagging_when.min_age=1ms", "tiering.interval=200ms",
 			"cache.hot_window_memory=0%"}, set...), // what was written a moment ago is cold
 	})
-	w.ctx, w.cancel = context.WithCancelCause(context.Background())
-	t.Cleanup(func() { w.cancel(nil); w.wg.Wait() })
-	return w
 }
 
 // fill writes batches into partitions of a topic; stamp gives batch i of each its time.
@@ -91,6 +121,8 @@ func (w *world) cool(bytesPerSecond int64) {
 		w.t.Fatalf("%d segments", len(files))
 	}
 	must(w.t, lab.Evict(files...))
+	oneLab.Lock()
+	defer oneLab.Unlock()
 	w.disk.Throttle(lab.Throttle{ReadBytes: bytesPerSecond}, w.g)
 }
 

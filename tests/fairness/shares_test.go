@@ -3,7 +3,6 @@ package fairness
 import (
 	"fmt"
 	"math"
-	"testing"
 	"time"
 
 	"lagoon/tests/internal/lagoontest"
@@ -17,17 +16,17 @@ const (
 	shareTries = 3 // the machine may be busy with something else for a window
 )
 
-// TestShares: on a hard disk that cannot give two consumers what they want, equal weights get equal shares and 3:1 gets 3:1.
-func TestShares(t *testing.T) {
+// shares: on a hard disk that cannot give two consumers what they want, equal weights get equal shares and 3:1 gets 3:1.
+func shares(w *world) {
 	const (
 		speed      = 30e6
 		partitions = 4
 		size       = 384 * mib
 		end        = size / partitions / valueBytes * 9 / 10
 	)
-	w := newWorld(t, "hdd")
+	w.start()
 	for _, topic := range []string{"a", "b"} { // two topics: nothing that one reads is of use to the other
-		lagoontest.CreateTopic(t, w.b, topic, partitions, "segment.bytes", fmt.Sprint(16*mib))
+		lagoontest.CreateTopic(w.t, w.b, topic, partitions, "segment.bytes", fmt.Sprint(16*mib))
 		w.fill(topic, partitions, size, func(int) int64 { return time.Now().UnixMilli() })
 	}
 	w.cool(speed)

@@ -2,8 +2,9 @@
 // old data leaves the page cache to those who read new data, and still gets what the disk can give.
 //
 //	TestIsolation    live and slow topics beside a backlog reader in 1 GiB of memory: residency, disk reads, the backlog's speed. With
-//	                 read_mode = "buffered" the backlog's pages stay, but pinned hot windows stand; with hot windows off as well
-//	                 these must fail to hold their bounds, or the test shows nothing
+//	                 read_mode = "buffered" and hot windows off the backlog's pages must stay and hot windows fail to hold their
+//	                 bounds, or the test shows nothing. With LAGOON_EXHAUSTIVE=1 also read_mode = "buffered" alone: the backlog's
+//	                 pages stay, but pinned hot windows stand
 //	TestMixedFetch   one fetch of a hot and a cold partition, the cold one on a disk of 5 MB/s: the hot one does not wait
 //
 // The clients are made of raw requests (client_test.go), because they share two cores with the broker. What is shown is seen from

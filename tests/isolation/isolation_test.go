@@ -46,7 +46,7 @@ type world struct {
 	bytes int64     // in old
 }
 
-// TestIsolation takes about 95 s.
+// TestIsolation takes about 90 s. LAGOON_EXHAUSTIVE=1 adds the case between: only the reads are unprotected.
 func TestIsolation(t *testing.T) {
 	w := newWorld(t)
 	t.Run("speed", w.testSpeed)
@@ -56,15 +56,14 @@ func TestIsolation(t *testing.T) {
 			t.Error(broken)
 		}
 	})
-	// Without one half of the protection, and without both.
-	t.Run("buffered", func(t *testing.T) { // pinned windows stand, but the backlog's pages stay
-		f := w.measure(t, "buffered", "readers.read_mode=buffered")
-		if float64(f.left) <= maxLeft*float64(f.served) {
-			t.Errorf("reading through the page cache left %.1f MiB: this test shows nothing", float64(f.left)/mib)
-		}
-	})
+	// Without one half of the protection: pinned windows stand, but the backlog's pages stay.
+	if os.Getenv("LAGOON_EXHAUSTIVE") == "1" {
+		t.Run("buffered", func(t *testing.T) { w.measure(t, "buffered", "readers.read_mode=buffered").mustLeave(t) })
+	}
+	// Without both.
 	t.Run("neither", func(t *testing.T) {
 		f := w.measure(t, "neither", "readers.read_mode=buffered", "cache.hot_window_memory=0%")
+		f.mustLeave(t)
 		broken := f.broken()
 		for _, b := range broken {
 			t.Logf("broken, as it must be: %s", b)
@@ -73,6 +72,14 @@ func TestIsolation(t *testing.T) {
 			t.Error("reading through the page cache beside hot windows that are not pinned broke no bound of theirs: this test shows nothing")
 		}
 	})
+}
+
+// mustLeave: reading through the page cache breaks the bound of what stays there.
+func (f *figures) mustLeave(t *testing.T) {
+	t.Helper()
+	if float64(f.left) <= maxLeft*float64(f.served) {
+		t.Errorf("reading through the page cache left %.1f MiB: this test shows nothing", float64(f.left)/mib)
+	}
 }
 
 // backlogBytes is the size of the backlog.
@@ -418,7 +425,7 @@ func (w *world) testSpeed(t *testing.T) {
 		t.Logf("%s: backlog reader %.0f MB/s, direct read %.0f MB/s of the same %d MiB: %.1f %%", name, reader.rate()/1e6, direct.Rate()/1e6, direct.Bytes/mib, 100*share)
 		return share
 	}
-	compare("fast", 8)
+	compare("fast", 2) // only to tell
 	w.disk.Throttle(lab.Throttle{ReadBytes: slowDevice}, g)
 	defer w.disk.Throttle(lab.Throttle{}, g)
 	if share := compare("throttled", 4); share < minShare {

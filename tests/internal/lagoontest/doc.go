@@ -1,4 +1,4 @@
-// Package lagoontest runs the real binary for black-box tests: it builds cmd/lagoon once per test process, starts it with its own
+// Package lagoontest runs the real binary for black-box tests: it builds cmd/lagoon when that is not up to date, starts it with its own
 // ports and directories, waits until it is ready, and ends it with the test, whatever became of the test.
 //
 //	b := lagoontest.Start(t, lagoontest.Options{Set: []string{"storage.segment_bytes=1MiB"}})
