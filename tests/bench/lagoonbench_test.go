@@ -65,6 +65,7 @@ func readResult(t *testing.T, name string) *report.Isolation {
 
 // TestLagoonBenchIsolation runs every role against the real broker for about 25 s: all of them live, nothing lost, the result whole.
 func TestLagoonBenchIsolation(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	bench, b := lagoontest.BuildBench(t), lagoontest.Start(t, lagoontest.Options{})
 	dir := t.TempDir()
 	js, html := filepath.Join(dir, "r.json"), filepath.Join(dir, "r.html")
@@ -127,6 +128,7 @@ func TestLagoonBenchIsolation(t *testing.T) {
 
 // TestLagoonBenchInterrupted: Ctrl-C ends it cleanly with what is whole, and deletes the topics.
 func TestLagoonBenchInterrupted(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	bench, b := lagoontest.BuildBench(t), lagoontest.Start(t, lagoontest.Options{})
 	js := filepath.Join(t.TempDir(), "r.json")
 	ctx, cancel := context.WithTimeout(context.Background(), benchTime)
@@ -163,6 +165,7 @@ func TestLagoonBenchInterrupted(t *testing.T) {
 
 // TestLagoonBenchBrokerDies: the run ends at once and says which role noticed, and what could not be deleted.
 func TestLagoonBenchBrokerDies(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	bench, b := lagoontest.BuildBench(t), lagoontest.Start(t, lagoontest.Options{})
 	ctx, cancel := context.WithTimeout(context.Background(), benchTime)
 	defer cancel()
@@ -189,6 +192,7 @@ func TestLagoonBenchBrokerDies(t *testing.T) {
 
 // TestLagoonBenchTables runs throughput and partitions for a moment each.
 func TestLagoonBenchTables(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	bench, b := lagoontest.BuildBench(t), lagoontest.Start(t, lagoontest.Options{})
 	pid := strconv.Itoa(b.PID())
 	for _, c := range []struct {
