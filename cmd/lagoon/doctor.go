@@ -113,9 +113,8 @@ type machine struct {
 	release     string
 	cachestat   error // nil: works
 	openFiles   int64 // hard limit: the runtime raises the soft one
-	memory      int64
-	cgroup      int64
-	cgroupFile  string
+	memory      cachectl.Memory
+	lockable    int64
 	swap        int64
 	swappiness  int64
 	maxMaps     int64
@@ -174,38 +173,21 @@ func (h hostFiles) meminfo(key string) int64 {
 	return 0
 }
 
-// cgroupLimit is the smallest memory limit on the way from the process's cgroup to the root, and the file that holds it.
-func (h hostFiles) cgroupLimit() (least int64, file string) {
-	least = math.MaxInt64
-	for line := range strings.Lines(h.text("/proc/self/cgroup")) {
-		parts := strings.SplitN(strings.TrimSpace(line), ":", 3)
-		if len(parts) != 3 {
-			continue
-		}
-		mount, name := "/sys/fs/cgroup", "memory.max"
-		switch {
-		case parts[1] == "memory":
-			mount, name = "/sys/fs/cgroup/memory", "memory.limit_in_bytes"
-		case parts[0] != "0" || parts[1] != "":
-			continue
-		}
-		for dir := filepath.Clean("/" + parts[2]); ; dir = filepath.Dir(dir) {
-			f := filepath.Join(mount, dir, name)
-			// Version 1 writes "no limit" as the largest number of whole pages.
-			if n := h.number(f, math.MaxInt64); n < least && n < math.MaxInt64-pageSize {
-				least, file = n, f
-			}
-			if dir == "/" {
-				break
+// mayLock is how much memory the process may lock: all of it with CAP_IPC_LOCK, else so much as the soft limit says.
+func (h hostFiles) mayLock(limit int64) int64 {
+	const capIPCLock = 14 // capabilities(7)
+	for line := range strings.Lines(h.text("/proc/self/status")) {
+		if rest, ok := strings.CutPrefix(line, "CapEff:"); ok {
+			if set, err := strconv.ParseUint(strings.TrimSpace(rest), 16, 64); err == nil && set>>capIPCLock&1 == 1 {
+				return math.MaxInt64
 			}
 		}
 	}
-	return least, file
+	return limit
 }
 
 func (h hostFiles) fill(m *machine) {
-	m.memory, m.swap = h.meminfo("MemTotal"), h.meminfo("SwapTotal")
-	m.cgroup, m.cgroupFile = h.cgroupLimit()
+	m.swap = h.meminfo("SwapTotal")
 	m.swappiness = h.number("/proc/sys/vm/swappiness", 60)
 	m.maxMaps = h.number("/proc/sys/vm/max_map_count", 0)
 	m.hugePages = "never"
@@ -231,6 +213,14 @@ func thisMachine(cfg *conf.Config) (*machine, error) {
 		return nil, fmt.Errorf("limit of open files: %w", err)
 	}
 	m.openFiles = int64(min(limit.Max, math.MaxInt64))
+	if err := unix.Getrlimit(unix.RLIMIT_MEMLOCK, &limit); err != nil {
+		return nil, fmt.Errorf("limit of locked memory: %w", err)
+	}
+	m.lockable = hostFiles{}.mayLock(int64(min(limit.Cur, math.MaxInt64)))
+	var err error
+	if m.memory, err = cachectl.ReadMemory(); err != nil {
+		return nil, fmt.Errorf("memory: %w", err)
+	}
 	var tx unix.Timex
 	if state, err := unix.Adjtimex(&tx); err == nil {
 		m.clockSynced = state != unix.TIME_ERROR && tx.Status&unix.STA_UNSYNC == 0
@@ -354,15 +344,15 @@ const leastHot = 256 << 20
 type addFinding = func(condition, severity string, passed bool, required, current, remedy string)
 
 func (m *machine) judgeMemory(cfg *conf.Config, add addFinding) {
-	have, where := m.memory, "machine"
-	if m.cgroup < have {
-		have, where = m.cgroup, m.cgroupFile
-	}
+	have, where := m.memory.Limit, m.memory.Source
 	own := int64(cfg.Readers.ChunkMemory) + int64(cfg.Server.Limits.InflightBytes) + heapBytes
 	add("memory", "error", have >= own, size(own)+" for buffers and heap", size(have)+" ("+where+")",
 		"give it more memory, or lower readers.chunk_memory and server.limits.inflight_bytes: what is short is taken from the page cache, then the process is killed")
 	add("memory for hot windows", "warn", cfg.Cache.HotWindowMemory == 0 || have-own >= leastHot, size(own+leastHot)+" for one partition",
 		size(have)+" ("+where+")", "the page cache is charged to the same limit: raise it, or lower readers.chunk_memory and server.limits.inflight_bytes")
+	pinned := int64(float64(cfg.Cache.HotWindowMemory) * float64(max(0, have-own)))
+	add("memory that may be locked", "warn", m.lockable >= pinned, size(pinned)+" for hot windows", amount(m.lockable, size(m.lockable)),
+		"what cannot be locked the kernel may take from a hot window: give the process CAP_IPC_LOCK or a higher RLIMIT_MEMLOCK (systemd: LimitMEMLOCK=infinity)")
 	swap := "no swap"
 	if m.swap > 0 {
 		swap = fmt.Sprintf("%s of swap, swappiness %d", size(m.swap), m.swappiness)
