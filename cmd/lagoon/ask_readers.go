@@ -83,17 +83,25 @@ func (a *app) printReaders(body []byte, wide bool) error {
 
 // printRaces says once per group and topic what retention is about to take.
 func (a *app) printRaces(readers []admin.Reader) {
-	said := map[[3]string]bool{}
+	for _, r := range racing(readers) {
+		fmt.Fprintf(a.stdout, "retention: %s %s\n", clean(cmp.Or(r.Group, r.ClientID, r.ID)), clean(r.Retention.Text))
+	}
+}
+
+// racing is one reader of each group or client and topic that retention is about to overtake.
+func racing(readers []admin.Reader) (out []admin.Reader) {
+	seen := map[[3]string]bool{}
 	for _, r := range readers {
 		k := [3]string{r.Group, r.ClientID, r.Topic}
 		if r.Group != "" {
 			k[1] = ""
 		}
-		if r.Retention != nil && !said[k] {
-			said[k] = true
-			fmt.Fprintf(a.stdout, "retention: %s %s\n", clean(cmp.Or(r.Group, r.ClientID, r.ID)), clean(r.Retention.Text))
+		if r.Retention != nil && !seen[k] {
+			seen[k] = true
+			out = append(out, r)
 		}
 	}
+	return out
 }
 
 func eta(r admin.Reader) string {

@@ -103,12 +103,40 @@ func topHead(d topData) []frameLine {
 		}
 		out = append(out, frameLine{line, ""})
 	}
+	for _, r := range soonest(racing(d.Readers)) {
+		line := frameLine{fmt.Sprintf("race       %s keeps ahead of retention in %s", clean(cmp.Or(r.Group, r.ClientID, r.ID)), r.Topic), ""}
+		if left := r.Retention.CountdownSeconds; left >= 0 {
+			line = frameLine{fmt.Sprintf("race       %s until %s loses data of %s, %s at its present rate", span(left), clean(cmp.Or(r.Group, r.ClientID, r.ID)),
+				r.Topic, size(r.Retention.LossBytes)), red}
+		}
+		out = append(out, line)
+	}
 	for _, c := range s.Checks {
+		if c.Name == "hot-windows" {
+			line := frameLine{"hot        " + c.Text, ""}
+			if !c.OK {
+				line.color = yellow
+			}
+			out = append(out, line)
+		}
 		if !c.OK && c.Severity == "error" {
 			out = append(out, frameLine{"check      " + c.Name + ": " + c.Text, red})
 		}
 	}
 	return out
+}
+
+// soonest are the few races that end first; all are in `lagoon readers`.
+func soonest(races []admin.Reader) []admin.Reader {
+	const most = 3
+	slices.SortStableFunc(races, func(a, b admin.Reader) int {
+		left, right := a.Retention.CountdownSeconds, b.Retention.CountdownSeconds
+		if (left < 0) != (right < 0) { // who keeps ahead comes last
+			left, right = right, left
+		}
+		return cmp.Compare(left, right)
+	})
+	return races[:min(most, len(races))]
 }
 
 // realtimeLine is the promise: what the real-time readers got in the last minute came from the page cache.

@@ -12,7 +12,7 @@ import (
 )
 
 // TestTopGolden runs testdata/top: "frame width=80 height=24" draws the fake daemon's figures. many=N adds N readers, miss lets a
-// real-time reader read from a device, broken is a daemon in trouble, empty one without readers.
+// real-time reader read from a device, hot has pinned windows, race lets retention overtake a group, broken is a daemon in trouble, empty one without readers.
 func TestTopGolden(t *testing.T) {
 	datadriven.Walk(t, "testdata/top", func(t *testing.T, path string) {
 		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
@@ -43,6 +43,13 @@ func TestTopGolden(t *testing.T) {
 					data.Status.State = "fenced"
 					data.Status.Checks[1].OK, data.Status.Checks[1].Text = false, "sync failed: input/output error"
 					data.Tiers[1].State = "fenced"
+				case "hot":
+					data.Status.Checks = append(data.Status.Checks, admin.Check{Name: "hot-windows", OK: true, Severity: "warn",
+						Text: "2GiB pinned of 2GiB planned, budget 7GiB, 600 s of tail"})
+				case "race":
+					data.Readers[0].Retention = &admin.ReaderRace{CountdownSeconds: 95, LossBytes: 3 << 30}
+					data.Readers = append(data.Readers, data.Readers[0]) // another partition of the same group
+					data.Total++
 				case "empty":
 					data.Readers, data.Total = nil, 0
 				default:
