@@ -17,6 +17,8 @@
 // Ports are taken from below the range that the kernel gives to outgoing connections, so that they stay free between Kill and Restart:
 // a client that redials a dead port inside that range can end up connected to itself and hold the port.
 //
+// The program lies in LAGOON_CACHE/bin (lab.CacheDir), where the next test binary finds it up to date.
+//
 // Environment: LAGOON_BINARY names a ready binary; LAGOON_TEST_RACE=1 builds with -race; LAGOON_REQUIRE_ALL=1 turns Require's skips into
 // failures; LAGOON_KAFKA_LIBS and LAGOON_PYTHON_VENV say where .ci/install put Kafka's jars and the Python clients.
 package lagoontest
