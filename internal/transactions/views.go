@@ -19,7 +19,7 @@ type Listed struct {
 type Filter struct {
 	States      []txn.State
 	ProducerIDs []int64
-	OpenFor     time.Duration // transactions that have been open for longer
+	OpenFor     time.Duration // without those whose last transaction began less long ago; as in Kafka, ids that never had one stay
 	Matches     func(id string) bool
 }
 
@@ -38,7 +38,7 @@ func (c *Coordinator) List(f Filter) (out []Listed, err txn.Error) {
 		for _, e := range s.ids {
 			r := e.Record()
 			if len(f.States) > 0 && !slices.Contains(f.States, r.State) || len(f.ProducerIDs) > 0 && !slices.Contains(f.ProducerIDs, r.ProducerID) ||
-				f.OpenFor > 0 && (r.State != txn.Ongoing || now.Sub(r.Started) < f.OpenFor) || f.Matches != nil && !f.Matches(e.id) {
+				f.OpenFor > 0 && !r.Started.IsZero() && now.Sub(r.Started) <= f.OpenFor || f.Matches != nil && !f.Matches(e.id) {
 				continue
 			}
 			out = append(out, Listed{e.id, r.ProducerID, r.State})
