@@ -31,7 +31,7 @@ func TestKafkaTransactionTools(t *testing.T) {
 			}
 		}
 	}
-	says(tool("kafka-producer-perf-test --topic paid --num-records 5000 --record-size 100 --throughput 10000 --transaction-id perf --transaction-duration-ms 50"), `5000 records sent`)
+	says(tool("kafka-producer-perf-test --topic paid --num-records 5000 --record-size 100 --throughput 10000 --transactional-id perf --transaction-duration-ms 50"), `5000 records sent`)
 	out := tool("kafka-console-consumer --topic paid --isolation-level read_committed --from-beginning --max-messages 5000 --timeout-ms 20000")
 	if n := strings.Count(out, "\n"); n < 5000 {
 		t.Errorf("the console consumer read %d records, want 5000", n)
