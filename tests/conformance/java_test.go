@@ -63,6 +63,7 @@ var tools = map[string]string{
 	"kafka-delete-records":      "org.apache.kafka.tools.DeleteRecordsCommand",
 	"kafka-broker-api-versions": "org.apache.kafka.tools.BrokerApiVersionsCommand",
 	"kafka-cluster":             "org.apache.kafka.tools.ClusterTool",
+	"kafka-acls":                "org.apache.kafka.tools.AclCommand",
 	"kafka-dump-log":            "org.apache.kafka.tools.DumpLogSegments",
 	"kafka-storage":             "kafka.tools.StorageTool",
 	"kafka-transactions":        "org.apache.kafka.tools.TransactionsCommand",

@@ -97,6 +97,9 @@ var adminTools = []toolStep{
 	{name: "features", line: "kafka-features --bootstrap-server BOOTSTRAP describe"},
 	{name: "cluster", line: "kafka-cluster cluster-id --bootstrap-server BOOTSTRAP", want: []string{`Cluster ID: \S{22}\n`}},
 
+	{name: "no ACLs", line: "kafka-acls --bootstrap-server BOOTSTRAP --list", status: 1, want: []string{`(?i)does not support|No Authorizer`}},
+	{name: "latency", line: "kafka-e2e-latency --bootstrap-server BOOTSTRAP --topic latency --num-records 100 --acks all --record-size 20", want: []string{`Avg latency: [\d.]+ ms`, `99th = \d+`}},
+
 	{name: "records deleted", line: "kafka-delete-records --bootstrap-server BOOTSTRAP --offset-json-file DIR/delete.json", want: []string{`partition: perf-0\s+low_watermark: 12345`}},
 	{name: "start moved", line: "kafka-get-offsets --bootstrap-server BOOTSTRAP --topic perf --time -2", want: []string{`(?m)^perf:0:12345$`}},
 	{name: "below the start", line: "kafka-console-consumer --bootstrap-server BOOTSTRAP --topic perf --partition 0 --offset earliest --max-messages 1 --timeout-ms 15000 --formatter-property print.offset=true --formatter-property print.value=false",
