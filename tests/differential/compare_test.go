@@ -111,7 +111,7 @@ func (f *flattener) list(out flat, path, name string, v reflect.Value) {
 	var all []element
 	for i := range v.Len() {
 		e := element{v: v.Index(i)}
-		if e.id = f.identity(e.v); v.Len() == 1 || f.ours(e.id) {
+		if e.id = f.identity(e.v); v.Len() == 1 && strings.HasPrefix(e.id, "__") || f.ours(e.id) {
 			all = append(all, e)
 		}
 	}
