@@ -98,7 +98,7 @@ var adminTools = []toolStep{
 	{name: "cluster", line: "kafka-cluster cluster-id --bootstrap-server BOOTSTRAP", want: []string{`Cluster ID: \S{22}\n`}},
 
 	{name: "no ACLs", line: "kafka-acls --bootstrap-server BOOTSTRAP --list", status: 1, want: []string{`(?i)does not support|No Authorizer`}},
-	{name: "latency", line: "kafka-e2e-latency --bootstrap-server BOOTSTRAP --topic latency --num-records 100 --acks all --record-size 20", want: []string{`Avg latency: [\d.]+ ms`, `99th = \d+`}},
+	{name: "latency", line: "kafka-e2e-latency --bootstrap-server BOOTSTRAP --topic latency --num-records 100 --producer-acks all --record-size 20", want: []string{`Avg latency: [\d.]+ ms`, `99th = \d+`}},
 
 	{name: "records deleted", line: "kafka-delete-records --bootstrap-server BOOTSTRAP --offset-json-file DIR/delete.json", want: []string{`partition: perf-0\s+low_watermark: 12345`}},
 	{name: "start moved", line: "kafka-get-offsets --bootstrap-server BOOTSTRAP --topic perf --time -2", want: []string{`(?m)^perf:0:12345$`}},
