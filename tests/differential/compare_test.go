@@ -97,6 +97,8 @@ func (f *flattener) value(out flat, path, name string, v reflect.Value) {
 		out[path] = strconv.FormatBool(v.Bool())
 	case reflect.Float64:
 		out[path] = fmt.Sprint(v.Float())
+	case reflect.Uint16, reflect.Uint32:
+		out[path] = f.number(name, int64(v.Uint()))
 	default:
 		out[path] = f.number(name, v.Int())
 	}
