@@ -41,6 +41,8 @@
 //	SyncData failed         nothing more is certain: the error is sticky, the kernel is not asked again
 //	power cut while active  Recover: headers from the newest index checkpoint entry to the recovery point, checksums
 //	                        from there to the end
+//	Cleaned.Commit         the new segment, under its swap name; FinishSwaps gives it its place
+//	returned nil
 //	power cut while sealing index files missing or the log above the recovery point unsynced: Recover it, then Seal
 //	                        again, although a younger segment exists
 //

@@ -31,6 +31,8 @@
 //   - Harm that cold reads do to the real-time path is counted where it happens (harm.go, one atomic addition each); a loop
 //     (budget.go) gives the counts to one admission.Controller per directory and its answers to the device queues. Its lock,
 //     budgets.mu, comes before coldQueue.mu.
+//   - Compaction (compact*.go) cleans one log at a time. Under Log.maintenance it swaps segments in the view; segments that it rewrites
+//     are claimed, and those that a migration moves are noted (compactState), so that no segment has copies of two kinds.
 //   - Lock order: Store.mu, Log.mu, Log.cursorsMu, convoy.mu, coldQueue.mu. None is held across I/O but Log.mu (pwrite).
 //
 // # Crash guarantees
@@ -39,5 +41,6 @@
 // A failed write or sync fences the log directory for good: no retry, no later ack, nothing above the durable bound is
 // served. Recovery (load.go) reads only what may be torn: from the recovery point on. What lies below it and is damaged
 // is quarantined and reported, never cut. Segments found in two directories are a migration that a crash interrupted;
-// the colder copy is complete (its name is the commit point) and is kept.
+// the colder copy is complete (its name is the commit point) and is kept. A compaction that a crash interrupted is finished
+// from the .swap file, or never happened (segment.FinishSwaps).
 package partition
