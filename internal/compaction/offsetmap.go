@@ -3,6 +3,7 @@ package compaction
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"math/bits"
 
 	"lagoon/segment"
 )
@@ -14,7 +15,7 @@ const slotBytes = 24
 // SHA-256: that two keys share them is less likely than a memory error, and nobody can make two that do.
 type OffsetMap struct {
 	slots []byte
-	mask  uint64
+	count uint64 // of slots
 	n     int
 	most  int
 	end   segment.Offset // everything below was put in
@@ -23,13 +24,10 @@ type OffsetMap struct {
 // maxLoad is how full the map may be: linear probing takes 2.5 looks for a key that is there and 8.5 for one that is not.
 const maxLoad = 0.75
 
-// NewOffsetMap makes a map of at most maxBytes (a power of two of slots) that has room for keys where that takes less.
+// NewOffsetMap makes a map of at most maxBytes (but no less than 64 slots) that has room for keys where that takes less.
 func NewOffsetMap(maxBytes, keys int64) *OffsetMap {
-	slots := int64(64)
-	for slots*2*slotBytes <= maxBytes && float64(slots)*maxLoad < float64(keys) {
-		slots *= 2
-	}
-	return &OffsetMap{slots: make([]byte, slots*slotBytes), mask: uint64(slots - 1), most: int(float64(slots) * maxLoad)}
+	slots := max(int64(min(float64(keys)/maxLoad+1, float64(maxBytes/slotBytes))), 64)
+	return &OffsetMap{slots: make([]byte, slots*slotBytes), count: uint64(slots), most: int(float64(slots) * maxLoad)}
 }
 
 // Put notes that key was written at off, which is not below any offset put before. False: there is no room for another key.
@@ -59,7 +57,10 @@ func (m *OffsetMap) Newest(key []byte) segment.Offset {
 
 // find gives the slot of a key, or the empty one where it belongs: there always is one.
 func (m *OffsetMap) find(h *[sha256.Size]byte) (slot []byte, found bool) {
-	for i := binary.BigEndian.Uint64(h[16:]) & m.mask; ; i = (i + 1) & m.mask {
+	for i, _ := bits.Mul64(binary.BigEndian.Uint64(h[16:]), m.count); ; i++ {
+		if i == m.count {
+			i = 0
+		}
 		s := m.slots[i*slotBytes : (i+1)*slotBytes]
 		if binary.BigEndian.Uint64(s[16:]) == 0 {
 			return s, false
