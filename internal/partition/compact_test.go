@@ -522,3 +522,110 @@ func TestCompactAcrossTiers(t *testing.T) {
 	}
 	closeStore(t, s)
 }
+
+// TestCompactTransactions: of a log with committed, aborted and open transactions a reader of committed records sees the newest committed
+// record of each key, before and after compaction and a start; aborted records are gone, and nothing above an open transaction is touched.
+func TestCompactTransactions(t *testing.T) {
+	fsys := osFS(t)
+	s := open(t, quietCompaction, fsys)
+	l := load(t, s, compacted(), 1)
+	rng := rand.New(rand.NewPCG(4, 4))
+	keys := map[segment.Offset]string{}   // of every record written
+	newest := map[string]segment.Offset{} // committed
+	aborted := map[segment.Offset]bool{}
+	seqs := map[int64]int32{}
+	one := func(pid int64) (string, []byte) {
+		key := fmt.Sprint("key-", rng.IntN(30))
+		var b records.Builder
+		b.Add([]byte(key), []byte(strings.Repeat(fmt.Sprint(rng.Uint64()), 3)))
+		batch := bytes.Clone(b.Batch(s.Now().UnixMilli()))
+		if pid > 0 {
+			binary.BigEndian.PutUint64(batch[43:], uint64(pid))
+			binary.BigEndian.PutUint16(batch[51:], 0)
+			binary.BigEndian.PutUint32(batch[53:], uint32(seqs[pid]))
+			seqs[pid]++
+		}
+		return key, batch
+	}
+	for range 120 {
+		for range rng.IntN(3) {
+			key, b := one(0)
+			a := produce(t, l, withCRC(b))
+			keys[a.Base], newest[key] = key, a.Base
+		}
+		pid, commit := int64(100+rng.IntN(3)), rng.IntN(3) > 0
+		for range 1 + rng.IntN(4) {
+			key, b := one(pid)
+			a := write(t, l, b, pid)
+			if keys[a.Base] = key; commit {
+				newest[key] = a.Base
+			} else {
+				aborted[a.Base] = true
+			}
+		}
+		end(t, l, pid, commit)
+	}
+	_, b := one(200)
+	open200 := write(t, l, b, 200).Base // stays open
+	for range 60 {
+		key, b := one(0)
+		a := produce(t, l, withCRC(b))
+		keys[a.Base] = key
+	}
+	check := func(when string) {
+		t.Helper()
+		there := map[segment.Offset]bool{}
+		if err := readThrough(l, func(h segment.BatchHeader, _ []byte) { there[h.BaseOffset] = h.Count > 0 && !h.IsControl() }); err != nil {
+			t.Fatal(err)
+		}
+		view, count := map[string]segment.Offset{}, 0
+		for _, off := range committed(t, l, 0, 1500) {
+			if there[off] {
+				view[keys[off]] = off
+				count++
+			}
+		}
+		for key, at := range newest {
+			if view[key] != at {
+				t.Errorf("%s: %s is at %d, want %d", when, key, view[key], at)
+			}
+		}
+		if when == "before" {
+			return
+		}
+		left := 0
+		for off := range aborted {
+			if there[off] {
+				left++
+			}
+		}
+		if left > 0 || count > 2*len(newest) {
+			t.Errorf("%s: %d aborted records are left; %d committed ones of %d keys", when, left, count, len(newest))
+		}
+		for off := open200; off < l.Offsets().End; off++ {
+			if !there[off] {
+				t.Errorf("%s: offset %d above the open transaction at %d is gone", when, off, open200)
+			}
+		}
+	}
+	check("before")
+	for round := range 2 {
+		s.Compact(context.Background())
+		if cleaned, err := cleanedTo(s); err != nil || cleaned > open200 || cleaned < open200/2 {
+			t.Fatalf("cleaned to %d of %d, %v", cleaned, open200, err)
+		}
+		check(fmt.Sprint("round ", round))
+		if round == 0 {
+			s.Abandon()
+			s = open(t, quietCompaction, fsys)
+			l = load(t, s, compacted(), 1)
+			check("after a kill")
+		}
+	}
+	closeStore(t, s)
+}
+
+func withCRC(b []byte) []byte {
+	binary.BigEndian.PutUint32(b[17:], crc32.Checksum(b[21:], castagnoli))
+	return b
+}

@@ -147,10 +147,8 @@ func (l *lastOfKeys) transaction(ctx context.Context, cl *kgo.Client, rng *rand.
 		recs = append(recs, rec)
 	}
 	failed := cl.ProduceSync(ctx, recs...).FirstErr()
-	fmt.Println("txn", n, failed)
 	end := kgo.TransactionEndTry(commit && failed == nil)
 	err := cl.EndTransaction(context.WithoutCancel(ctx), end)
-	fmt.Println("end", end, err)
 	switch {
 	case err != nil:
 	case bool(end):
