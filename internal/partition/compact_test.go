@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"maps"
 	"math/rand/v2"
 	"runtime"
 	"slices"
@@ -566,11 +567,12 @@ func TestCompactTransactions(t *testing.T) {
 		end(t, l, pid, commit)
 	}
 	_, b := one(200)
-	open200 := write(t, l, b, 200).Base // stays open
+	open200 := write(t, l, b, 200).Base // stays open for now
+	later := map[string]segment.Offset{}
 	for range 60 {
 		key, b := one(0)
 		a := produce(t, l, withCRC(b))
-		keys[a.Base] = key
+		keys[a.Base], later[key] = key, a.Base
 	}
 	check := func(when string) {
 		t.Helper()
@@ -620,6 +622,15 @@ func TestCompactTransactions(t *testing.T) {
 			s = open(t, quietCompaction, fsys)
 			l = load(t, s, compacted(), 1)
 			check("after a kill")
+			end(t, l, 200, false)
+			aborted[open200] = true
+			maps.Copy(newest, later)
+			for range 60 {
+				key, b := one(0)
+				a := produce(t, l, withCRC(b))
+				keys[a.Base], newest[key] = key, a.Base
+			}
+			open200 = l.Segments()[len(l.Segments())-1].Base // the active segment is not touched either
 		}
 	}
 	closeStore(t, s)
