@@ -39,6 +39,7 @@ type Cleaned struct {
 	buf  []byte
 	pos  int64 // of buf[0] in the file
 	txns bool  // there is a .txnindex
+	last bool  // Commit has come to the rename that counts
 }
 
 // CreateCleaned begins a segment at base, removing what an earlier attempt left.
@@ -121,6 +122,7 @@ func (c *Cleaned) Commit(next Offset, cache *FileCache) (*Reader, error) {
 			if err := c.fs.SyncDir(c.dir); err != nil {
 				return nil, err
 			}
+			c.last = true
 		}
 		err := c.fs.Rename(inDir(c.dir, name+CleanedSuffix), inDir(c.dir, name+SwapSuffix))
 		if err != nil && !(errors.Is(err, fs.ErrNotExist) && strings.HasSuffix(name, txnIndexSuffix)) {
@@ -140,6 +142,9 @@ func (c *Cleaned) Commit(next Offset, cache *FileCache) (*Reader, error) {
 	r.keepIndex(&c.act.idx)
 	return r, nil
 }
+
+// Doubtful tells, after a Commit that failed, that a restart may or may not find the segment. Else Abandon takes it back.
+func (c *Cleaned) Doubtful() bool { return c.last }
 
 // Close closes the writing descriptor; the Reader of Commit lives on.
 func (c *Cleaned) Close() error { return c.f.Close() }

@@ -111,8 +111,7 @@ func (s *Store) remember(d *logDir, tp segment.TopicPartition) (point, start, cl
 	s.checkpointMu.Lock()
 	defer s.checkpointMu.Unlock()
 	m := s.checkpoints[d].unserved
-	// Only what is durable is ever compacted; and what was has gaps, which recovery must not take for a torn tail.
-	return max(m.points[tp], m.cleaned[tp]), m.starts[tp], m.cleaned[tp]
+	return m.points[tp], m.starts[tp], m.cleaned[tp]
 }
 
 // forget takes partitions that are deleted, or about to be made, out of memory and files. A later partition of the same

@@ -226,11 +226,15 @@ func (l *Log) compactionState(v *view) compaction.LogState {
 		state := compaction.SegmentState{Base: s.base, Next: next, SizeBytes: m.SizeBytes, MaxTimestampMs: m.MaxTimestampMs, FirstMs: -1,
 			Ready: m.Sealed && l.covered(next) && s.dir.fenced() == nil, Place: s.dir.index}
 		if dirty := next > st.Cleaned && i+1 < len(v.segs); dirty && s.r.Acquire() {
-			if ms, _, err := s.r.MaxTimestamp(); err == nil && st.MinLagMs > 0 {
-				state.MaxTimestampMs = ms
+			if st.MinLagMs > 0 { // asked only where it counts: it may open the files
+				if ms, _, err := s.r.MaxTimestamp(); err == nil {
+					state.MaxTimestampMs = ms
+				}
 			}
-			if ms, err := s.r.FirstTimestamp(); err == nil && st.MaxLagMs < maxLag {
-				state.FirstMs = ms
+			if st.MaxLagMs < maxLag {
+				if ms, err := s.r.FirstTimestamp(); err == nil {
+					state.FirstMs = ms
+				}
 			}
 			s.r.Release()
 		}

@@ -20,7 +20,11 @@ func (l *Log) createCleaned(d *logDir, base segment.Offset) (c *segment.Cleaned,
 }
 
 func (l *Log) abandon(c *segment.Cleaned) (err error) {
-	l.onFiles(func() { err = c.Abandon() })
+	there := false
+	l.onFiles(func() { there, err = true, c.Abandon() })
+	if !there { // its directory is gone
+		err = c.Close()
+	}
 	return err
 }
 
@@ -36,10 +40,13 @@ func (l *Log) swapIn(g group, c *segment.Cleaned) error {
 		return errors.Join(errChanged, l.abandon(c))
 	}
 	r, err := c.Commit(g.end, l.store.files)
-	if err != nil {
+	if err != nil && c.Doubtful() {
 		// Whether a restart would find the new segment is not known: nothing may be built on the old ones any more.
 		d.fence("swap in compacted segment", err)
 		return errors.Join(err, c.Close())
+	}
+	if err != nil {
+		return errors.Join(d.compactionWriteFailed(err), l.abandon(c))
 	}
 	if err := l.publishCleaned(g, r); err != nil {
 		return errors.Join(err, c.Close())

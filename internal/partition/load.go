@@ -498,6 +498,8 @@ func (l *Log) openSegments(segs []found) error {
 		return l.begin(nil, w, start)
 	}
 	last := segs[len(segs)-1]
+	// Only what is durable, and never the last segment, is compacted; and what was has gaps, which recovery must not take for a torn tail.
+	point = max(point, min(cleaned, last.Base))
 	if last.dir != l.home {
 		return fmt.Errorf("%s: newest segment %d is in tier %s and not in %s: the active segment is missing, restore it", l.dir, last.Base, last.dir.spec.Tier, l.home.spec.Tier)
 	}
