@@ -56,16 +56,16 @@ func (g *Gate) slotEnd() time.Time {
 }
 
 // BeginSync asks for one sync to begin. last is what it answered for this file the last time, 0 before the first. When it may
-// not, wait says when to ask again; 0: when a sync has ended. One that has begun must be ended with EndSync.
+// not, wait says when to ask again. One that has begun must be ended with EndSync.
 func (g *Gate) BeginSync(last uint64, now time.Time) (round uint64, wait time.Duration, ok bool) {
 	g.settle(now)
 	switch cold := g.reading > 0 || now.Sub(g.readAt) < gateCold; {
 	case !cold:
 	case g.open && (last == g.round || now.Sub(g.opened) > gateWindow):
-		if g.syncing == 0 {
-			return 0, gateLinger, false
+		if g.syncing > 0 {
+			return 0, gateIdle, false
 		}
-		return 0, 0, false
+		return 0, gateLinger, false
 	case g.open || g.round == 0:
 	default:
 		wait = g.slotEnd().Sub(now)

@@ -339,10 +339,8 @@ func (w *world) sync(a args) {
 	case ok:
 		w.windows[a.word(0)] = window
 		fmt.Fprintf(&w.out, "begins in window %d\n", window)
-	case wait > 0:
-		fmt.Fprintf(&w.out, "waits, ask again in %s\n", wait.Round(time.Millisecond))
 	default:
-		fmt.Fprintln(&w.out, "waits for the end of another one")
+		fmt.Fprintf(&w.out, "waits, ask again in %s\n", wait.Round(time.Millisecond))
 	}
 }
 

@@ -95,13 +95,11 @@ func (c *fileCommitter) popLocked() *Log {
 	return l
 }
 
-// wakeInLocked has all workers look again; 0: one that syncs will look when it is done.
+// wakeInLocked has all workers look again.
 func (c *fileCommitter) wakeInLocked(wait time.Duration) {
-	switch {
-	case wait == 0:
-	case c.again == nil:
+	if c.again == nil {
 		c.again = time.AfterFunc(wait, c.ready.Broadcast)
-	default:
+	} else {
 		c.again.Reset(wait)
 	}
 }
