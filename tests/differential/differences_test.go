@@ -86,10 +86,18 @@ var differences = []difference{
 
 	{api: "AddOffsetsToTxn", path: `ErrorCode`, lagoon: "24", kafka: "0", what: "an empty group is INVALID_GROUP_ID", why: "Kafka finds that out only when offsets are committed"},
 
+	{api: "ElectLeaders", sequence: "a kind that there is not$", path: `Topics[]`, lagoon: absent, what: "a kind of election that there is not is refused for the request as a whole; Kafka says so for each topic", why: "it is one mistake"},
+	{api: "DescribeQuorum", sequence: "^the voter$", path: `Topics[].Partitions[].(CurrentVoters[].LogEndOffset|HighWatermark|LeaderEpoch)`, what: "offsets and epoch of the metadata log are those of Lagoon's catalogue", why: "it is another log"},
+	{api: "DescribeQuorum", sequence: "^the voter$", path: `Nodes[].Listeners[]`, what: "the one listener is the clients' own", why: "there is no listener for controllers"},
+	{api: "DescribeQuorum", sequence: "^partitions that there are not$", path: `(Topics[].Partitions[].(HighWatermark|LeaderEpoch|LeaderID)|Nodes[])`, what: "a partition that is not there has no leader: -1 throughout, beside the node; Kafka's answer has zeros and no node", why: "0 is an id and an offset like any other"},
+	{api: "UpdateFeatures", path: `(ErrorCode|ErrorMessage|Results[])`, what: "version 1 answers for each feature, and an empty name is INVALID_REQUEST; Kafka answers INVALID_UPDATE_VERSION for the request as a whole", why: "the culprit is named"},
+
 	{api: "DeleteGroups", sequence: "^twice$", path: `Groups[]`, kafka: absent, what: oncePerName, why: echo},
 	{api: "ConsumerGroupHeartbeat", sequence: "^an empty instance, an empty rack$", path: `.*`, what: "an empty instance id or rack is as good as none; Kafka says INVALID_REQUEST", why: "the classic protocol's rule as well"},
 	{api: "ConsumerGroupHeartbeat", sequence: "^a classic group$", path: `ErrorCode`, lagoon: "69", kafka: "-1", what: "a heartbeat for a classic group whose metadata are not a consumer's is GROUP_ID_NOT_FOUND", why: unexpected},
 	{api: "ConsumerGroupHeartbeat", path: `MemberEpoch`, lagoon: `\d`, kafka: `\d`, what: "the first epoch of a group is 1, Kafka's is 2", why: "Kafka counts the first look at the topics as a change of its own"},
+	{api: "ConsumerGroupHeartbeat", sequence: "^(two members|expressions)$", path: `Assignment.Topics[]`, kafka: absent, what: "a member hears of a new assignment with its next heartbeat, the first one when it subscribes by an expression; Kafka's may come with a later one",
+		why: "expressions are matched and assignments computed before the answer"},
 	{api: "ConsumerGroupDescribe", path: `Groups[].(AssignmentEpoch|Epoch|Members[].MemberEpoch)`, lagoon: "1", kafka: "2", what: "the first epoch of a group is 1, Kafka's is 2", why: "see ConsumerGroupHeartbeat"},
 	{api: "ConsumerGroupDescribe", path: `Groups[].Members[].SubscribedTopicRegex`, lagoon: "null", kafka: "()", what: "no expression is null", why: "the field may be null, and an empty expression is one"},
 	{api: "JoinGroup", sequence: "^a group of the other protocol$", path: `MemberID`, what: "member ids begin with the client id, also in KIP-848 groups", why: "people who look at members know them by it"},
