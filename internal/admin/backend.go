@@ -25,6 +25,8 @@ type Backend interface {
 	Cache(ctx context.Context, q CacheQuery) (Cache, error)
 	// Readers lists all known readers.
 	Readers(ctx context.Context) ([]Reader, error)
+	// Groups lists all groups with the lag of their committed offsets, by id.
+	Groups(ctx context.Context) ([]Group, error)
 	// Tiers lists the tiers, hot to cold.
 	Tiers(ctx context.Context) ([]Tier, error)
 	// Throttle describes the cold budgets and the overrides in force.
@@ -260,6 +262,34 @@ type Reader struct {
 	ColdBytes   int64          `json:"cold_bytes_total"`
 	Throttle    ReaderThrottle `json:"throttle"`
 	Retention   *ReaderRace    `json:"retention_race,omitempty"` // only while retention is about to overtake its flow in this topic
+}
+
+// Group is one consumer group and how far its committed offsets are behind. Sums are over its partitions; seconds are those of the worst.
+type Group struct {
+	Group        string           `json:"group"`
+	Type         string           `json:"type"`  // classic, consumer (KIP-848)
+	State        string           `json:"state"` // as Kafka names it
+	ProtocolType string           `json:"protocol_type"`
+	Members      int              `json:"members"`
+	LagRecords   int64            `json:"lag_records"`
+	LagBytes     int64            `json:"lag_bytes"`
+	LagSeconds   float64          `json:"lag_seconds"`
+	ETASeconds   float64          `json:"eta_seconds"` // -1: not known, or never at the present rate
+	Partitions   []GroupPartition `json:"partitions"`
+}
+
+// GroupPartition is one partition of a group: one that it has an offset of, or a member for.
+type GroupPartition struct {
+	Topic           string  `json:"topic"`
+	Partition       int32   `json:"partition"`
+	CommittedOffset int64   `json:"committed_offset"` // -1: none
+	EndOffset       int64   `json:"end_offset"`
+	LagRecords      int64   `json:"lag_records"` // -1 without an offset
+	LagBytes        int64   `json:"lag_bytes"`   // about, to the next index entry; -1 without an offset
+	LagSeconds      float64 `json:"lag_seconds"` // since the next unread record was appended; 0: none; -1: not known
+	ETASeconds      float64 `json:"eta_seconds"` // -1: not known, or never at the present rate
+	ClientID        string  `json:"client_id"`   // of the member that reads it, "" for nobody
+	Host            string  `json:"host"`
 }
 
 // ReaderRace is a group or client that reads a topic, against retention. Figures are those of the flow in the topic.

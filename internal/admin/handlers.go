@@ -46,6 +46,8 @@ func (s *Server) table() []route {
 		slow(write(http.MethodPost, "/api/v1/cache/evict", s.evict)),
 		slow(write(http.MethodPost, "/api/v1/cache/warm", s.warm)),
 		get("/api/v1/readers", s.readers, "class", "topic", "group", "sort", "limit"),
+		get("/api/v1/groups", s.groups, "state", "topic", "sort", "limit"),
+		get("/api/v1/groups/{group}", s.group),
 		get("/api/v1/tiers", s.tiers),
 		get("/api/v1/tiers/{tier}", s.tier),
 		get("/api/v1/throttle", s.throttle),
@@ -234,6 +236,63 @@ func (s *Server) readers(c *call) (any, error) {
 		return order(a, b)
 	})
 	return ReaderList{c.now, len(list), some(list, limit)}, nil
+}
+
+// GroupList answers GET /api/v1/groups.
+type GroupList struct {
+	Now    time.Time `json:"now"`
+	Total  int       `json:"total"` // before limit
+	Groups []Group   `json:"groups"`
+}
+
+// groupOrder are the sort keys; each puts small before large, a "-" in front turns it round.
+var groupOrder = map[string]func(a, b Group) int{
+	"group":       func(a, b Group) int { return cmp.Compare(a.Group, b.Group) },
+	"lag_records": func(a, b Group) int { return cmp.Compare(a.LagRecords, b.LagRecords) },
+	"lag_bytes":   func(a, b Group) int { return cmp.Compare(a.LagBytes, b.LagBytes) },
+	"lag_seconds": func(a, b Group) int { return cmp.Compare(a.LagSeconds, b.LagSeconds) },
+}
+
+func (s *Server) groups(c *call) (any, error) {
+	limit, err := c.integer("limit", 1000, 1, maxList)
+	if err != nil {
+		return nil, err
+	}
+	key, descending := strings.CutPrefix(cmp.Or(c.query.Get("sort"), "group"), "-")
+	order := groupOrder[key]
+	if order == nil {
+		return nil, &InvalidError{Detail: "sort " + quote(key) + " is not one of group, lag_records, lag_bytes, lag_seconds"}
+	}
+	list, err := s.opt.Backend.Groups(c)
+	if err != nil {
+		return nil, err
+	}
+	list = slices.DeleteFunc(list, func(g Group) bool {
+		return c.query.Has("state") && !strings.EqualFold(g.State, c.query.Get("state")) ||
+			c.query.Has("topic") && !slices.ContainsFunc(g.Partitions, func(p GroupPartition) bool { return p.Topic == c.query.Get("topic") })
+	})
+	slices.SortStableFunc(list, func(a, b Group) int {
+		if descending {
+			a, b = b, a
+		}
+		return order(a, b)
+	})
+	return GroupList{c.now, len(list), some(list, limit)}, nil
+}
+
+func (s *Server) group(c *call) (any, error) {
+	list, err := s.opt.Backend.Groups(c)
+	if err != nil {
+		return nil, err
+	}
+	e := &NotFoundError{What: "group", Name: c.params["group"]}
+	for _, g := range list {
+		if g.Group == e.Name {
+			return g, nil
+		}
+		e.Known = append(e.Known, g.Group)
+	}
+	return nil, e
 }
 
 // TierList answers GET /api/v1/tiers.

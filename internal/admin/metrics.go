@@ -3,6 +3,7 @@ package admin
 import (
 	"cmp"
 	"context"
+	"math"
 	"net/http"
 	"slices"
 	"strconv"
@@ -51,6 +52,7 @@ func (s *Server) metricsHandlers() (metrics, detailed http.HandlerFunc) {
 	detailed = handler(func(m *scrape) {
 		m.partitions()
 		m.readers()
+		m.groups()
 	})
 	return metrics, detailed
 }
@@ -260,6 +262,42 @@ func (m *scrape) readers() {
 		m.gauge("lagoon_reader_throttle_wait_ratio", "Share of the last minute spent waiting for budget.", r.Throttle.WaitRatio, l...)
 	}
 	m.gauge("lagoon_metrics_dropped_readers", "Readers left out because there are too many.", float64(left))
+}
+
+// groups tells the lag of committed offsets by group and topic; those furthest behind are kept.
+func (m *scrape) groups() {
+	list, err := m.backend.Groups(m.ctx)
+	if err != nil {
+		return
+	}
+	type series struct {
+		group, topic   string
+		records, bytes int64
+		seconds, eta   float64
+	}
+	var all []series
+	for _, g := range list {
+		from := len(all)
+		for _, p := range g.Partitions { // by topic
+			if n := len(all); n == from || all[n-1].topic != p.Topic {
+				all = append(all, series{group: g.Group, topic: p.Topic})
+			}
+			t := &all[len(all)-1]
+			t.records, t.bytes, t.seconds = t.records+max(0, p.LagRecords), t.bytes+max(0, p.LagBytes), max(t.seconds, p.LagSeconds)
+			if t.eta = max(t.eta, p.ETASeconds); p.ETASeconds < 0 {
+				t.eta = math.Inf(1)
+			}
+		}
+	}
+	slices.SortStableFunc(all, func(a, b series) int { return cmp.Compare(b.bytes, a.bytes) })
+	for _, t := range all[:min(len(all), maxReaderSeries)] {
+		l := []string{"group", t.group, "topic", t.topic}
+		m.gauge("lagoon_group_lag_records", "Records from the committed offsets to the end.", float64(t.records), l...)
+		m.gauge("lagoon_group_lag_bytes", "Bytes from the committed offsets to the end, about.", float64(t.bytes), l...)
+		m.gauge("lagoon_group_lag_seconds", "Time since the next unread record was appended, of the worst partition.", t.seconds, l...)
+		m.gauge("lagoon_group_eta_seconds", "Time until the group has caught up at its present rate; +Inf: never, or not known.", t.eta, l...)
+	}
+	m.gauge("lagoon_metrics_dropped_groups", "Groups and topics left out because there are too many.", float64(max(0, len(all)-maxReaderSeries)))
 }
 
 // exporter serves kafka_exporter's names. This is a single-node broker: leader, replica and ISR are this node.

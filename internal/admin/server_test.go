@@ -91,7 +91,7 @@ func problemOf(t *testing.T, w *httptest.ResponseRecorder) admin.Problem {
 
 // fill puts names that the fake knows into a route's path.
 func fill(path string) string {
-	return strings.NewReplacer("{topic}", "orders", "{partition}", "3", "{tier}", "hdd", "{kind}", "group", "{name}", "warehouse", "{id}", "m-81").Replace(path)
+	return strings.NewReplacer("{topic}", "orders", "{partition}", "3", "{tier}", "hdd", "{group}", "warehouse", "{kind}", "group", "{name}", "warehouse", "{id}", "m-81").Replace(path)
 }
 
 func TestEveryGetAnswersAndChangesNothing(t *testing.T) {

@@ -38,6 +38,9 @@ func (s storeLogs) groupLog(partition int32) (groups.Log, bool) {
 	return s.store.Log(groups.Topic, partition)
 }
 
+// Groups lists all groups with what they read, for people.
+func (b *Broker) Groups() []groups.View { return b.groups.Overview() }
+
 // newGroups makes the coordinator.
 func (b *Broker) newGroups() (*groups.Coordinator, error) {
 	opt := b.opt.Groups

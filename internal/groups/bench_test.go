@@ -8,6 +8,7 @@ import (
 
 	"lagoon/internal/groups"
 	"lagoon/internal/groups/classic"
+	"lagoon/internal/groups/consumer"
 	"lagoon/internal/groups/groupstest"
 )
 
@@ -146,4 +147,54 @@ func TestRebalanceOfHundred(t *testing.T) {
 			t.Errorf("waited %v of the clock", took)
 		}
 	})
+}
+
+// BenchmarkConsumerHeartbeats is BenchmarkHeartbeats with members of the consumer protocol (KIP-848), in stable groups.
+func BenchmarkConsumerHeartbeats(b *testing.B) {
+	w := start(b, &groupstest.Log{}, nil)
+	defer w.Close()
+	for {
+		if _, err := w.List(nil); err == classic.None {
+			break
+		}
+	}
+	const count, members = 1000, 10
+	type seat struct {
+		group string
+		beat  consumer.HeartbeatRequest
+	}
+	var seats []seat
+	for g := range count {
+		for m := range members {
+			seats = append(seats, seat{fmt.Sprintf("group-%d", g), consumer.HeartbeatRequest{MemberID: fmt.Sprintf("client-%d-%d", g, m), ClientID: "c", Host: "/h"}})
+		}
+	}
+	owned := make([][]consumer.TopicPartitions, len(seats))
+	for round := range 6 { // until everybody has what it should
+		for i := range seats {
+			r := seats[i].beat
+			r.Rebalance = -1
+			if r.Owned = owned[i]; round == 0 {
+				r.Topics, r.Owned, r.Rebalance = []string{"orders", "returns"}, []consumer.TopicPartitions{}, time.Minute
+			}
+			res, _ := w.ConsumerHeartbeat(seats[i].group, r)
+			if res.Refused != nil {
+				b.Fatal(res.Refused.Text)
+			}
+			if seats[i].beat.Epoch = res.Epoch; res.Assigned {
+				owned[i] = append([]consumer.TopicPartitions{}, res.Assignment...)
+			}
+		}
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		for i := range seats {
+			r := seats[i].beat
+			r.Rebalance = -1
+			if res, _ := w.ConsumerHeartbeat(seats[i].group, r); res.Refused != nil || res.Epoch != r.Epoch {
+				b.Fatalf("%+v, %+v", r, res)
+			}
+		}
+	}
+	b.ReportMetric(100*b.Elapsed().Seconds()/float64(b.N), "cpu-%")
 }

@@ -1,9 +1,11 @@
-// Package groups coordinates consumer groups: it owns what internal/groups/classic, the state machine of one group, has no hands for.
+// Package groups coordinates consumer groups: it owns what internal/groups/classic and internal/groups/consumer (KIP-848), the state machines of one
+// group, have no hands for, and takes groups from one protocol to the other.
 // It keeps groups and committed offsets in the internal topic __consumer_offsets, runs the timers, and holds the requests that wait.
 //
-// It knows no wire format of requests (the broker translates) and does not assign partitions (the group's leader does).
+// It knows no wire format of requests (the broker translates).
 //
 //	broker ─► Join, Sync, Heartbeat, Leave ─► shard lock ─► classic.Group ─► effects ─┬─► waiting requests are answered
+//	broker ─► ConsumerHeartbeat ─────────────► shard lock ─► consumer.Group ─► records: append, or roll back; the answer waits until they are durable
 //	broker ─► Commit ────────────────────────► shard lock ─► append ─► Durable          ├─► records: append, durable, Stored
 //	alarm of the shard ──────────────────────► shard lock ─► classic.Group.Tick          └─► who reads what: Owner, lock-free
 //
@@ -25,7 +27,7 @@
 // # Formats
 //
 // Keys and values are Kafka's own, so tools that read the topic work: OffsetCommitKey 1, OffsetCommitValue 3 (1 with an expiry of its own),
-// GroupMetadataKey 2, GroupMetadataValue 3. All versions up to 4 are read.
+// GroupMetadataKey 2, GroupMetadataValue 3. All versions up to 4 are read. Groups of the consumer protocol: keys 3 and 5 to 8 and 16, values 0.
 //
 // # Locks
 //

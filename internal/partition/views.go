@@ -377,3 +377,36 @@ func (s *Store) methodOn(d *logDir, sealed bool) cachectl.Method {
 	}
 	return cachectl.MethodBuffered
 }
+
+// Lag is how far an offset is behind the end of what readers see.
+type Lag struct {
+	EndOffset segment.Offset
+	Records   int64
+	Bytes     int64         // about: to the next entry of the index
+	Age       time.Duration // since the record at the offset was appended; negative: not known, for a record of before the last start that is young
+}
+
+// LagOf tells about an offset, whether or not somebody reads there. It asks no device for data.
+func (l *Log) LagOf(from segment.Offset) Lag {
+	o := l.Offsets()
+	from = max(from, o.LogStart) // what was deleted is not left to read
+	lag := Lag{EndOffset: o.HighWatermark, Records: max(0, int64(o.HighWatermark-from))}
+	if lag.Records == 0 {
+		return lag
+	}
+	lag.Age = l.behindAge(from, l.store.now())
+	segments := l.Segments()
+	for i, sv := range segments {
+		if from >= sv.Next && i+1 < len(segments) {
+			continue
+		}
+		at, err := l.Floor(sv, from)
+		if err != nil || from < sv.Base {
+			at = 0
+		}
+		last := segments[len(segments)-1]
+		lag.Bytes = max(0, last.Before+last.SizeBytes-sv.Before-at)
+		break
+	}
+	return lag
+}

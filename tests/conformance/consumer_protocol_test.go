@@ -71,6 +71,29 @@ func TestConsumerProtocolTools(t *testing.T) {
 	}
 	says(tool("kafka-consumer-groups", "--describe", "--group", "console", "--state"), `^console .*uniform +Stable +1`)
 	says(tool("kafka-consumer-groups", "--describe", "--group", "console", "--members", "--verbose"), `^console +stays .* 3 +3 +read:0,1,2 +3 +read:0,1,2`)
+
+	// Behind the end: the admin API says the same.
+	tool("kafka-consumer-groups", "--group", "other", "--topic", "read:1", "--reset-offsets", "--to-offset", "7", "--execute")
+	says(tool("kafka-consumer-groups", "--describe", "--group", "other"), `^other +read +1 +7 +300 +293 `)
+	var g struct {
+		Type, State string
+		LagRecords  int64   `json:"lag_records"`
+		LagBytes    int64   `json:"lag_bytes"`
+		LagSeconds  float64 `json:"lag_seconds"`
+		Partitions  []struct {
+			Committed int64  `json:"committed_offset"`
+			End       int64  `json:"end_offset"`
+			ClientID  string `json:"client_id"`
+		}
+	}
+	b.Get("/api/v1/groups/other", &g)
+	if g.Type != "classic" || g.LagRecords != 293 || g.LagBytes <= 0 || g.LagSeconds <= 0 || len(g.Partitions) != 1 || g.Partitions[0].Committed != 7 || g.Partitions[0].End != 300 {
+		t.Errorf("%+v", g)
+	}
+	b.Get("/api/v1/groups/console", &g)
+	if g.Type != "consumer" || g.State != "Stable" || g.LagRecords != 0 || len(g.Partitions) != 3 || g.Partitions[0].ClientID != "kgo" {
+		t.Errorf("%+v", g)
+	}
 	tool("kafka-configs", "--entity-type", "groups", "--entity-name", "console", "--alter", "--add-config", "consumer.session.timeout.ms=50000")
 	says(tool("kafka-configs", "--entity-type", "groups", "--entity-name", "console", "--describe"), `consumer.session.timeout.ms=50000`)
 	says(tool("kafka-features", "describe"), `group.version.*FinalizedVersionLevel: 1`)

@@ -216,6 +216,13 @@ func (f *Fake) Migrations(context.Context) (admin.Migrations, error) {
 	}, f.begin("Migrations")
 }
 
+// Groups implements admin.Backend.
+func (f *Fake) Groups(context.Context) ([]admin.Group, error) {
+	return []admin.Group{{Group: "warehouse", Type: "consumer", State: "Stable", ProtocolType: "consumer", Members: 1, LagRecords: 1087866, LagBytes: 9771212800,
+		LagSeconds: 752, ETASeconds: 610, Partitions: []admin.GroupPartition{{Topic: "orders", Partition: 3, CommittedOffset: 40112345, EndOffset: 41200211,
+			LagRecords: 1087866, LagBytes: 9771212800, LagSeconds: 752, ETASeconds: 610, ClientID: "wh-loader", Host: "/10.0.0.7"}}}}, f.begin("Groups")
+}
+
 // Compactions implements admin.Backend.
 func (f *Fake) Compactions(context.Context) (admin.Compactions, error) {
 	return admin.Compactions{State: "running", Due: 1, Partitions: []admin.Compaction{
