@@ -66,7 +66,6 @@ var tools = map[string]string{
 	"kafka-acls":                "org.apache.kafka.tools.AclCommand",
 	"kafka-dump-log":            "org.apache.kafka.tools.DumpLogSegments",
 	"kafka-storage":             "kafka.tools.StorageTool",
-	"kafka-transactions":        "org.apache.kafka.tools.TransactionsCommand",
 }
 
 // try runs one tool.
