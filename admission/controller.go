@@ -48,6 +48,15 @@ const (
 	cheapRate     = 64 << 20 // bytes per second below which cold reads are not what makes cores scarce: some 3 % of one
 )
 
+// cheapBusy is the share of the time in which cold reads occupy a device, below which they are not what makes its syncs slow: a
+// sync meets one in one case of ten, and waits for that one only. Devices that others share (a cloud's SSD: syncs of 4 to 20 ms p99
+// from second to second, with no cold read near) would hold a backlog at the floor for ever otherwise. Not on a rotating disk, where
+// a read costs two seeks.
+const (
+	cheapBusy = 0.10
+	cheapAim  = 0.7 // of it, so that chance seldom passes it
+)
+
 // DefaultFloor is what a backlog gets whatever it does to others, in bytes per second.
 const DefaultFloor = 4 << 20
 
@@ -126,6 +135,7 @@ type Controller struct {
 	at       time.Duration // last tick since started
 	limit    float64       // bytes per second; 0: unlimited
 	rate     float64       // measured
+	busy     float64       // cold reads on their way, on average; measured
 	state    ControllerState
 	reason   string
 	harmful  float64 // last rate that was seen to harm; 0: none known
@@ -209,7 +219,8 @@ func (c *Controller) Budget() Budget {
 // measure brings the gauges up to date.
 func (c *Controller) measure(s *Sample, dt time.Duration) {
 	c.rate += (float64(s.ColdBytes)/dt.Seconds() - c.rate) * (1 - math.Exp(-dt.Seconds()/rateOver.Seconds()))
-	if c.rate > 2*float64(min(c.cfg.Floor, DefaultFloor)) {
+	c.busy += (occupied(s, dt) - c.busy) * (1 - math.Exp(-dt.Seconds()/rateOver.Seconds()))
+	if c.rate > 2*float64(min(c.cfg.Floor, DefaultFloor)) && !c.cheap() {
 		c.loudAt = c.at
 	}
 	quiet := c.at-c.loudAt >= quietFor || c.loudAt == 0
@@ -258,8 +269,32 @@ func (c *Controller) blamed(sig Signal, s *Sample) bool {
 		if c.rate < cheapRate {
 			return false
 		}
+	case SignalProduce, SignalSync, SignalFetch:
+		if c.cheap() {
+			return false
+		}
 	}
 	return s.AllColdBytes == 0 || float64(s.ColdBytes) >= blameShare*float64(s.AllColdBytes)
+}
+
+// cheap: so little that the real-time path cannot feel it.
+func (c *Controller) cheap() bool { return !c.cfg.Rotating && c.busy < cheapBusy }
+
+// occupied is how many cold reads were on their way, on average. One that never ends counts as one.
+func occupied(s *Sample, dt time.Duration) float64 {
+	if s.Stuck[SignalDevice] >= dt {
+		return 1
+	}
+	if s.Latency[SignalDevice] == nil {
+		return 0
+	}
+	var sum time.Duration
+	for i, n := range s.Latency[SignalDevice] {
+		if n != 0 {
+			sum += time.Duration(n) * LatencyBound(i)
+		}
+	}
+	return sum.Seconds() / dt.Seconds()
 }
 
 // worst is the signal whose harm is proven, by the largest score in terms of what it needs.
@@ -323,10 +358,32 @@ func (c *Controller) decide(s *Sample, dt time.Duration) {
 	case g != nil:
 		c.harmAt = c.at
 		c.cut(g, grave)
+	case c.strange(dt):
+		c.harmAt = c.at
 	case c.at-c.harmAt < calmFor || c.uneasy(s):
 	default:
 		c.grow(s, dt)
 	}
+}
+
+// strange tells whether the path is hurt, by something that cannot be cold reads, for they hardly occupy the device. The budget then
+// grows as far as that stays so.
+func (c *Controller) strange(dt time.Duration) bool {
+	if !c.cheap() {
+		return false
+	}
+	for _, sig := range pathSignals {
+		g := &c.gauges[sig]
+		if hurt, _ := g.hurts(); !hurt {
+			continue
+		}
+		if most := c.floor(sig); c.limit < most && c.at-c.heldAt <= time.Second {
+			c.limit = c.within(min(c.limit*math.Pow(growFast, dt.Seconds()*10), most))
+		}
+		c.be(StateHolding, fmt.Sprintf("%s, but cold reads occupy the device %.0f %% of the time: it is not their doing", g.describe(), 100*c.busy))
+		return true
+	}
+	return false
 }
 
 // learning: a part of the real-time path is at work and has no undisturbed level yet.
@@ -361,6 +418,15 @@ func (c *Controller) settle() {
 	}
 }
 
+// floor is below what the signal cannot take the budget.
+func (c *Controller) floor(sig Signal) float64 {
+	floor := float64(c.cfg.Floor)
+	if (sig == SignalProduce || sig == SignalSync || sig == SignalFetch) && !c.cfg.Rotating && c.busy > 0 {
+		floor = max(floor, cheapAim*cheapBusy/c.busy*c.rate)
+	}
+	return floor
+}
+
 // cut takes away.
 func (c *Controller) cut(g *gauge, grave bool) {
 	c.culprit = g.signal
@@ -369,9 +435,10 @@ func (c *Controller) cut(g *gauge, grave bool) {
 	if !held {
 		from = min(c.limit, max(1.1*c.rate, float64(c.cfg.Floor)))
 	}
-	if from <= float64(c.cfg.Floor) {
-		c.limit = float64(c.cfg.Floor)
-		c.be(StateFloor, fmt.Sprintf("%s: the budget stays at its floor %s/s", g.describe(), Bytes(c.cfg.Floor)))
+	floor := c.floor(g.signal)
+	if from <= floor {
+		c.limit = from
+		c.be(StateFloor, fmt.Sprintf("%s: the budget stays at its floor %s/s", g.describe(), Bytes(int64(from))))
 		c.waitUntil = c.at + waitGrave
 		c.settle()
 		return
@@ -396,6 +463,7 @@ func (c *Controller) cut(g *gauge, grave bool) {
 	if g.signal == SignalSched || g.signal == SignalCPU {
 		to = max(to, min(from, 0.9*cheapRate))
 	}
+	to = max(to, floor)
 	c.limit = c.within(to)
 	c.waitUntil, c.mildUntil = c.at+waitGrave, c.at+waitMild
 	c.cuts[g.signal]++
