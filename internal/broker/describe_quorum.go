@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"strings"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -46,7 +47,7 @@ func (b *Broker) handleDescribeQuorum(_ context.Context, r *request) (kmsg.Respo
 		node := kmsg.NewDescribeQuorumResponseNode()
 		node.NodeID = b.opt.NodeID
 		listener := kmsg.NewDescribeQuorumResponseNodeListener()
-		listener.Name, listener.Host, listener.Port = r.endpoint.Name, host, uint16(port)
+		listener.Name, listener.Host, listener.Port = strings.ToUpper(r.endpoint.Name), host, uint16(port) // Kafka's tools take no other name
 		node.Listeners = append(node.Listeners, listener)
 		resp.Nodes = append(resp.Nodes, node)
 	}

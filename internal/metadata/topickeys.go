@@ -129,6 +129,13 @@ var BrokerConfigs = sortedKeys(append(brokerSynonyms(),
 			"Real-time readers are never slowed by it."},
 	&ConfigKey{Name: CopyMaxBytesPerSecond, Type: TypeLong, Default: maxLong, rule: atLeast(MinCatchupBytesPerSecond),
 		Doc: "Cap on bytes per second that all migrations to colder tiers together copy."},
+	// kafka-reassign-partitions --verify takes these back whether or not anything had been throttled.
+	&ConfigKey{Name: "leader.replication.throttled.rate", Type: TypeLong, Default: maxLong, Effect: Ignored, rule: atLeast(0),
+		Doc: "Cap on replication traffic of leaders. Accepted without effect: one node replicates nothing."},
+	&ConfigKey{Name: "follower.replication.throttled.rate", Type: TypeLong, Default: maxLong, Effect: Ignored, rule: atLeast(0),
+		Doc: "Cap on replication traffic of followers. Accepted without effect: one node replicates nothing."},
+	&ConfigKey{Name: "replica.alter.log.dirs.io.max.bytes.per.second", Type: TypeLong, Default: maxLong, Effect: Ignored, rule: atLeast(0),
+		Doc: "Cap on moves between log directories. Accepted without effect: remote.log.manager.copy.max.bytes.per.second caps migrations."},
 ))
 
 // brokerSynonyms makes the broker keys of the topic keys that do something. Ignored ones are not worth a second place to

@@ -74,9 +74,9 @@ func TestBarrier(t *testing.T) {
 		time.Sleep(time.Second)
 		b.enter() // hangs
 		b.enter()
-		began = time.Now()
-		if b.leave(); time.Since(began) != writeOutMost {
-			t.Errorf("waited %v for one that hangs", time.Since(began))
+		late := time.Now()
+		if b.leave(); time.Since(late) != writeOutMost {
+			t.Errorf("waited %v for one that hangs", time.Since(late))
 		}
 	})
 }

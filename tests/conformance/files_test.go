@@ -44,6 +44,7 @@ var (
 	dumpBatch   = regexp.MustCompile(`(?m)^baseOffset: \d+ lastOffset: \d+ count: (\d+).* isvalid: (\w+)`)
 	dumpRecord  = regexp.MustCompile(`(?m)^\| offset: \d+ `)
 	dumpFaults  = regexp.MustCompile(`(?i)mismatch|out of order|do not exist|exception|found timestamp|non-consecutive|corrupt|could not|invalid|error`)
+	dumpGaps    = regexp.MustCompile(`(?m)^Non-consecutive offsets in .*\n(  .* is followed by .*\n)*|isvalid: true`)
 	indexEntry  = regexp.MustCompile(`(?m)^offset: \d+ position: \d+`)
 	timeEntry   = regexp.MustCompile(`(?m)^timestamp: \d+ offset: \d+`)
 	producerRow = regexp.MustCompile(`(?m)^producerId: (\d+) producerEpoch: \d+ .*firstSequence: \d+ lastSequence: \d+`)
@@ -131,6 +132,22 @@ func TestDumpLogSegments(t *testing.T) {
 		bulk(t, b, topic, big/3, size, kgo.ProducerBatchCompression(kgo.NoCompression()))
 	}
 	waitFor(t, "segments in the cold tier", func() bool { return len(glob(t, filepath.Join(b.TierPath("hdd"), "moved-0"), "*.log")) >= 2 })
+	lagoontest.CreateTopic(t, b, "compacted", 1, "segment.bytes", "1048576", "cleanup.policy", "compact", "min.cleanable.dirty.ratio", "0.01")
+	for _, codec := range []kgo.CompressionCodec{kgo.NoCompression(), kgo.GzipCompression(), kgo.SnappyCompression(), kgo.Lz4Compression(), kgo.ZstdCompression()} {
+		bulk(t, b, "compacted", big/3, size, kgo.ProducerBatchCompression(codec))
+		bulk(t, b, "compacted", big/3, size, kgo.ProducerBatchCompression(kgo.NoCompression())) // segments fill up
+	}
+	waitFor(t, "compaction", func() bool {
+		var c struct {
+			Due        int
+			State      string
+			Partitions []struct {
+				CleanedTo int64 `json:"cleaned_to"`
+			}
+		}
+		b.Get("/api/v1/compactions", &c)
+		return c.Due == 0 && c.State == "idle" && c.Partitions[0].CleanedTo > big
+	})
 	b.Stop()
 
 	vm := startJVM(t)
@@ -149,6 +166,15 @@ func TestDumpLogSegments(t *testing.T) {
 		cold, rest := dump(t, vm, filepath.Join(b.TierPath("hdd"), "moved-0")), dump(t, vm, filepath.Join(b.TierPath("ssd"), "moved-0"))
 		if cold.records+rest.records != big || cold.records < 2*big/4 || len(rest.producers) != 2 {
 			t.Errorf("%s, moved: %+v and %+v", when, cold, rest)
+		}
+		compacted := tryDump(t, vm, filepath.Join(b.TierPath("ssd"), "compacted-0"))
+		for _, fault := range compacted.faults {
+			if gaps := dumpGaps.ReplaceAllString(fault, ""); dumpFaults.MatchString(gaps[strings.Index(gaps, "\n"):]) { // compaction makes gaps
+				t.Errorf("%s, compacted: %.2000s", when, gaps)
+			}
+		}
+		if compacted.records == 0 || compacted.records > big || compacted.batches == 0 {
+			t.Errorf("%s, compacted: %d batches, %d records", when, compacted.batches, compacted.records)
 		}
 	}
 	check("after a clean stop")

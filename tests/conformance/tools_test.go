@@ -95,10 +95,29 @@ var adminTools = []toolStep{
 
 	{name: "versions", line: "kafka-broker-api-versions --bootstrap-server BOOTSTRAP", want: []string{`Produce\(0\): 0 to 13 \[usable: 13\]`, `Fetch\(1\): 4 to 18 \[usable: 18\]`}},
 	{name: "features", line: "kafka-features --bootstrap-server BOOTSTRAP describe"},
+	// kafka-topics --create knows Kafka's own configs only.
+	{name: "topic to delay", line: "kafka-topics --bootstrap-server BOOTSTRAP --create --topic later --config message.timestamp.type=LogAppendTime"},
+	{name: "delayed topic", line: "kafka-configs --bootstrap-server BOOTSTRAP --entity-type topics --entity-name later --alter --add-config lagoon.delivery.delay.ms=2500"},
+	{name: "delay without append times", line: "kafka-configs --bootstrap-server BOOTSTRAP --entity-type topics --entity-name perf --alter --add-config lagoon.delivery.delay.ms=2500", status: 1, want: []string{`needs message.timestamp.type=LogAppendTime`}},
+	{name: "delayed records", stdin: "one\ntwo\n", line: "kafka-console-producer --bootstrap-server BOOTSTRAP --topic later"},
+	{name: "not seen yet", line: "kafka-get-offsets --bootstrap-server BOOTSTRAP --topic later --time -1", want: []string{`(?m)^later:0:0$`}},
+	{name: "seen when due", line: "kafka-console-consumer --bootstrap-server BOOTSTRAP --topic later --partition 0 --offset 0 --max-messages 2 --timeout-ms 15000", want: []string{`(?m)^one\ntwo$`}},
+	{name: "seen", line: "kafka-get-offsets --bootstrap-server BOOTSTRAP --topic later --time -1", want: []string{`(?m)^later:0:2$`}},
+
 	{name: "cluster", line: "kafka-cluster cluster-id --bootstrap-server BOOTSTRAP", want: []string{`Cluster ID: \S{22}\n`}},
 
-	{name: "no ACLs", line: "kafka-acls --bootstrap-server BOOTSTRAP --list", status: 1, want: []string{`(?i)does not support|No Authorizer`}},
 	{name: "latency", line: "kafka-e2e-latency --bootstrap-server BOOTSTRAP --topic latency --num-records 100 --producer-acks all --record-size 20", want: []string{`Avg latency: [\d.]+ ms`, `99th = \d+`}},
+	{name: "quorum", line: "kafka-metadata-quorum --bootstrap-server BOOTSTRAP describe --status", want: []string{`ClusterId:\s+\S{22}\n`, `LeaderId:\s+1\n`, `MaxFollowerLag:\s+0\n`, `CurrentVoters:\s+\[.*1.*\]`}},
+	{name: "replicas of the quorum", line: "kafka-metadata-quorum --bootstrap-server BOOTSTRAP describe --replication", want: []string{`(?m)^1\s.*\s0\s.*Leader`}},
+	{name: "feature refused", line: "kafka-features --bootstrap-server BOOTSTRAP upgrade --feature kraft.version=1", status: 1, want: []string{`(?i)invalid update version`}},
+	{name: "election", line: "kafka-leader-election --bootstrap-server BOOTSTRAP --election-type preferred --topic perf --partition 0", want: []string{`Valid replica already elected for partitions perf-0`}},
+	{name: "election of all", line: "kafka-leader-election --bootstrap-server BOOTSTRAP --election-type unclean --all-topic-partitions"},
+	{name: "reassignment to where it is", line: "kafka-reassign-partitions --bootstrap-server BOOTSTRAP --reassignment-json-file DIR/same.json --execute", want: []string{`Successfully started partition reassignment for perf-0`}},
+	{name: "reassignment is done", line: "kafka-reassign-partitions --bootstrap-server BOOTSTRAP --reassignment-json-file DIR/same.json --verify", want: []string{`Reassignment of partition perf-0 is completed`}},
+	{name: "reassignment to nobody", line: "kafka-reassign-partitions --bootstrap-server BOOTSTRAP --reassignment-json-file DIR/elsewhere.json --execute", status: 1, want: []string{`(?i)unknown broker|no such broker`}},
+	{name: "reassignments", line: "kafka-reassign-partitions --bootstrap-server BOOTSTRAP --list", want: []string{`No partition reassignments found`}},
+	{name: "acls", line: "kafka-acls --bootstrap-server BOOTSTRAP --list", status: 1, want: []string{`SecurityDisabledException: No Authorizer is configured`}},
+	{name: "an acl", line: "kafka-acls --bootstrap-server BOOTSTRAP --add --allow-principal User:ann --operation read --topic perf", status: 1, want: []string{`SecurityDisabledException: No Authorizer is configured`}},
 
 	{name: "records deleted", line: "kafka-delete-records --bootstrap-server BOOTSTRAP --offset-json-file DIR/delete.json", want: []string{`partition: perf-0\s+low_watermark: 12345`}},
 	{name: "start moved", line: "kafka-get-offsets --bootstrap-server BOOTSTRAP --topic perf --time -2", want: []string{`(?m)^perf:0:12345$`}},
@@ -116,6 +135,8 @@ func TestKafkaTools(t *testing.T) {
 	lagoontest.Require(t, "kafka")
 	b := lagoontest.Start(t, lagoontest.Options{})
 	writeFile(t, filepath.Join(b.Dir(), "delete.json"), `{"partitions":[{"topic":"perf","partition":0,"offset":12345}],"version":1}`)
+	writeFile(t, filepath.Join(b.Dir(), "same.json"), `{"version":1,"partitions":[{"topic":"perf","partition":0,"replicas":[1]}]}`)
+	writeFile(t, filepath.Join(b.Dir(), "elsewhere.json"), `{"version":1,"partitions":[{"topic":"perf","partition":0,"replicas":[2]}]}`)
 	vm := startJVM(t)
 	for _, s := range adminTools {
 		t.Run(s.name, func(t *testing.T) { s.check(t, vm, b) })
