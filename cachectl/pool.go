@@ -98,6 +98,7 @@ func (b *Buffer) Bytes() []byte {
 // Retain adds a reference. Only a holder of one may call it; it panics after the last Release.
 func (b *Buffer) Retain() {
 	if b.refs.Add(1) <= 1 {
+		b.refs.Add(-1) // it stays dead
 		panic("cachectl: Buffer retained after its last Release")
 	}
 }
@@ -107,6 +108,7 @@ func (b *Buffer) Release() {
 	switch refs := b.refs.Add(-1); {
 	case refs > 0:
 	case refs < 0:
+		b.refs.Add(1)
 		panic("cachectl: Buffer released more often than retained")
 	default:
 		b.pool.put(b.mem)

@@ -207,10 +207,10 @@ func TestFailingLog(t *testing.T) {
 		if w.offset("g") != 1 {
 			t.Errorf("offset %d", w.offset("g"))
 		}
-		joined := <-w.Join(groups.JoinRequest{Group: "h", JoinRequest: classic.JoinRequest{NewID: "m", ProtocolType: "x", Protocols: []classic.Protocol{{Name: "p"}}, Session: 10 * time.Second}})
+		joined := <-w.Join(groups.JoinRequest{Group: "h", JoinRequest: classic.JoinRequest{NewID: "m", ProtocolType: "x", Protocols: []classic.Protocol{{Name: "p"}}, Session: 10 * time.Second, Rebalance: 10 * time.Second}})
 		synced := <-w.Sync(groups.SyncRequest{Group: "h", SyncRequest: classic.SyncRequest{MemberID: "m", Generation: joined.Generation}})
 		if synced.Err != classic.NotCoordinator {
-			t.Errorf("sync: %v", synced.Err)
+			t.Errorf("sync: %v, after a join with %v and generation %d", synced.Err, joined.Err, joined.Generation)
 		}
 	})
 }

@@ -126,7 +126,7 @@ type hotWindows struct {
 	pinned   int64
 	room     atomic.Int64 // bytes by which all pins may grow until the next plan
 	small    atomic.Int64 // of pinSmall, what is left until then
-	growth   int64        // left free by the next plan: twice the bytes that came in before the last one
+	growth   int64        // left free by the next plan: four times the bytes that came in before the last one: plans come late on a busy machine
 
 	// Scratch of a round: ten thousand partitions come by four times a second.
 	logs  []*Log
@@ -353,7 +353,7 @@ func (s *Store) hotRound(now time.Time) (end int64, busy bool) {
 		}
 		if known[i].wanted {
 			if n := known[i].end - l.hot.ended; l.hot.ended > 0 && n > 0 {
-				h.growth += 2 * n
+				h.growth += 4 * n
 			}
 			l.hot.ended = known[i].end
 			l.hot.planned.Store(k.from + 1)
