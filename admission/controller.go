@@ -32,11 +32,13 @@ const (
 	learnFor  = 5 * time.Second        // at the floor, at most, while there is no undisturbed level yet
 	maxGap    = 5 * time.Second        // between ticks: the machine was asleep, and the sample says nothing
 
-	tailTolerance = 0.10 // by which a p99 may rise …
-	spinTolerance = 0.40 // … on a disk where every cold read is a seek between two writes
-	latencySlack  = 500 * time.Microsecond
-	cpuSlack      = 0.10 // of the time
-	missSlack     = 2.0  // a second
+	tailTolerance = 0.10                 // by which a p99 may rise …
+	spinTolerance = 0.40                 // … on a disk where every cold read is a seek between two writes
+	latencySlack  = time.Millisecond     // by which it may rise whatever it is: nobody feels less …
+	spinSlack     = 5 * time.Millisecond // … where a seek takes 10 ms
+	spreadShare   = 0.9                  // of the undisturbed windows: what so many stay below is no harm
+	cpuSlack      = 0.10                 // of the time
+	missSlack     = 2.0                  // a second
 	deviceFactor  = 10
 	deviceSlack   = 20 * time.Millisecond
 	graveShare    = 0.10 // of the samples of a second above the threshold …
@@ -67,8 +69,8 @@ type ControllerConfig struct {
 	Slots int
 	// Floor is the least budget, in bytes per second. Default DefaultFloor. Ceiling is the most; 0: none.
 	Floor, Ceiling int64
-	// ProtectP99 fixes what the p99 of produce, sync and real-time fetch may reach. 0: 10 % or half a millisecond above the
-	// undisturbed level, 40 % on a rotating disk.
+	// ProtectP99 fixes what the p99 of produce, sync and real-time fetch may reach. 0: 10 % or a millisecond above the
+	// undisturbed level, 40 % or five milliseconds on a rotating disk, and what the undisturbed level reaches itself at times.
 	ProtectP99 time.Duration
 	Rotating   bool
 }
@@ -168,9 +170,9 @@ func NewController(cfg ControllerConfig) (*Controller, error) {
 	c := &Controller{cfg: cfg, patience: patienceMin, limit: float64(cfg.Ceiling), reason: reasonUnlimited}
 	for i := range c.gauges {
 		g := &c.gauges[i]
-		g.signal, g.need, g.tolerance = Signal(i), 1, tailTolerance
+		g.signal, g.need, g.tolerance, g.slack = Signal(i), 1, tailTolerance, latencySlack.Seconds()
 		if cfg.Rotating {
-			g.tolerance = spinTolerance
+			g.tolerance, g.slack = spinTolerance, spinSlack.Seconds()
 		}
 		if g.signal == SignalProduce || g.signal == SignalSync || g.signal == SignalFetch {
 			g.target = cfg.ProtectP99

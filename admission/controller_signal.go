@@ -60,10 +60,11 @@ const allowedShare = 0.01
 type gauge struct {
 	signal    Signal
 	target    time.Duration // protect_tail_p99, 0: derived from the undisturbed level
-	tolerance float64       // by which a latency may rise
-	quiet     levels        // values of windows without cold reads to speak of
-	all       levels        // values of all windows
-	peaks     levels        // highest scores of quiet windows: what happens undisturbed is no harm
+	tolerance float64       // by which a latency may rise, and the seconds by which it may in any case
+	slack     float64
+	quiet     levels // values of windows without cold reads to speak of
+	all       levels // values of all windows
+	peaks     levels // highest scores of quiet windows: what happens undisturbed is no harm
 
 	window     latencyMass
 	windowSum  float64 // of the figure × seconds
@@ -257,7 +258,10 @@ func (g *gauge) judge() {
 	case SignalSched:
 		g.threshold = g.base + max(g.base*tailTolerance, latencySlack.Seconds())
 	default:
-		g.threshold = max(g.target.Seconds(), g.base+max(g.base*g.tolerance, latencySlack.Seconds()))
+		g.threshold = max(g.target.Seconds(), g.base+max(g.base*g.tolerance, g.slack))
+		if g.quiet.n >= 5 {
+			g.threshold = max(g.threshold, g.quiet.quantile(spreadShare))
+		}
 	}
 }
 

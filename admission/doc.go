@@ -103,8 +103,8 @@
 // missed, hot pages that were evicted; and what comes before it on a small machine: goroutines and tasks that wait for a core.
 //
 // Each gauge learns its undisturbed level from windows of about a second without cold reads to speak of: the median of their
-// p99s (means, rates). Too much is what lies more than 10 % and half a millisecond above it, 40 % on a rotating disk; or above
-// protect_tail_p99. Harm is proven by a sum (CUSUM): samples above the threshold count up, more than one in a hundred of them
+// p99s (means, rates). Too much is what lies more than 10 % and a millisecond above it, 40 % and five on a rotating disk, and above
+// nine in ten of those windows; or above protect_tail_p99. Harm is proven by a sum (CUSUM): samples above the threshold count up, more than one in a hundred of them
 // is needed, and undisturbed times set how much is chance. So one bad tick is no harm, grave harm takes 0.2 s, and a p99 that
 // is barely too high takes a second or two.
 //
