@@ -8,10 +8,10 @@ import (
 	"lagoon/internal/transactions"
 )
 
-// The internal topic of groups. Small segments, because only whole ones can be deleted; large batches, because the metadata of a group with
-// thousands of members is one record.
+// The internal topic of groups. Small segments: the active one is not compacted, and every start reads all of the topic. Large batches,
+// because the metadata of a group with thousands of members is one record.
 const (
-	offsetsSegmentBytes = 16 << 20
+	offsetsSegmentBytes = 8 << 20
 	offsetsBatchBytes   = 8 << 20
 )
 

@@ -14,8 +14,9 @@ import (
 	"lagoon/segment"
 )
 
-// transactionsSegmentBytes keeps the segments of the internal topic of transactions small: every start reads all of it.
-const transactionsSegmentBytes = 16 << 20
+// transactionsSegmentBytes keeps the segments of the internal topic of transactions small: every start reads all of it, and the active
+// segment is not compacted.
+const transactionsSegmentBytes = 4 << 20
 
 // transactionsTopic is the internal topic as it is to be made.
 func (b *Broker) transactionsTopic() newTopic {

@@ -40,10 +40,10 @@ func (w *world) must(id string, epoch int32, owned ...int32) consumer.HeartbeatR
 	return res
 }
 
-// TestConsumerGroup: two members share a topic, commit and fetch at their epochs, are known as readers, and survive restarts and rewrites.
+// TestConsumerGroup: two members share a topic, commit and fetch at their epochs, are known as readers, and survive restarts.
 func TestConsumerGroup(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := start(t, &groupstest.Log{}, func(o *groups.Options) { o.RewriteBytes = 2 << 10 })
+		w := start(t, &groupstest.Log{}, nil)
 		synctest.Wait()
 		if res := w.must("a", 0); res.Epoch != 1 || res.Assignment.Len() != 4 {
 			t.Fatalf("%+v", res)
@@ -61,7 +61,7 @@ func TestConsumerGroup(t *testing.T) {
 		}
 		r.Generation = 2
 		w.put(r)
-		for i := range 100 { // the log is written anew meanwhile
+		for i := range 100 {
 			r.Offsets[0].Offset = int64(42 + i)
 			w.put(r)
 		}

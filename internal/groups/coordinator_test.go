@@ -1,9 +1,12 @@
 package groups_test
 
 import (
+	"cmp"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -43,13 +46,42 @@ func start(t testing.TB, log *groupstest.Log, change func(*groups.Options)) *wor
 	return w
 }
 
-// crash ends the coordinator and starts another on what was durable.
+// crash ends the coordinator and starts another on what was durable. A third one, on what compaction leaves of that, knows the same.
 func (w *world) crash(change func(*groups.Options)) *world {
 	w.t.Helper()
 	w.Close()
-	next := start(w.t, w.log.Crash(), change)
+	left := w.log.Crash()
+	compacted := start(w.t, left.Crash().Compacted(), change)
+	next := start(w.t, left, change)
 	synctest.Wait()
+	if got, want := compacted.everything(), next.everything(); got != want {
+		w.t.Errorf("of the compacted log is known\n%s\nof the log\n%s", got, want)
+	}
+	compacted.Close()
 	return next
+}
+
+// everything is what the coordinator knows, as text.
+func (w *world) everything() string {
+	w.t.Helper()
+	var out strings.Builder
+	for _, v := range w.Overview() {
+		fmt.Fprintf(&out, "%+v\n", v)
+		offsets, err := w.FetchAll(v.Group, groups.Fetcher{})
+		slices.SortFunc(offsets, func(a, b groups.Offset) int {
+			return cmp.Or(cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.Partition, b.Partition))
+		})
+		unstable := w.Unstable(v.Group)
+		fmt.Fprintf(&out, "  %+v %v unstable %t\n", offsets, err, unstable("orders", 0))
+		classicGroup, err := w.Describe(v.Group)
+		slices.SortFunc(classicGroup.Members, func(a, b classic.Member) int { return cmp.Compare(a.ID, b.ID) })
+		fmt.Fprintf(&out, "  %+v %v\n", classicGroup, err)
+		consumerGroup, err := w.DescribeConsumer(v.Group)
+		members, _ := json.Marshal(consumerGroup.Members) // behind pointers
+		consumerGroup.Members = nil
+		fmt.Fprintf(&out, "  %+v %s %v\n", consumerGroup, members, err)
+	}
+	return out.String()
 }
 
 func commit(group, topic string, p int32, offset int64) groups.CommitRequest {
@@ -215,7 +247,7 @@ func TestFailingLog(t *testing.T) {
 	})
 }
 
-// TestCorruptRecords: what cannot be read is missing, everything else is there, and a rewrite keeps what it does not understand.
+// TestCorruptRecords: what cannot be read is missing, everything else is there, and compaction keeps what is not understood.
 func TestCorruptRecords(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := &groupstest.Log{}
@@ -234,8 +266,10 @@ func TestCorruptRecords(t *testing.T) {
 			t.Fatal(err)
 		}
 		for round := range 2 {
-			small := func(o *groups.Options) { o.RewriteBytes = 100 } // the second round reads what the first one rewrote
-			w = start(t, log, small)
+			if round == 1 {
+				log = log.Compacted()
+			}
+			w = start(t, log, nil)
 			synctest.Wait()
 			if w.offset("g") != 5 || w.offset("old") != 77 {
 				t.Errorf("round %d: offsets %d and %d", round, w.offset("g"), w.offset("old"))
@@ -278,49 +312,6 @@ func TestTransactionalOffsets(t *testing.T) {
 		if a, b, c := w.offset("done"), w.offset("aborted"), w.offset("open"); a != 11 || b != -1 || c != -1 {
 			t.Errorf("offsets %d %d %d, want 11 -1 -1", a, b, c)
 		}
-	})
-}
-
-// TestRewrite: the log stays in proportion to what it says, and says the same.
-func TestRewrite(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		small := func(o *groups.Options) { o.RewriteBytes = 8 << 10 }
-		w := start(t, &groupstest.Log{}, small)
-		synctest.Wait()
-		id, generation := w.member("members", "c", ordersAssignment)
-		for i := range 2000 {
-			w.put(commit(fmt.Sprintf("g%d", i%10), "orders", int32(i%3), int64(i)))
-			if i%50 == 0 {
-				if err := w.Heartbeat("members", id, "", generation); err != classic.None {
-					t.Fatal(err)
-				}
-			}
-		}
-		synctest.Wait()
-		// Commits went on beside the last rewrite: the next one sees how much has grown.
-		w.put(commit("g9", "orders", 1, 1999))
-		synctest.Wait()
-		if n := w.log.Size(); n > 64<<10 {
-			t.Errorf("the log has %d bytes", n)
-		}
-		for range 2 {
-			for g := range 10 {
-				all, _ := w.FetchAll(fmt.Sprintf("g%d", g), groups.Fetcher{})
-				for _, o := range all {
-					if o.Offset%10 != int64(g) || o.Offset < 1970 || o.Offset%3 != int64(o.Partition) {
-						t.Errorf("group %d has %+v", g, o)
-					}
-				}
-				if len(all) != 3 {
-					t.Errorf("group %d has %d offsets", g, len(all))
-				}
-			}
-			if err := w.Heartbeat("members", id, "", generation); err != classic.None {
-				t.Errorf("the member: %v", err)
-			}
-			w = w.crash(small)
-		}
-		w.Close()
 	})
 }
 

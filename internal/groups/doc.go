@@ -21,8 +21,8 @@
 //     fetched offset cannot be taken back by a crash. Until then the older one is served; see versions.
 //   - A generation begins when its assignment is stored. A restarted coordinator knows its members by their ids.
 //   - A record that cannot be read harms no other: it is reported, counted and kept; see load.go.
-//   - The topic stays in proportion to what it holds: when a shard has written several times that, it writes everything anew and
-//     deletes what lies before; see rewrite.go.
+//   - What a record says does not depend on others with the same key, or with keys that it replaces: the topic is compacted
+//     (cleanup.policy=compact), which is what keeps it, and the time of a start, in proportion to what it holds.
 //
 // # Formats
 //

@@ -3,6 +3,7 @@ package groups
 import (
 	"encoding/hex"
 	"errors"
+	"maps"
 	"time"
 
 	"lagoon/internal/groups/classic"
@@ -11,11 +12,11 @@ import (
 	"lagoon/segment"
 )
 
-// Records that cannot be read are kept for rewrites of the log; a shard with more of them is not rewritten at all.
-const maxForeignBytes = 1 << 20
-
-// foreignRecord is a record that this release cannot read, or that is damaged within.
-type foreignRecord struct{ key, value []byte }
+// openRecord is a record of a transaction whose marker is to come, and the offset after it.
+type openRecord struct {
+	key, value []byte
+	at         segment.Offset
+}
 
 // loading is what a shard's log says so far.
 type loading struct {
@@ -23,11 +24,9 @@ type loading struct {
 	offsets map[string]map[topicPartition]version
 	groups  map[string]*classic.Metadata
 	members map[string]*consumer.Group // groups of the consumer protocol
-	open    map[int64][]foreignRecord  // records of transactions that have not ended, by producer
-	foreign map[string]foreignRecord
-	bytes   int64
-	bad     int // malformed records and batches
-	unknown int // of other kinds
+	open    map[int64][]openRecord     // records of transactions that have not ended, by producer
+	bad     int                        // malformed records and batches
+	unknown int                        // of other kinds
 }
 
 // load reads the shard's log. A failure is logged and makes the shard refuse its groups until a restart.
@@ -39,7 +38,7 @@ func (s *shard) load() {
 		return
 	}
 	l := &loading{s: s, offsets: map[string]map[topicPartition]version{}, groups: map[string]*classic.Metadata{}, members: map[string]*consumer.Group{},
-		open: map[int64][]foreignRecord{}, foreign: map[string]foreignRecord{}}
+		open: map[int64][]openRecord{}}
 	damaged, err := log.Scan(s.c.ctx, 0, l.batch)
 	if err != nil {
 		if s.c.ctx.Err() == nil {
@@ -72,13 +71,12 @@ func (s *shard) failed(err error) {
 const controlCommit = 1
 
 func (l *loading) batch(h segment.BatchHeader, batch []byte) (bool, error) {
-	l.bytes += h.SizeBytes()
 	if h.IsControl() {
 		commit := false
 		l.each(h, batch, func(r records.Record) { commit = len(r.Key) >= 4 && r.Key[3] == controlCommit })
 		if commit {
 			for _, r := range l.open[h.ProducerID] {
-				l.record(r.key, r.value)
+				l.record(r.key, r.value, r.at)
 			}
 		}
 		delete(l.open, h.ProducerID)
@@ -86,10 +84,10 @@ func (l *loading) batch(h segment.BatchHeader, batch []byte) (bool, error) {
 	}
 	l.each(h, batch, func(r records.Record) {
 		if h.IsTransactional() {
-			l.open[h.ProducerID] = append(l.open[h.ProducerID], foreignRecord{clone(r.Key), clone(r.Value)})
+			l.open[h.ProducerID] = append(l.open[h.ProducerID], openRecord{clone(r.Key), clone(r.Value), r.Offset + 1})
 			return
 		}
-		l.record(r.Key, r.Value)
+		l.record(r.Key, r.Value, r.Offset+1)
 	})
 	return true, nil
 }
@@ -98,17 +96,17 @@ func (l *loading) batch(h segment.BatchHeader, batch []byte) (bool, error) {
 func (l *loading) each(h segment.BatchHeader, batch []byte, fn func(records.Record)) {
 	if err := records.Each(h, batch, func(r records.Record) bool { fn(r); return true }); err != nil {
 		l.bad++
-		l.s.keep = true
 		l.s.c.opt.Logger.Error("batch of "+Topic+" could not be unpacked", "partition", l.s.partition, "offset", h.BaseOffset, "err", err)
 	}
 }
 
-func (l *loading) record(k, v []byte) {
+// record takes in what a record at the offset before at says.
+func (l *loading) record(k, v []byte, at segment.Offset) {
 	id, err := readKey(k)
 	switch {
 	case err != nil || id.unused:
 	case id.offset:
-		err = l.offset(id, v)
+		err = l.offset(id, v, at)
 	case id.consumer != nil:
 		err = l.consumer(id, v)
 	default:
@@ -122,7 +120,6 @@ func (l *loading) record(k, v []byte) {
 	} else if l.bad++; l.bad <= 10 { // a few tell what is wrong, the sum is logged at the end
 		l.s.c.opt.Logger.Error("record of "+Topic+" could not be read", "partition", l.s.partition, "err", err, "key", excerpt(k), "value", excerpt(v))
 	}
-	l.foreign[string(k)] = foreignRecord{clone(k), clone(v)}
 }
 
 func excerpt(b []byte) string { return hex.EncodeToString(b[:min(len(b), 64)]) }
@@ -134,21 +131,22 @@ func clone(b []byte) []byte {
 	return append([]byte{}, b...)
 }
 
-func (l *loading) offset(k key, v []byte) error {
+// offset takes in a commit, or a tombstone. Those of a transaction come with its marker, when a later record may have overtaken them.
+func (l *loading) offset(k key, v []byte, at segment.Offset) (err error) {
+	next := version{at: at, deleted: v == nil}
+	if v != nil {
+		if next.offsetValue, err = readOffsetValue(v); err != nil {
+			return err
+		}
+	}
 	of := l.offsets[k.group]
-	if v == nil {
-		delete(of, k.tp)
-		return nil
-	}
-	value, err := readOffsetValue(v)
-	if err != nil {
-		return err
-	}
 	if of == nil {
 		of = map[topicPartition]version{}
 		l.offsets[k.group] = of
 	}
-	of[k.tp] = version{offsetValue: value}
+	if of[k.tp].at < at {
+		of[k.tp] = next
+	}
 	return nil
 }
 
@@ -196,8 +194,8 @@ func (l *loading) finish() {
 		g := s.take(id, classic.Restore(&s.c.opt.Classic, *m, now))
 		g.last = m
 	}
-	live := int64(0)
 	for id, offsets := range l.offsets {
+		maps.DeleteFunc(offsets, func(_ topicPartition, v version) bool { return v.deleted })
 		if len(offsets) == 0 {
 			continue
 		}
@@ -213,18 +211,6 @@ func (l *loading) finish() {
 	for _, g := range s.groups {
 		s.apply(g)
 		s.settle(g)
-		live += g.bytes + g.kept
 	}
 	l.reopen()
-	kept := 0
-	for _, r := range l.foreign {
-		if kept += len(r.key) + len(r.value); kept > maxForeignBytes {
-			s.keep, s.foreign = true, nil
-			break
-		}
-		s.foreign = append(s.foreign, r)
-	}
-	s.logBytes += l.bytes
-	s.rewriteAt = max(s.c.opt.RewriteBytes, 4*live)
-	s.rewriteIfDue()
 }

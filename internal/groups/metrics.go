@@ -12,9 +12,9 @@ import (
 )
 
 type metrics struct {
-	commits, generations, corrupt, refused, rewrites prometheus.Counter
-	loadSeconds                                      prometheus.Histogram
-	noise                                            *rate.Limiter // of log lines that clients can cause
+	commits, generations, corrupt, refused prometheus.Counter
+	loadSeconds                            prometheus.Histogram
+	noise                                  *rate.Limiter // of log lines that clients can cause
 }
 
 func newMetrics(c *Coordinator) (*metrics, error) {
@@ -26,7 +26,6 @@ func newMetrics(c *Coordinator) (*metrics, error) {
 		generations: counter("lagoon_group_metadata_stores_total", "Group generations and static members stored."),
 		corrupt:     counter("lagoon_group_corrupt_records_total", "Records and ranges of __consumer_offsets that could not be read at a start."),
 		refused:     counter("lagoon_group_memory_refusals_total", "Members and offsets refused because the memory of groups is used up."),
-		rewrites:    counter("lagoon_group_log_rewrites_total", "Partitions of __consumer_offsets written anew and shortened."),
 		loadSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "lagoon_group_load_seconds", Help: "Loading of one partition of __consumer_offsets.",
 			Buckets: prometheus.ExponentialBuckets(1e-3, 4, 8)}),
 		noise: rate.NewLimiter(1, 5),
@@ -39,7 +38,7 @@ func newMetrics(c *Coordinator) (*metrics, error) {
 	memory := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "lagoon_group_memory_bytes", Help: "Memory of all groups, about."},
 		func() float64 { return float64(c.bytes.Load()) })
 	var errs []error
-	for _, x := range []prometheus.Collector{m.commits, m.generations, m.corrupt, m.refused, m.rewrites, m.loadSeconds, memory, states} {
+	for _, x := range []prometheus.Collector{m.commits, m.generations, m.corrupt, m.refused, m.loadSeconds, memory, states} {
 		errs = append(errs, reg.Register(x))
 	}
 	if err := errors.Join(errs...); err != nil {

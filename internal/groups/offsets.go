@@ -10,7 +10,8 @@ import (
 // version is one commit of one partition's offset. It is served once the log is durable up to next.
 type version struct {
 	offsetValue
-	next    segment.Offset // after its record
+	next    segment.Offset // after its record, or after the marker of its transaction
+	at      segment.Offset // after its record
 	deleted bool           // a tombstone
 }
 
@@ -31,7 +32,7 @@ func offsetBytes(tp topicPartition, vs versions) int64 {
 	if len(vs) == 0 {
 		return 0
 	}
-	n := int64(96 + len(tp.topic) + 72*cap(vs))
+	n := int64(96 + len(tp.topic) + 80*cap(vs))
 	for i := range vs {
 		n += int64(len(vs[i].metadata))
 	}
@@ -157,7 +158,7 @@ func (c *Coordinator) Commit(r CommitRequest) (errs []classic.Error, wait Pendin
 					g = s.create(r.Group)
 				}
 				nv := v
-				nv.offset, nv.leaderEpoch, nv.metadata, nv.next = o.Offset, o.LeaderEpoch, o.Metadata, next
+				nv.offset, nv.leaderEpoch, nv.metadata, nv.next, nv.at = o.Offset, o.LeaderEpoch, o.Metadata, next, next
 				s.put(g, topicPartition{o.Topic, o.Partition}, nv, durable)
 			}
 		}
@@ -289,7 +290,10 @@ func (s *shard) bury(g *group, doomed []topicPartition) (wait Pending, err error
 		wait = s.pending(next)
 		durable := s.log.Offsets().HighWatermark
 		for _, tp := range batch {
-			s.put(g, tp, version{next: next, deleted: true}, durable)
+			s.put(g, tp, version{next: next, at: next, deleted: true}, durable)
+			for _, t := range s.txns { // older than the tombstone
+				delete(t.groups[g.id], tp)
+			}
 		}
 		batch = batch[:0]
 		return nil

@@ -24,7 +24,6 @@ type Log interface {
 	Durable(ctx context.Context, next segment.Offset) error
 	Offsets() partition.Offsets
 	Scan(ctx context.Context, from segment.Offset, fn func(h segment.BatchHeader, batch []byte) (more bool, err error)) (damaged int, err error)
-	DeleteRecords(ctx context.Context, before segment.Offset) (segment.Offset, error)
 	GuardTxn(producerID int64, epoch int16) (guard partition.TxnGuard, open bool)
 	DropGuard(producerID int64, guard partition.TxnGuard)
 }
@@ -52,8 +51,6 @@ type Options struct {
 	CommitTimeout time.Duration // how long a commit waits for its durability; 0: 5 s (offsets.commit.timeout.ms)
 	// MaxBytes bounds the memory of all groups: new members and offsets are refused above it. 0: 256 MiB.
 	MaxBytes int64
-	// RewriteBytes is what a shard's log may grow to before it is written anew, or four times what it holds. 0: 4 MiB.
-	RewriteBytes int64
 
 	Log func(partition int32) (Log, bool) // required
 	// Exists tells whether a partition of a topic exists: offsets of others are dropped when they are loaded. Required.
@@ -80,7 +77,6 @@ func (o Options) withDefaults() Options {
 	orDefault(&o.MaxMetadata, 4096)
 	orDefault(&o.CommitTimeout, 5*time.Second)
 	orDefault(&o.MaxBytes, 256<<20)
-	orDefault(&o.RewriteBytes, 4<<20)
 	return o
 }
 
@@ -105,6 +101,6 @@ func (o Options) Validate() error {
 	need(o.Classic.InitialDelay >= 0, "InitialDelay is negative")
 	need(o.Retention > 0 && o.CheckInterval > 0 && o.CommitTimeout > 0, "times must be positive")
 	need(o.MaxMetadata > 0 && o.MaxMetadata < 1<<15, "MaxMetadata must be between 1 and 32767")
-	need(o.MaxBytes > 0 && o.RewriteBytes > 0, "sizes must be positive")
+	need(o.MaxBytes > 0, "MaxBytes must be positive")
 	return errors.Join(faults...)
 }

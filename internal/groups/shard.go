@@ -37,12 +37,7 @@ type shard struct {
 	rings   time.Time   // when
 	builder records.Builder
 
-	logBytes  int64 // of the log from its start
-	rewriteAt int64 // … at which it is written anew
-	rewriting bool
-	foreign   []foreignRecord       // what load could not read, for rewrites
-	keep      bool                  // there was too much of it: the log is not shortened
-	txns      map[int64]*txnOffsets // open transactions with offsets, by producer
+	txns map[int64]*txnOffsets // open transactions with offsets, by producer
 }
 
 // machine is what both kinds of groups can be asked.
@@ -78,7 +73,7 @@ type group struct {
 
 func newShard(c *Coordinator, partition int32) *shard {
 	return &shard{c: c, partition: partition, groups: map[string]*group{}, joins: map[classic.Ticket]chan<- classic.JoinResult{},
-		syncs: map[classic.Ticket]chan<- classic.SyncResult{}, rewriteAt: c.opt.RewriteBytes}
+		syncs: map[classic.Ticket]chan<- classic.SyncResult{}}
 }
 
 // create makes an empty group.
@@ -178,13 +173,10 @@ func (s *shard) store(g *group, st classic.Store) bool {
 
 // append writes what is in the builder and gives the offset after it.
 func (s *shard) append() (next segment.Offset, err error) {
-	size := s.builder.Size()
 	done, err := s.log.Append(s.c.ctx, partition.AppendRequest{Records: s.builder.Batch(time.Now().UnixMilli())})
 	if err != nil {
 		return 0, err
 	}
-	s.logBytes += int64(size)
-	s.rewriteIfDue()
 	return done.Next, nil
 }
 

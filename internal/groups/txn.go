@@ -12,15 +12,21 @@ import (
 
 // txnOffsets are the offsets that an open transaction commits, by group: nobody is told of them before its marker.
 type txnOffsets struct {
-	groups map[string]map[topicPartition]offsetValue
+	groups map[string]map[topicPartition]txnOffset
 	bytes  int64
+}
+
+// txnOffset is one of them, with the offset after its record.
+type txnOffset struct {
+	offsetValue
+	at segment.Offset
 }
 
 // pendingOf finds or makes the offsets of a producer's transaction; shard.mu is held.
 func (s *shard) pendingOf(producerID int64) *txnOffsets {
 	t := s.txns[producerID]
 	if t == nil {
-		t = &txnOffsets{groups: map[string]map[topicPartition]offsetValue{}}
+		t = &txnOffsets{groups: map[string]map[topicPartition]txnOffset{}}
 		if s.txns == nil {
 			s.txns = map[int64]*txnOffsets{}
 		}
@@ -30,10 +36,10 @@ func (s *shard) pendingOf(producerID int64) *txnOffsets {
 }
 
 // note takes one offset in.
-func (s *shard) note(t *txnOffsets, group string, tp topicPartition, v offsetValue) {
+func (s *shard) note(t *txnOffsets, group string, tp topicPartition, v txnOffset) {
 	of := t.groups[group]
 	if of == nil {
-		of = map[topicPartition]offsetValue{}
+		of = map[topicPartition]txnOffset{}
 		t.groups[group] = of
 	}
 	if _, known := of[tp]; !known {
@@ -102,18 +108,16 @@ func (c *Coordinator) CommitTxn(r TxnCommitRequest) (errs []classic.Error, wait 
 	if s.builder.Len() == 0 {
 		return errs, wait, classic.None
 	}
-	size := s.builder.Size()
 	done, failed := s.log.Append(c.ctx, partition.AppendRequest{Records: s.builder.TransactionalBatch(now.UnixMilli(), r.ProducerID, r.Epoch),
 		Internal: true, Guard: r.Guard})
 	if failed != nil {
 		return nil, wait, txnRefusal(failed)
 	}
-	s.logBytes += int64(size)
 	t := s.pendingOf(r.ProducerID)
 	for i, o := range r.Offsets {
 		if errs[i] == classic.None {
 			s.note(t, r.Group, topicPartition{o.Topic, o.Partition},
-				offsetValue{offset: o.Offset, leaderEpoch: o.LeaderEpoch, metadata: o.Metadata, committed: now.UnixMilli(), expires: -1})
+				txnOffset{offsetValue{offset: o.Offset, leaderEpoch: o.LeaderEpoch, metadata: o.Metadata, committed: now.UnixMilli(), expires: -1}, done.Next})
 		}
 	}
 	c.metrics.commits.Add(float64(len(r.Offsets)))
@@ -150,7 +154,6 @@ func (c *Coordinator) EndTxn(index int32, producerID int64, epoch int16, m segme
 	if err != nil {
 		return nil, err
 	}
-	s.logBytes += int64(len(b))
 	if t := s.txns[producerID]; t != nil {
 		delete(s.txns, producerID)
 		c.bytes.Add(-t.bytes)
@@ -158,12 +161,12 @@ func (c *Coordinator) EndTxn(index int32, producerID int64, epoch int16, m segme
 			s.materialise(t, done.Next)
 		}
 	}
-	s.rewriteIfDue()
 	log := s.log
 	return func(ctx context.Context) error { return log.Durable(ctx, done.Next) }, nil
 }
 
-// materialise makes a transaction's offsets those of their groups, once the log is durable up to next.
+// materialise makes a transaction's offsets those of their groups, once the log is durable up to next. One that was overtaken by a later
+// record outside the transaction counts no more, as in Kafka: what is in memory is what a start finds in a log that was compacted meanwhile.
 func (s *shard) materialise(t *txnOffsets, next segment.Offset) {
 	durable := s.log.Offsets().HighWatermark
 	for id, of := range t.groups {
@@ -175,7 +178,9 @@ func (s *shard) materialise(t *txnOffsets, next segment.Offset) {
 			if !s.c.opt.Exists(tp.topic, tp.partition) {
 				continue // deleted meanwhile
 			}
-			s.put(g, tp, version{offsetValue: v, next: next}, durable)
+			if vs := g.offsets[tp]; len(vs) == 0 || vs[len(vs)-1].at < v.at {
+				s.put(g, tp, version{offsetValue: v.offsetValue, next: next, at: v.at}, durable)
+			}
 		}
 	}
 }
@@ -216,7 +221,7 @@ func (l *loading) reopen() {
 				continue
 			}
 			if v, err := readOffsetValue(r.value); err == nil {
-				l.s.note(l.s.pendingOf(producerID), k.group, k.tp, v)
+				l.s.note(l.s.pendingOf(producerID), k.group, k.tp, txnOffset{v, r.at})
 			}
 		}
 	}

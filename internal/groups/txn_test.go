@@ -105,3 +105,31 @@ func TestTransactionalCommitsOfStrangersAreRefused(t *testing.T) {
 		}
 	})
 }
+
+// TestTheLaterRecordWins: a commit that came after one of an open transaction stays when the transaction commits, now, after a start, and in
+// a compacted log; so does a deletion. That is Kafka's rule, and the only one that the records themselves tell.
+func TestTheLaterRecordWins(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, &groupstest.Log{}, nil)
+		defer func() { w.Close() }()
+		synctest.Wait()
+		w.putTxn("g", 7, 10)
+		w.put(commit("g", "orders", 0, 12)).Wait(t.Context())
+		w.endTxn(7, true)
+		w.wantOffset("overtaken", 12, false)
+		w = w.crash(nil)
+		w.wantOffset("overtaken, after a crash", 12, false)
+		w.putTxn("g", 7, 20)
+		w.endTxn(7, true)
+		w.wantOffset("not overtaken", 20, false)
+		w.putTxn("g", 7, 30)
+		if _, wait, err := w.DeleteOffsets("g", []groups.Offset{{Topic: "orders"}}); err != classic.None || wait.Wait(t.Context()) != classic.None {
+			t.Fatal(err)
+		}
+		w.put(commit("g", "returns", 0, 1)).Wait(t.Context()) // the deletion is pruned
+		w.endTxn(7, true)
+		w.wantOffset("deleted", -1, false)
+		w = w.crash(nil)
+		w.wantOffset("deleted, after a crash", -1, false)
+	})
+}

@@ -194,7 +194,7 @@ func (l *Log) rollLocked(cfg *Config, now time.Time) error {
 		return l.home.writeFailed("roll segment", err)
 	}
 	v := l.view.Load()
-	segs := append(v.segs[:len(v.segs):len(v.segs)], &logSegment{r: w.Reader(), dir: l.home, base: next, before: l.endPos.Load()})
+	segs := append(v.segs[:len(v.segs):len(v.segs)], newLogSegment(w.Reader(), l.home, next, l.endPos.Load()))
 	l.sealing = append(l.sealing, l.w)
 	l.w, l.rolledAt, l.snapshotDue, l.writtenBack = w, now, true, 0
 	l.setViewLocked(segs, v.start)

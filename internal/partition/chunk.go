@@ -164,7 +164,7 @@ func (cv *convoy) finishLocked(c *coldChunk, err error) (wake []*Watch) {
 	default:
 		c.state = chunkReady
 		if c.shared {
-			c.asker.reached = max(c.asker.reached, c.handle.seg.before+c.end())
+			c.asker.reached = max(c.asker.reached, c.handle.seg.before.Load()+c.end())
 		}
 		if c.lane == admission.Bypass {
 			cv.log.store.metrics.convoyServed.Add(float64(len(c.data) * c.takers))

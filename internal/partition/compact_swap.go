@@ -72,13 +72,34 @@ func (l *Log) publishCleaned(g group, r *segment.Reader) error {
 	}
 	v := l.view.Load()
 	i := v.find(g.segs[0].base)
-	// On the scale of distances it ends where the next one begins: readers in it are as far from the end as they were.
 	size := r.Meta().SizeBytes
-	s := &logSegment{r: r, dir: g.dir(), base: g.segs[0].base, before: max(g.segs[0].before, v.segs[i+len(g.segs)].before-size)}
+	from, to := g.segs[0].before.Load(), v.segs[i+len(g.segs)].before.Load()
+	by := max(to-from-size, -v.segs[0].before.Load()) // a segment that grew: positions do not become negative
+	s := newLogSegment(r, g.dir(), g.segs[0].base, from+by)
 	segs := slices.Concat(v.segs[:i], []*logSegment{s}, v.segs[i+len(g.segs):])
+	l.shiftLocked(v.segs[:i], by)
 	l.setViewLocked(segs, v.start)
 	s.dir.used.Add(size)
 	return nil
+}
+
+// shiftLocked moves the oldest segments on the scale of positions, so that they go on ending where the next one begins, and with them
+// what the hot windows have noted there. l.mu is held.
+func (l *Log) shiftLocked(segs []*logSegment, by int64) {
+	if len(segs) == 0 || by == 0 {
+		return
+	}
+	last := segs[len(segs)-1]
+	end := last.before.Load() + last.bytes()
+	for _, s := range segs {
+		s.before.Add(by)
+	}
+	for _, c := range l.cursors.all() {
+		if at := c.place.Load(); at < end {
+			c.place.CompareAndSwap(at, at+by) // one that fails has read meanwhile
+		}
+	}
+	l.hot.shift(end, by)
 }
 
 func (l *Log) isClosed() bool {

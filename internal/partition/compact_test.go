@@ -16,6 +16,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"lagoon/admission"
 	"lagoon/internal/partition"
 	"lagoon/internal/records"
 	"lagoon/internal/vfs"
@@ -643,4 +644,46 @@ func TestCompactTransactions(t *testing.T) {
 func withCRC(b []byte) []byte {
 	binary.BigEndian.PutUint32(b[17:], crc32.Checksum(b[21:], castagnoli))
 	return b
+}
+
+// TestDistancesAfterCompaction: how far behind a reader is in bytes does not count what compaction took away: it is what a start finds.
+func TestDistancesAfterCompaction(t *testing.T) {
+	fsys := osFS(t)
+	s := open(t, quietCompaction, fsys)
+	l := load(t, s, compacted(), 1)
+	k := newKeyed(t, 11)
+	distances := func() (out []int64) {
+		for off := segment.Offset(0); off < k.end; off += 7 {
+			e, err := l.Explain(admission.ReaderKey{}, off, 1000)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if lag := l.LagOf(off); lag.Bytes != e.Behind {
+				t.Errorf("offset %d of %d: %d bytes behind, of the segments' sizes %d", off, k.end, e.Behind, lag.Bytes)
+			}
+			out = append(out, e.Behind)
+		}
+		return out
+	}
+	for range 3 {
+		before := l.SizeBytes()
+		for range 60 {
+			if err := k.write(l, time.Now().UnixMilli()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		whole := distances()[0]
+		s.Compact(context.Background())
+		if now := distances()[0]; now != l.SizeBytes() || now > whole*3/4 {
+			t.Errorf("the first record is %d bytes behind, before compaction %d; the log has %d, before the writes %d", now, whole, l.SizeBytes(), before)
+		}
+	}
+	running := distances()
+	closeStore(t, s)
+	s = open(t, quietCompaction, fsys)
+	l = load(t, s, compacted(), 1)
+	if started := distances(); !slices.Equal(started, running) {
+		t.Errorf("distances were %v, after a start %v", running, started)
+	}
+	closeStore(t, s)
 }

@@ -169,7 +169,7 @@ func (cv *convoy) tidyLocked() {
 
 // wantedLocked tells whether a reader comes close enough behind c, and moves.
 func (cv *convoy) wantedLocked(c *coldChunk, now time.Time) bool {
-	start, end := c.handle.seg.before+c.pos, c.handle.seg.before+c.end()
+	start, end := c.handle.seg.before.Load()+c.pos, c.handle.seg.before.Load()+c.end()
 	for _, s := range cv.streams {
 		if s.lane != admission.Bypass || s.pieces || now.Sub(s.lastRead) > streamPause {
 			continue
@@ -184,7 +184,7 @@ func (cv *convoy) wantedLocked(c *coldChunk, now time.Time) bool {
 // oldestKeptLocked is the kept chunk that lies furthest back in the log; its reader is the slowest. nil without.
 func (cv *convoy) oldestKeptLocked() (oldest *coldChunk) {
 	for _, c := range cv.listed {
-		if c.isKept() && (oldest == nil || c.handle.seg.before+c.pos < oldest.handle.seg.before+oldest.pos) {
+		if c.isKept() && (oldest == nil || c.handle.seg.before.Load()+c.pos < oldest.handle.seg.before.Load()+oldest.pos) {
 			oldest = c
 		}
 	}
@@ -347,7 +347,7 @@ func (cv *convoy) dropKeptLocked() bool {
 	if c == nil {
 		return false
 	}
-	cv.droppedTo = max(cv.droppedTo, c.handle.seg.before+c.end())
+	cv.droppedTo = max(cv.droppedTo, c.handle.seg.before.Load()+c.end())
 	cv.freeLocked(c)
 	return true
 }

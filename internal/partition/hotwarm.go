@@ -84,7 +84,7 @@ func (s *Store) warmTails() {
 func (l *Log) warmKnown(keep time.Duration) hotLog {
 	v := l.view.Load()
 	end := l.endPos.Load()
-	k := hotLog{start: v.segs[0].before, end: end, reader: -1, wanted: true}
+	k := hotLog{start: v.segs[0].before.Load(), end: end, reader: -1, wanted: true}
 	last, err := l.MaxTimestamp(l.store.ctx)
 	if err != nil || last.TimestampMs < 0 || l.store.now().Sub(time.UnixMilli(last.TimestampMs)) >= warmAge {
 		k.marks = []hotMark{{end, 0}}
@@ -108,12 +108,9 @@ func (l *Log) warmKnown(keep time.Duration) hotLog {
 func (l *Log) warmReads(k hotLog, from int64) (out []warmRead) {
 	v := l.view.Load()
 	for i, s := range v.segs {
-		segEnd := k.end
-		if i+1 < len(v.segs) {
-			segEnd = v.after(i)
-		}
-		for at := max(from, s.before); at < segEnd; {
-			pos := at - s.before
+		begin, segEnd := v.span(i, k.end)
+		for at := max(from, begin); at < segEnd; {
+			pos := at - begin
 			n := min(warmStep-pos%warmStep, segEnd-at)
 			age := time.Duration(0)
 			for _, m := range k.marks { // oldest first

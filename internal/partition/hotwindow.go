@@ -91,6 +91,42 @@ type hotState struct {
 	found    atomic.Pointer[[]hotMark] // set before the first round
 	refilled atomic.Int64              // a refill began here, before dropped; MaxInt64: none
 	view     atomic.Pointer[HotView]
+
+	shiftMu sync.Mutex
+	shifts  []hotShift // of positions, that the goroutine has not taken in yet
+}
+
+// hotShift: what lay before end lies by bytes further on since a compaction.
+type hotShift struct{ end, by int64 }
+
+// shift says that positions before end have moved.
+func (st *hotState) shift(end, by int64) {
+	st.shiftMu.Lock()
+	defer st.shiftMu.Unlock()
+	if len(st.shifts) == maxShifts { // nobody takes them: hot windows are off
+		st.shifts = st.shifts[:0]
+	}
+	st.shifts = append(st.shifts, hotShift{end, by})
+}
+
+// maxShifts is more swaps than come between two plans.
+const maxShifts = 1024
+
+// takeShifts corrects what the goroutine of the hot windows has noted.
+func (st *hotState) takeShifts() {
+	st.shiftMu.Lock()
+	defer st.shiftMu.Unlock()
+	for _, s := range st.shifts {
+		for i := range st.marks {
+			if st.marks[i].end < s.end {
+				st.marks[i].end += s.by
+			}
+		}
+		if st.dropped < s.end {
+			st.dropped += s.by
+		}
+	}
+	st.shifts = st.shifts[:0]
 }
 
 // HotView is one partition's hot window for people.
@@ -230,7 +266,7 @@ func (l *Log) pinUnsynced(b *bound) {
 	}
 	if i > 0 && v.segs[i].pin.pinned() == 0 { // it was rolled to: the one before has an end now
 		if s := v.segs[i-1]; s.pin.pinned() > 0 {
-			l.growPin(s, from, v.segs[i].before-s.before)
+			l.growPin(s, from, v.segs[i].before.Load()-s.before.Load())
 		}
 	}
 	l.growPin(v.segs[i], from, b.pos)
@@ -245,7 +281,7 @@ func (l *Log) growPin(s *logSegment, from, to int64) {
 	}
 	heldFrom, heldTo := pin.Held()
 	if heldFrom == heldTo {
-		if from > s.before { // the plan knows where to begin
+		if from > s.before.Load() { // the plan knows where to begin
 			return
 		}
 		heldFrom, heldTo = 0, 0
@@ -280,10 +316,10 @@ func (l *Log) durableEnd() int64 {
 	v, b := l.view.Load(), l.durable.Load()
 	for i := len(v.segs) - 1; i >= 0; i-- {
 		if v.segs[i].base == b.base {
-			return v.segs[i].before + b.pos
+			return v.segs[i].before.Load() + b.pos
 		}
 	}
-	return v.segs[0].before
+	return v.segs[0].before.Load()
 }
 
 func (s *Store) unpinAll() {
@@ -396,11 +432,12 @@ func (s *Store) hotRound(now time.Time) (end int64, busy bool) {
 // hotKnown is what the planner has to know of the log.
 func (l *Log) hotKnown(now time.Time) (hotLog, *HotView) {
 	st, v := &l.hot, l.view.Load()
-	k := hotLog{start: v.segs[0].before, end: l.durableEnd(), reader: -1}
+	k := hotLog{start: v.segs[0].before.Load(), end: l.durableEnd(), reader: -1}
+	st.takeShifts()
 	if !st.known {
 		st.known, st.seen = true, now
 		st.refilled.Store(math.MaxInt64)
-		st.dropped = v.segs[max(0, len(v.segs)-2)].before
+		st.dropped = v.segs[max(0, len(v.segs)-2)].before.Load()
 		// What is younger than this run; what the readers of the last one may want, when that was looked up.
 		marks := []hotMark{{l.endPos.Load() - l.bytesIn.Load(), 0}}
 		if found := l.hot.found.Load(); found != nil {
@@ -528,11 +565,8 @@ func (l *Log) keepHot(k hotKeep, end int64, now time.Time) (pinned int64, err er
 	l.hot.pinning.Lock()
 	defer l.hot.pinning.Unlock()
 	for i, s := range v.segs {
-		segEnd := end
-		if i+1 < len(v.segs) {
-			segEnd = min(end, v.after(i))
-		}
-		from, to := max(0, k.from-s.before), segEnd-s.before
+		begin, segEnd := v.span(i, end)
+		from, to := max(0, k.from-begin), segEnd-begin
 		from -= from % step
 		if k.from >= segEnd {
 			from, to = 0, 0
@@ -613,13 +647,10 @@ func (l *Log) lookHot(v *view, from, end int64, now time.Time) {
 	st.looked = now
 	var evicted int64
 	for i, s := range v.segs {
-		segEnd := end
-		if i+1 < len(v.segs) {
-			segEnd = min(end, v.after(i))
-		}
-		if pos := max(from, s.before) - s.before; segEnd-s.before > pos && s.r.Acquire() {
+		begin, segEnd := v.span(i, end)
+		if pos := max(from, begin) - begin; segEnd-begin > pos && s.r.Acquire() {
 			if f, err := s.r.File(); err == nil {
-				if r, err := l.store.opt.Cache.Residency(f, pos, segEnd-s.before-pos); err == nil {
+				if r, err := l.store.opt.Cache.Residency(f, pos, segEnd-begin-pos); err == nil {
 					evicted += r.RecentlyEvicted
 				}
 			}
@@ -651,12 +682,9 @@ func (l *Log) refill(pos int64) {
 func (l *Log) dropHot(to, most int64) (done int64) {
 	st, v := &l.hot, l.view.Load()
 	for i, s := range v.segs {
-		segEnd, sealed := to, false
-		if i+1 < len(v.segs) && v.after(i) <= to {
-			segEnd, sealed = v.after(i), true
-		}
-		pos, end := max(0, st.dropped-s.before), segEnd-s.before
-		if !sealed { // whole windows only: a large folio that is only partly inside stays
+		begin, segEnd := v.span(i, to)
+		pos, end := max(0, st.dropped-begin), segEnd-begin
+		if whole := i+1 < len(v.segs) && end == s.bytes(); !whole { // whole windows only: a large folio that is only partly inside stays
 			end -= end % cachectl.WindowBytes
 		}
 		if end <= pos {
@@ -683,7 +711,7 @@ func (l *Log) dropHot(to, most int64) (done int64) {
 		}
 		st.tries = 0
 		l.store.hot.metrics.ineffective.Add(float64(e.LeftPages * cachectl.PageSize))
-		st.dropped = s.before + end
+		st.dropped = begin + end
 		if done >= most {
 			return done
 		}

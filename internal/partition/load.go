@@ -594,7 +594,7 @@ func (l *Log) begin(sealed []*logSegment, w *segment.Writer, start segment.Offse
 	segs := append(sealed, &logSegment{r: w.Reader(), dir: l.home, base: w.Base()})
 	total := int64(0)
 	for _, s := range segs {
-		s.before = total
+		s.before.Store(total)
 		size := s.r.Meta().SizeBytes
 		total += size
 		s.dir.used.Add(size)

@@ -95,10 +95,10 @@ type logSegment struct {
 	r    *segment.Reader
 	dir  *logDir
 	base segment.Offset
-	// before is the number of bytes in the older segments of the view this one was first part of. Distances between two
-	// positions are differences of it, so that deleting old segments need not renumber. Compaction leaves a gap in front of a
-	// segment that became smaller: distances across it are too large until the next start.
-	before int64
+	// before is where the segment begins on the scale of positions in the log: a segment begins where the one before it ends, and what
+	// retention deletes need not renumber the rest. Distances are differences on this scale. Compaction shifts what is older than a
+	// segment that became smaller (Log.shiftLocked), so a position that was noted before that is told anew when its owner reads again.
+	before atomic.Int64
 	extra  atomic.Pointer[[]damage]
 	prep   preparation
 	pin    segmentPin
@@ -135,8 +135,21 @@ func (s *logSegment) bytes() int64 {
 	return s.r.Meta().SizeBytes
 }
 
-// after is the byte behind segment i, which is not the last, on the scale of logSegment.before.
-func (v *view) after(i int) int64 { return min(v.segs[i].before+v.segs[i].bytes(), v.segs[i+1].before) }
+// span is where segment i lies on the scale of logSegment.before, as far as end: the last one has no end of its own.
+func (v *view) span(i int, end int64) (from, to int64) {
+	s := v.segs[i]
+	if from = s.before.Load(); i+1 < len(v.segs) { // once: a compaction may shift it
+		end = min(end, from+s.bytes())
+	}
+	return from, end
+}
+
+// newLogSegment makes the segment of r in d that begins at byte before.
+func newLogSegment(r *segment.Reader, d *logDir, base segment.Offset, before int64) *logSegment {
+	s := &logSegment{r: r, dir: d, base: base}
+	s.before.Store(before)
+	return s
+}
 
 // active is the segment that appends go to.
 func (v *view) active() *logSegment { return v.segs[len(v.segs)-1] }

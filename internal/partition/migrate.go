@@ -254,7 +254,7 @@ func (l *Log) publishMoved(from *logSegment, to *logDir, job tiering.Job) error 
 		return tiering.ErrGone
 	}
 	segs := append([]*logSegment(nil), v.segs...)
-	segs[i] = &logSegment{r: r, dir: to, base: from.base, before: from.before}
+	segs[i] = newLogSegment(r, to, from.base, from.before.Load())
 	l.setViewLocked(segs, v.start)
 	to.used.Add(job.SizeBytes)
 	return nil

@@ -132,7 +132,7 @@ func (l *Log) deadlines(off segment.Offset, now time.Time, n int) (out []admissi
 		gone += s.bytes()
 	}
 	for i := first; i+1 < len(v.segs) && len(out) < n; i++ {
-		end := v.after(i)
+		_, end := v.span(i, math.MaxInt64)
 		gone += v.segs[i].bytes()
 		goes := raceAhead + 1
 		if cfg.RetentionMs >= 0 {

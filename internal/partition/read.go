@@ -104,7 +104,7 @@ func (l *Log) readOnce(req *ReadRequest, now time.Time) (res ReadResult, again b
 	}
 	want := min(max(req.MaxBytes, 1), end-pos)
 	resident, ratio := l.residentPrefix(s, pos, max(want, 1))
-	l.observe(c, req.From, b, s.before+pos, now)
+	l.observe(c, req.From, b, s.before.Load()+pos, now)
 	read := admission.Read{
 		State: c.class.State, Resident: resident > 0, ResidentRatio: ratio, Sealed: s.r.Meta().Sealed,
 		Mode: l.store.opt.Mode, Forced: l.forced(), BudgetOK: true,
@@ -127,7 +127,7 @@ func (l *Log) readOnce(req *ReadRequest, now time.Time) (res ReadResult, again b
 	if d.Lane == admission.Fill && c.class.State == admission.Realtime {
 		l.store.metrics.tailColdReads.Inc()
 		l.store.harm.misses.Add(1)
-		l.refill(s.before + pos)
+		l.refill(s.before.Load() + pos)
 	}
 	if hint >= 0 && !exact {
 		// The hot lane checks a hint by the header there; a stream believes its start, so it begins where the index says.
@@ -249,21 +249,21 @@ func (l *Log) distancePos(_ *cursor, off segment.Offset) int64 {
 	v := l.view.Load()
 	i := v.find(off)
 	if i < 0 {
-		return v.segs[0].before
+		return v.segs[0].before.Load()
 	}
 	s := v.segs[i]
 	if !s.r.Acquire() {
-		return s.before
+		return s.before.Load()
 	}
 	defer s.r.Release()
 	if !s.r.Ready() {
-		return s.before
+		return s.before.Load()
 	}
 	pos, err := s.r.Floor(off)
 	if err != nil {
 		pos = 0
 	}
-	return s.before + pos
+	return s.before.Load() + pos
 }
 
 // forced is the topic's word on its readers' class. Metadata has validated it.

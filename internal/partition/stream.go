@@ -172,7 +172,7 @@ func (s *stream) start(seg *logSegment, pos int64, from segment.Offset, lane adm
 }
 
 // frontPos is where the stream asks next, in bytes on the scale of Log.endPos.
-func (s *stream) frontPos() int64 { return s.handle.seg.before + s.nextPos }
+func (s *stream) frontPos() int64 { return s.handle.seg.before.Load() + s.nextPos }
 
 // topUpLocked keeps the read-ahead at its depth while the bytes ahead are cold; where they are resident the hot lane
 // takes over.
@@ -313,7 +313,7 @@ func (s *stream) replaceLocked(i int, c *coldChunk) {
 // aloneLocked: the stream's own turn reads c. A follower leads now; or, when its leader has read c before, it was left behind.
 func (s *stream) aloneLocked(c *coldChunk) {
 	s.log.store.metrics.convoyChunks.Inc()
-	at := c.handle.seg.before + c.pos
+	at := c.handle.seg.before.Load() + c.pos
 	switch {
 	case !s.follows:
 	case at >= s.leader.reached:

@@ -311,7 +311,7 @@ func (l *Log) Explain(key admission.ReaderKey, from segment.Offset, maxBytes int
 		if e.Resident, err = l.Residency(e.Segment, pos, max(e.Bytes, 1)); err != nil {
 			return e, err
 		}
-		e.Behind = l.endPos.Load() - s.before - pos
+		e.Behind = l.endPos.Load() - s.before.Load() - pos
 	}
 	e.Reader, e.Known = l.store.viewReader(l, key, from, b, e.Behind, now)
 	e.Convoy = l.convoyOf(e.Reader.Key)

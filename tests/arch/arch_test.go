@@ -84,7 +84,7 @@ var allowed = map[string][]string{
 	"internal/groups/consumer":   {"internal/groups/classic"},
 	"internal/transactions":      {"internal/transactions/txn", "internal/partition", "internal/records", "segment"},
 	"internal/transactions/txn":  {},
-	"internal/groups/groupstest": {"internal/partition", "segment"},
+	"internal/groups/groupstest": {"internal/compaction", "internal/partition", "segment"},
 	"internal/partition":         {"internal/vfs", "internal/records", "internal/compaction", "segment", "cachectl", "admission", "tiering"},
 	"internal/broker/wire":       {},
 	"internal/broker":            {"internal/broker/wire", "internal/groups", "internal/groups/classic", "internal/groups/consumer", "internal/transactions", "internal/transactions/txn", "internal/partition", "internal/metadata", "internal/quotas", "segment", "admission", "tiering", "internal/nearest"},

@@ -129,8 +129,10 @@ func (g *Group) named(m *Member, id string) *Member {
 	return &next
 }
 
-// Stored tells whether there is anything on record.
-func (g *Group) Stored() bool { return g.exists || g.targeted || len(g.members) > 0 }
+// Stored tells whether there is anything on record. Of a compacted log a target or an expression may be the first thing that is read.
+func (g *Group) Stored() bool {
+	return g.exists || g.targeted || len(g.members) > 0 || len(g.targets) > 0 || len(g.regexes) > 0
+}
 
 // Refusal is an error with a text for the client.
 type Refusal struct {

@@ -1,9 +1,12 @@
 package groupstest
 
 import (
+	"bytes"
 	"context"
+	"fmt"
 	"sync"
 
+	"lagoon/internal/compaction"
 	"lagoon/internal/partition"
 	"lagoon/segment"
 )
@@ -13,7 +16,6 @@ type Log struct {
 	mu      sync.Mutex
 	batches [][]byte
 	next    segment.Offset
-	start   segment.Offset
 	durable segment.Offset
 	held    bool
 	err     error
@@ -54,7 +56,7 @@ func (l *Log) Fail(err error) {
 func (l *Log) Crash() *Log {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	out := &Log{start: l.start, next: l.durable, durable: l.durable}
+	out := &Log{next: l.durable, durable: l.durable}
 	for _, b := range l.batches {
 		if h, err := segment.DecodeHeader(b); err == nil && h.NextOffset() <= l.durable {
 			out.batches = append(out.batches, append([]byte(nil), b...))
@@ -71,6 +73,83 @@ func (l *Log) Size() (n int64) {
 		n += int64(len(b))
 	}
 	return n
+}
+
+// Compacted gives the log as compaction leaves it, twice over, so that delete markers and markers of transactions whose records have
+// gone are gone, too. The last batch stays, as those of an active segment do. It panics on batches that cannot be read.
+func (l *Log) Compacted() *Log {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	out := &Log{batches: l.batches, next: l.next, durable: l.durable}
+	for now := range int64(2) {
+		out.batches = clean(out.batches, 1+2*now)
+	}
+	return out
+}
+
+// clean is one pass at a time, after which delete markers stay for 1 ms.
+func clean(batches [][]byte, nowMs int64) (kept [][]byte) {
+	if len(batches) < 2 {
+		return batches
+	}
+	last := len(batches) - 1
+	m := compaction.Mapper{Map: compaction.NewOffsetMap(1<<20, 1<<16), Txns: compaction.NewTransactions()}
+	f := compaction.Filter{Map: m.Map, Txns: compaction.NewTransactions(), NowMs: nowMs, DeleteRetentionMs: 1}
+	aborted, open := abortedIn(batches)
+	m.Txns.Expect(aborted)
+	f.Txns.Expect(aborted)
+	for _, b := range batches[:last] {
+		if h := header(b); h.BaseOffset >= open {
+			break
+		} else if full, err := m.Add(h, b); err != nil || full {
+			panic(fmt.Sprint("groupstest: the map is full, or ", err))
+		}
+	}
+	for i, b := range batches {
+		h := header(b)
+		if i == last || h.BaseOffset >= open {
+			return append(kept, batches[i:]...)
+		}
+		out, _, err := f.Next(h, b, 0)
+		if err != nil {
+			panic(err)
+		}
+		if out != nil {
+			kept = append(kept, bytes.Clone(out))
+		}
+	}
+	return kept
+}
+
+// abortedIn lists the aborted transactions, and gives the first offset of the oldest open one.
+func abortedIn(batches [][]byte) (list []segment.AbortedTxn, open segment.Offset) {
+	begun := map[int64]segment.Offset{}
+	for _, b := range batches {
+		h := header(b)
+		if first, ok := begun[h.ProducerID]; h.IsTransactional() && !h.IsControl() && !ok {
+			begun[h.ProducerID] = h.BaseOffset
+		} else if h.IsControl() && h.Count > 0 {
+			if m, err := segment.ParseMarker(b); err != nil {
+				panic(err)
+			} else if !m.Commit && ok {
+				list = append(list, segment.AbortedTxn{ProducerID: h.ProducerID, First: first, Last: h.LastOffset(), LastStable: h.NextOffset()})
+			}
+			delete(begun, h.ProducerID)
+		}
+	}
+	open = 1<<63 - 1
+	for _, first := range begun {
+		open = min(open, first)
+	}
+	return list, open
+}
+
+func header(b []byte) segment.BatchHeader {
+	h, err := segment.DecodeHeader(b)
+	if err != nil {
+		panic(err)
+	}
+	return h
 }
 
 // Append implements groups.Log.
@@ -127,7 +206,7 @@ func (l *Log) DropGuard(int64, partition.TxnGuard) {}
 func (l *Log) Offsets() partition.Offsets {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return partition.Offsets{LogStart: l.start, HighWatermark: l.durable, LastStable: l.durable, End: l.next}
+	return partition.Offsets{HighWatermark: l.durable, LastStable: l.durable, End: l.next}
 }
 
 // Scan implements groups.Log.
@@ -155,22 +234,4 @@ func (l *Log) Scan(_ context.Context, from segment.Offset, fn func(h segment.Bat
 		}
 	}
 	return damaged, nil
-}
-
-// DeleteRecords implements groups.Log.
-func (l *Log) DeleteRecords(_ context.Context, before segment.Offset) (segment.Offset, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.err != nil {
-		return 0, l.err
-	}
-	l.start = max(l.start, before)
-	for len(l.batches) > 0 {
-		h, err := segment.DecodeHeader(l.batches[0])
-		if err != nil || h.NextOffset() > l.start {
-			break
-		}
-		l.batches = l.batches[1:]
-	}
-	return l.start, nil
 }
