@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"golang.org/x/sys/unix"
 )
 
 // DefaultIdleTrim is how long a free buffer is kept before its memory goes back to the kernel.
@@ -20,7 +19,8 @@ const maxPoolBuffers = 16384
 
 // Pool is a bounded pool of equal, page-aligned, reference-counted buffers outside the Go heap, so that hundreds of MiB
 // of read-ahead cost the garbage collector nothing. Memory is mapped when it is first needed; what was not needed for
-// DefaultIdleTrim is unmapped by a timer (the pool owns no goroutine).
+// DefaultIdleTrim is unmapped by a timer (the pool owns no goroutine). Chunks of 2 MiB and more are physically contiguous where
+// the kernel has huge pages, so that a device is read in as few requests as it allows; memory is bounded all the same.
 //
 //	          Get, TryGet                  Release of the last reference
 //	(unmapped) ─────────► in use ─────────────────────► waiter, else free ──10 s unneeded──► (unmapped)
@@ -87,7 +87,7 @@ type Buffer struct {
 	refs atomic.Int32
 }
 
-// Bytes is the whole chunk, aligned to PageSize. Its content at Get is undefined. It panics after the last Release.
+// Bytes is the whole chunk, aligned to PageSize; one of 2 MiB and more begins with huge pages if the kernel has any. Its content at Get is undefined. It panics after the last Release.
 func (b *Buffer) Bytes() []byte {
 	if b.refs.Load() <= 0 {
 		panic("cachectl: Buffer used after its last Release")
@@ -174,7 +174,7 @@ func (p *Pool) takeLocked() (b *Buffer, ok bool, err error) {
 	if p.mapped == p.limit {
 		return nil, false, nil
 	}
-	mem, err := unix.Mmap(-1, 0, int(p.chunkBytes), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	mem, err := mapChunk(p.chunkBytes)
 	if err != nil {
 		p.mapErrors++
 		if p.inUse > 0 {
@@ -239,7 +239,7 @@ func (p *Pool) trim() {
 
 func (p *Pool) unmapLocked(mem []byte) {
 	p.mapped--
-	if err := unix.Munmap(mem); err != nil {
+	if err := unmapChunk(mem); err != nil {
 		p.mapErrors++ // only possible for a slice that is not ours; the memory is lost, nothing else
 	}
 }

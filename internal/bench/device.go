@@ -5,65 +5,106 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
 	"lagoon/internal/bench/report"
+	"lagoon/internal/lab"
 )
 
 const (
 	directRead = 1 << 20
 	directTime = 5 * time.Second
+	// directTries is how often another file is looked for when all those that were listed are gone before anything could be read.
+	directTries = 5
 )
 
-// measureDevice reads files one after the other, 1 MiB at a time with O_DIRECT, until directTime has passed or they end.
-func measureDevice(ctx context.Context, files []string) (*report.Device, error) {
-	if len(files) == 0 {
-		return nil, errors.New("no file to measure the device with")
+// measureDevice reads files one after the other, 1 MiB at a time with O_DIRECT, until directTime has passed or they end: those of the
+// device that holds most of their bytes. A broker that moves segments takes files away meanwhile; they are passed over, and list is
+// asked for others.
+func measureDevice(ctx context.Context, list func() []string) (*report.Device, error) {
+	buf, err := lab.DirectMemory(directRead)
+	if err != nil {
+		return nil, err
 	}
-	d := &report.Device{Path: files[0]}
-	d.Name, _ = blockDevice(files[0]) // the read tells what is wrong
-	buf := aligned(directRead)
-	begun := time.Now()
-	for _, name := range files {
-		if err := readDirect(ctx, name, buf, begun.Add(directTime), &d.Bytes); err != nil {
-			return nil, fmt.Errorf("measure the device with %s: %w", name, err)
+	d, device := &report.Device{}, uint64(0)
+	var took time.Duration
+	read := map[string]bool{}
+	for tries := 0; tries < directTries && took < directTime && ctx.Err() == nil; tries++ {
+		files := list()
+		if d.Bytes == 0 {
+			device = largest(files, deviceOf)
+		}
+		for _, name := range files {
+			if dev, _ := deviceOf(name); dev != device || read[name] || took >= directTime || ctx.Err() != nil {
+				continue
+			}
+			began := time.Now()
+			n, err := readDirect(ctx, name, buf, began.Add(directTime-took))
+			if errors.Is(err, fs.ErrNotExist) {
+				continue
+			}
+			if err != nil {
+				return nil, fmt.Errorf("measure the device with %s: %w", name, err)
+			}
+			if read[name] = true; d.Path == "" && n > 0 {
+				d.Path = name
+				d.Name, _ = blockDevice(name) // what has no name is measured all the same
+			}
+			d.Bytes, took, tries = d.Bytes+n, took+time.Since(began), 0
 		}
 	}
-	d.Seconds = time.Since(begun).Seconds()
-	if d.Bytes == 0 {
-		return nil, fmt.Errorf("measure the device with %s: nothing in it", files[0])
+	if err := ctx.Err(); err != nil {
+		return nil, err
 	}
+	if d.Bytes == 0 {
+		return nil, errors.New("no file to measure the device with: all are empty, or were gone before they could be read")
+	}
+	d.Seconds = took.Seconds()
 	d.MBPerSec = float64(d.Bytes) / 1e6 / d.Seconds
-	return d, ctx.Err()
+	return d, nil
 }
 
-func readDirect(ctx context.Context, name string, buf []byte, until time.Time, read *int64) error {
+// deviceOf is the device a file lies on and its size; 0, 0 of one that is gone.
+func deviceOf(name string) (device uint64, size int64) {
+	var st unix.Stat_t
+	if unix.Stat(name, &st) != nil {
+		return 0, 0
+	}
+	return st.Dev, st.Size
+}
+
+// largest is the device that holds most bytes of the files, the first of them where two hold as much.
+func largest(files []string, of func(string) (uint64, int64)) (most uint64) {
+	bytes := map[uint64]int64{}
+	for _, name := range files {
+		device, size := of(name)
+		if bytes[device] += size; bytes[device] > bytes[most] {
+			most = device
+		}
+	}
+	return most
+}
+
+// readDirect reads a file from its beginning and returns how many bytes it had until then.
+func readDirect(ctx context.Context, name string, buf []byte, until time.Time) (read int64, err error) {
 	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_DIRECT, 0)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer f.Close()
 	for time.Now().Before(until) && ctx.Err() == nil {
 		n, err := f.Read(buf)
-		*read += int64(n)
+		read += int64(n)
 		if errors.Is(err, io.EOF) || err == nil && n < len(buf) {
-			return nil
+			return read, nil
 		}
 		if err != nil {
-			return err
+			return read, err
 		}
 	}
-	return nil
-}
-
-// aligned is memory that O_DIRECT accepts.
-func aligned(n int) []byte {
-	const align = 4096
-	b := make([]byte, n+align)
-	skip := (align - int(uintptr(unsafe.Pointer(unsafe.SliceData(b)))%align)) % align
-	return b[skip : skip+n : skip+n]
+	return read, nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"os"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -224,11 +225,14 @@ func (r *runner) prepare(ctx context.Context) error {
 			}
 		}
 	}
-	files := []string{r.o.DeviceLimitFile}
-	if r.o.DeviceLimitFile == "" {
-		files = r.sealedOld()
+	files := r.sealedOld
+	if name := r.o.DeviceLimitFile; name != "" {
+		if _, err := os.Stat(name); err != nil {
+			return fmt.Errorf("--device-limit-file: %w", err)
+		}
+		files = func() []string { return []string{name} }
 	}
-	if len(files) == 0 {
+	if len(files()) == 0 {
 		r.note("the device's own limit was not measured: give --data-dir or --device-limit-file")
 		return nil
 	}

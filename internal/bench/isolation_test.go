@@ -9,9 +9,12 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"testing/synctest"
+
+	"golang.org/x/sys/unix"
 
 	"lagoon/internal/bench/report"
 )
@@ -112,5 +115,43 @@ func TestMedianRow(t *testing.T) {
 	}
 	if one := medianRow([]map[string]string{row("7", "")}); !maps.Equal(one, row("7", "")) {
 		t.Errorf("one row: %v", one)
+	}
+}
+
+// TestMeasureDeviceWhileFilesMove: what a broker moves away meanwhile is passed over, and another file is read.
+func TestMeasureDeviceWhileFilesMove(t *testing.T) {
+	dir := t.TempDir()
+	file := func(name string) string {
+		name = filepath.Join(dir, name)
+		if err := os.WriteFile(name, make([]byte, directRead+4096), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return name
+	}
+	moved, stays, never := file("moved"), file("stays"), filepath.Join(dir, "never")
+	lists := 0
+	list := func() []string {
+		if lists++; lists == 1 {
+			return []string{never, moved}
+		}
+		return []string{never, stays}
+	}
+	d, err := measureDevice(t.Context(), func() []string {
+		names := list()
+		_ = os.Remove(moved) // after it was listed
+		return names
+	})
+	if errors.Is(err, unix.EINVAL) {
+		t.Skip("no O_DIRECT on the temporary directory")
+	}
+	if err != nil || d.Path != stays || d.Bytes != directRead+4096 || d.MBPerSec <= 0 {
+		t.Errorf("%+v, %v", d, err)
+	}
+	if _, err := measureDevice(t.Context(), func() []string { return []string{never} }); err == nil {
+		t.Error("nothing was read, and that is no error")
+	}
+	sizes := map[string]int64{"a": 3, "b": 1, "c": 3}
+	if most := largest([]string{"a", "b", "c"}, func(name string) (uint64, int64) { return uint64(name[0] % 2), sizes[name] }); most != 'a'%2 {
+		t.Errorf("device %d", most)
 	}
 }

@@ -294,7 +294,7 @@ func (l *Lab) ReadDirect(g *Cgroup, files []string) (r DirectRead, err error) {
 }
 func readDirect(files []string) int {
 	const step = 1 << 20
-	buf, err := aligned(step)
+	buf, err := DirectMemory(step)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1

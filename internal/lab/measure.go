@@ -97,13 +97,8 @@ func measure(dir string) int {
 	return 0
 }
 
-// aligned is memory for O_DIRECT.
-func aligned(n int) ([]byte, error) {
-	return unix.Mmap(-1, 0, n, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
-}
-
 func fillDirect(name string) error {
-	buf, err := aligned(1 << 20)
+	buf, err := DirectMemory(1 << 20)
 	if err != nil {
 		return err
 	}
@@ -141,7 +136,7 @@ func readStreams(names []string, flags, request int) (float64, error) {
 				return
 			}
 			defer unix.Close(fd)
-			buf, err := aligned(request)
+			buf, err := DirectMemory(request)
 			for err == nil && bytes[i] < measureBytes && time.Since(began) < most {
 				var n int
 				if n, err = unix.Pread(fd, buf, bytes[i]); err == nil && n == 0 {
@@ -172,7 +167,7 @@ func readRandom(names []string) (float64, error) {
 		defer unix.Close(fd)
 		fds = append(fds, fd)
 	}
-	buf, err := aligned(4096)
+	buf, err := DirectMemory(4096)
 	if err != nil {
 		return 0, err
 	}

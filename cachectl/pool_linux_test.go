@@ -1,0 +1,117 @@
+package cachectl_test
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"lagoon/cachectl"
+)
+
+const hugePage = 2 << 20
+
+// hugeBytesAt is how much of the mapping that holds addr consists of huge pages.
+func hugeBytesAt(t *testing.T, addr uintptr) (huge int64) {
+	t.Helper()
+	f, err := os.Open("/proc/self/smaps")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	inside := false
+	for s := bufio.NewScanner(f); s.Scan(); {
+		var from, to uintptr
+		var kib int64
+		if n, _ := fmt.Sscanf(s.Text(), "%x-%x ", &from, &to); n == 2 {
+			inside = from <= addr && addr < to
+		} else if n, _ := fmt.Sscanf(s.Text(), "AnonHugePages: %d kB", &kib); n == 1 && inside {
+			return kib << 10
+		}
+	}
+	return 0
+}
+
+// canHaveHugePages tells whether this kernel gives them now, to somebody who asks as the manual says.
+func canHaveHugePages(t *testing.T) bool {
+	t.Helper()
+	mem, err := unix.Mmap(-1, 0, 2*hugePage, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = unix.Munmap(mem) }()
+	addr := uintptr(unsafe.Pointer(unsafe.SliceData(mem)))
+	_ = unix.Madvise(mem, unix.MADV_HUGEPAGE)
+	for i := 0; i < len(mem); i += cachectl.PageSize {
+		mem[i] = 1
+	}
+	return hugeBytesAt(t, addr+hugePage) >= hugePage
+}
+
+// TestLinuxPool_HugePages: what is read into in one go is one piece of physical memory, also when it comes back from the kernel; and
+// no more addresses stay mapped than the buffers have.
+func TestLinuxPool_HugePages(t *testing.T) {
+	if !canHaveHugePages(t) {
+		enabled, _ := os.ReadFile("/sys/kernel/mm/transparent_hugepage/enabled")
+		t.Skipf("no huge pages now; enabled: %s", strings.TrimSpace(string(enabled)))
+	}
+	const size = hugePage + 2*cachectl.PageSize // as a chunk is: room for unaligned ends
+	p, err := cachectl.NewPool(4*size, size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var held []*cachectl.Buffer
+	for range 4 {
+		b := mustGet(t, p)
+		held = append(held, b)
+		mem := b.Bytes()
+		addr := uintptr(unsafe.Pointer(unsafe.SliceData(mem)))
+		if addr%hugePage != 0 || len(mem) != size {
+			t.Fatalf("buffer at %#x, %d bytes", addr, len(mem))
+		}
+		mem[0], mem[size-1] = 1, 1
+		if huge := hugeBytesAt(t, addr); huge < hugePage {
+			t.Errorf("%d bytes of the buffer are in huge pages", huge)
+		}
+	}
+	for _, b := range held {
+		b.Release()
+	}
+	p.Close()
+	if s := p.Stats(); s.MappedBytes != 0 || s.MapErrors != 0 {
+		t.Errorf("after Close: %+v", s)
+	}
+}
+
+// TestLinuxPool_LeavesNoAddresses: the alignment of large buffers costs no addresses once they are gone.
+func TestLinuxPool_LeavesNoAddresses(t *testing.T) {
+	const size = hugePage + cachectl.PageSize
+	mapped := func() (pages int64) {
+		text, err := os.ReadFile("/proc/self/statm")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := fmt.Sscan(string(text), &pages); err != nil {
+			t.Fatal(err)
+		}
+		return pages * int64(os.Getpagesize())
+	}
+	before := mapped()
+	for range 64 {
+		p, err := cachectl.NewPool(2*size, size)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a, b := mustGet(t, p), mustGet(t, p)
+		a.Release()
+		b.Release()
+		p.Close()
+	}
+	if left := mapped() - before; left > 32*hugePage { // 128 buffers; what the Go runtime maps meanwhile is less
+		t.Errorf("%d MiB of addresses are left", left>>20)
+	}
+}
