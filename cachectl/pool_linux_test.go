@@ -57,7 +57,7 @@ func canHaveHugePages(t *testing.T) bool {
 func TestLinuxPool_HugePages(t *testing.T) {
 	if !canHaveHugePages(t) {
 		enabled, _ := os.ReadFile("/sys/kernel/mm/transparent_hugepage/enabled")
-		t.Skipf("no huge pages now; enabled: %s", strings.TrimSpace(string(enabled)))
+		lacking(t, "no huge pages now; transparent_hugepage/enabled: %s", strings.TrimSpace(string(enabled)))
 	}
 	const size = hugePage + 2*cachectl.PageSize // as a chunk is: room for unaligned ends
 	p, err := cachectl.NewPool(4*size, size)
@@ -111,7 +111,7 @@ func TestLinuxPool_LeavesNoAddresses(t *testing.T) {
 		b.Release()
 		p.Close()
 	}
-	if left := mapped() - before; left > 32*hugePage { // 128 buffers; what the Go runtime maps meanwhile is less
+	if left := mapped() - before; left > 64*hugePage { // of 128; the Go runtime maps some meanwhile, too
 		t.Errorf("%d MiB of addresses are left", left>>20)
 	}
 }
