@@ -42,7 +42,7 @@ type simMachine struct {
 func (w *world) controller(a args) {
 	c, err := admission.NewController(admission.ControllerConfig{
 		Name: a.word(0), Floor: a.rate("floor"), Ceiling: a.rate("ceiling"), ProtectP99: a.duration("protect"),
-		Slots: int(a.number("slots")), Rotating: a.has("rotating"),
+		Slots: int(a.number("slots")), Rotating: a.Has("rotating"),
 	})
 	if w.failed(err) {
 		return
@@ -58,19 +58,19 @@ func (w *world) sim(a args) *simMachine {
 			return m
 		}
 	}
-	a.td.Fatalf(a.t, "no controller %q", a.word(0))
+	a.Fatalf("no controller %q", a.word(0))
 	return nil
 }
 
 func (w *world) machine(a args) {
 	m := w.sim(a)
 	for key, f := range map[string]*float64{"produce": &m.produce, "fetch": &m.fetch, "times": &m.times, "cpu": &m.cpu, "misses": &m.misses} {
-		if a.has(key) {
+		if a.Has(key) {
 			*f = a.float(key)
 		}
 	}
 	for key, f := range map[string]*float64{"ask": &m.ask, "speed": &m.speed, "knee": &m.knee, "cores": &m.cores} {
-		if a.has(key) {
+		if a.Has(key) {
 			*f = float64(a.rate(key))
 		}
 	}
@@ -94,7 +94,7 @@ func (w *world) sleep(a args) {
 // goOn lets time pass in ticks of 100 ms, or of 1 s while there are no cold reads, as the store does it.
 func (w *world) goOn(a args) {
 	every, end := a.durationOr("every", time.Second), w.now.Add(a.durationAt(0))
-	still := a.has("standing_still")
+	still := a.Has("standing_still")
 	for step := w.now; w.now.Before(end); {
 		step = step.Add(every)
 		for w.now.Before(step) {

@@ -39,7 +39,7 @@ func (d *doomed) deadlines(now time.Time) (out []admission.Deadline) {
 func (w *world) race(a args) { w.races = admission.NewRaces(w.limits, a.word(0) == "on") }
 
 func (w *world) log(a args) {
-	sub, topic := a.subject(0), a.strOr("topic", "t")
+	sub, topic := a.subject(0), a.Str("topic", "t")
 	for _, l := range w.dev.loads {
 		if l.flow != sub || l.topic != topic {
 			continue
@@ -51,7 +51,7 @@ func (w *world) log(a args) {
 		w.logs[l] = d
 		return
 	}
-	a.td.Fatalf(a.t, "no load of %s on %s", sub, topic)
+	a.Fatalf("no load of %s on %s", sub, topic)
 }
 
 func (w *world) compete(a args) {

@@ -2,41 +2,24 @@ package admission_test
 
 import (
 	"fmt"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/cockroachdb/datadriven"
-
 	"lagoon/admission"
+	"lagoon/internal/scenariotest"
 )
 
-// TestScenarios replays testdata/*.txt. Each file is one story with its own world and clock; world.commands below is the
-// vocabulary. Rewrite the expected answers with -rewrite, and read the diff.
+// TestScenarios: each file is one story with its own world and clock; world.commands below is the vocabulary.
 func TestScenarios(t *testing.T) {
-	files, err := filepath.Glob("testdata/*.txt")
-	if err != nil || len(files) < 10 {
-		t.Fatalf("scenario files: %v, %v", files, err)
-	}
-	for _, file := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
-			w := newWorld(t)
-			datadriven.RunTest(t, file, func(t *testing.T, td *datadriven.TestData) string {
-				run, ok := w.commands()[td.Cmd]
-				if !ok {
-					td.Fatalf(t, "unknown command %q", td.Cmd)
-				}
-				w.out.Reset()
-				run(args{t, td})
-				if w.out.Len() == 0 {
-					return "ok\n"
-				}
-				return w.out.String()
-			})
-		})
-	}
+	scenariotest.Run(t, 10, func(t *testing.T) scenariotest.Story {
+		w, commands := newWorld(t), map[string]func(scenariotest.Args){}
+		for name, run := range w.commands() {
+			commands[name] = func(a scenariotest.Args) { run(args{a}) }
+		}
+		return scenariotest.Story{Commands: commands, Out: &w.out}
+	})
 }
 
 // world is what a story happens in.
@@ -201,7 +184,7 @@ func (w *world) snapshot(args) {
 
 func (w *world) decide(a args) {
 	r := admission.Read{
-		Resident: a.has("resident"), ResidentRatio: a.float("ratio"), Sealed: a.has("sealed"), BudgetOK: !a.has("budget_spent"),
+		Resident: a.Has("resident"), ResidentRatio: a.float("ratio"), Sealed: a.Has("sealed"), BudgetOK: !a.Has("budget_spent"),
 		State: map[string]admission.State{
 			"realtime": admission.Realtime, "catching_up": admission.CatchingUp, "lagging": admission.Lagging,
 			"stalled": admission.Stalled, "stopped": admission.Stopped,
@@ -230,7 +213,7 @@ func (w *world) configure(a args) {
 
 func (w *world) override(a args) {
 	sub := a.subject(0)
-	if a.has("rm") {
+	if a.Has("rm") {
 		fmt.Fprintln(&w.out, w.limits.DeleteOverride(sub.Kind, sub.Name))
 		return
 	}
@@ -256,7 +239,7 @@ func (w *world) device(a args) {
 	s, err := admission.NewScheduler(admission.DeviceConfig{
 		Name: name, BytesPerSecond: a.rate("rate"), QuantumBytes: a.bytes("quantum"), MaxInFlight: int(a.number("slots")),
 		MigrationShare: a.float("share"), BurstBytes: a.bytes("burst"), MaxQueued: int(a.number("max_queued")),
-		Rotating: a.has("rotating"), Deadline: a.duration("deadline"),
+		Rotating: a.Has("rotating"), Deadline: a.duration("deadline"),
 	}, w.limits, w.now)
 	if w.failed(err) {
 		return
@@ -267,7 +250,7 @@ func (w *world) device(a args) {
 
 func (w *world) load(a args) {
 	l := &load{
-		flow: a.subject(0), client: a.str("client"), topic: a.strOr("topic", "t"), size: a.bytesOr("size", 1<<20),
+		flow: a.subject(0), client: a.str("client"), topic: a.Str("topic", "t"), size: a.bytesOr("size", 1<<20),
 		outstanding: int(a.numberOr("outstanding", 4)), think: a.duration("think"), kind: a.kind(), actual: a.bytes("actual"),
 		file: uint64(a.number("file")), at: a.bytes("at"),
 	}
@@ -300,7 +283,7 @@ func (w *world) run(a args) {
 		fmt.Fprintf(&w.out, ", %d seeks", w.dev.seeks)
 	}
 	w.out.WriteByte('\n')
-	if a.has("visits") {
+	if a.Has("visits") {
 		fmt.Fprintf(&w.out, "files in order: %v\n", w.dev.visited[:min(len(w.dev.visited), int(a.number("visits")))])
 	}
 }
@@ -308,7 +291,7 @@ func (w *world) run(a args) {
 func (w *world) enqueue(a args) {
 	w.failed(w.dev.s.Enqueue(admission.Request{
 		ID: uint64(a.numberAt(0)), Flow: a.subject(1), Kind: a.kind(), Bytes: a.bytes("bytes"),
-		Topic: a.strOr("topic", "t"), Client: a.str("client"), File: uint64(a.number("file")), Position: a.bytes("at"),
+		Topic: a.Str("topic", "t"), Client: a.str("client"), File: uint64(a.number("file")), Position: a.bytes("at"),
 	}, w.now))
 }
 
@@ -351,7 +334,7 @@ func (w *world) cancel(a args) {
 }
 
 func (w *world) share(a args) {
-	fmt.Fprintln(&w.out, w.dev.s.Share(admission.Request{Flow: a.subject(0), Bytes: a.bytes("bytes"), Topic: a.strOr("topic", "t")}, w.now))
+	fmt.Fprintln(&w.out, w.dev.s.Share(admission.Request{Flow: a.subject(0), Bytes: a.bytes("bytes"), Topic: a.Str("topic", "t")}, w.now))
 }
 
 func (w *world) doneShared(a args) {
@@ -385,52 +368,39 @@ func (w *world) failed(err error) bool {
 	return err != nil
 }
 
-// args reads a command's words: bare ones by position, others by key.
-type args struct {
-	t  *testing.T
-	td *datadriven.TestData
-}
+// args reads a command's words: those by position are bare and come first.
+type args struct{ scenariotest.Args }
 
 func (a args) word(i int) string {
-	if i >= len(a.td.CmdArgs) || len(a.td.CmdArgs[i].Vals) > 0 {
-		a.td.Fatalf(a.t, "word %d is missing", i)
+	words := a.Words()
+	if i >= len(words) {
+		a.Fatalf("word %d is missing", i)
 	}
-	return a.td.CmdArgs[i].Key
+	return words[i]
 }
 
-func (a args) has(key string) bool { return a.td.HasArg(key) }
-
-func (a args) str(key string) string { return a.strOr(key, "") }
-
-func (a args) strOr(key, otherwise string) string {
-	for _, arg := range a.td.CmdArgs {
-		if arg.Key == key && len(arg.Vals) == 1 {
-			return arg.Vals[0]
-		}
-	}
-	return otherwise
-}
+func (a args) str(key string) string { return a.Str(key, "") }
 
 func (a args) parse(s string, unit func(string) (float64, error)) float64 {
 	v, err := unit(s)
 	if err != nil {
-		a.td.Fatalf(a.t, "%v", err)
+		a.Fatalf("%v", err)
 	}
 	return v
 }
 
 func (a args) float(key string) float64 {
-	return a.parse(a.strOr(key, "0"), func(s string) (float64, error) { return strconv.ParseFloat(s, 64) })
+	return a.parse(a.Str(key, "0"), func(s string) (float64, error) { return strconv.ParseFloat(s, 64) })
 }
 
 func (a args) number(key string) int64            { return int64(a.float(key)) }
 func (a args) numberOr(key string, o int64) int64 { return pick(a, key, a.number, o) }
-func (a args) bytes(key string) int64             { return int64(a.parse(a.strOr(key, "0"), parseBytes)) }
+func (a args) bytes(key string) int64             { return int64(a.parse(a.Str(key, "0"), parseBytes)) }
 func (a args) bytesOr(key string, o int64) int64  { return pick(a, key, a.bytes, o) }
 func (a args) rate(key string) int64 {
-	return int64(a.parse(strings.TrimSuffix(a.strOr(key, "0"), "/s"), parseBytes))
+	return int64(a.parse(strings.TrimSuffix(a.Str(key, "0"), "/s"), parseBytes))
 }
-func (a args) duration(key string) time.Duration { return a.toDuration(a.strOr(key, "0s")) }
+func (a args) duration(key string) time.Duration { return a.toDuration(a.Str(key, "0s")) }
 func (a args) durationAt(i int) time.Duration    { return a.toDuration(a.word(i)) }
 func (a args) durationOr(key string, o time.Duration) time.Duration {
 	return pick(a, key, a.duration, o)
@@ -444,11 +414,7 @@ func (a args) toDuration(s string) time.Duration {
 	if s == "unknown" {
 		return -1
 	}
-	d, err := time.ParseDuration(s)
-	if err != nil {
-		a.td.Fatalf(a.t, "%v", err)
-	}
-	return d
+	return a.Span(s)
 }
 
 func (a args) kind() admission.RequestKind {
@@ -466,7 +432,7 @@ func (a args) subject(i int) admission.Subject {
 	kind, name, _ := strings.Cut(a.word(i), ":")
 	k, err := admission.ParseKind(kind)
 	if err != nil {
-		a.td.Fatalf(a.t, "%v", err)
+		a.Fatalf("%v", err)
 	}
 	return admission.Subject{Kind: k, Name: name}
 }
@@ -482,14 +448,14 @@ func (a args) reader() admission.ReaderKey {
 	topic, partition, _ := strings.Cut(a.word(1), "/")
 	n, err := strconv.Atoi(partition)
 	if err != nil {
-		a.td.Fatalf(a.t, "partition: %v", err)
+		a.Fatalf("partition: %v", err)
 	}
 	key.Topic, key.Partition = topic, int32(n)
 	return key
 }
 
 func pick[T any](a args, key string, get func(string) T, otherwise T) T {
-	if a.has(key) {
+	if a.Has(key) {
 		return get(key)
 	}
 	return otherwise

@@ -2,44 +2,26 @@ package classic_test
 
 import (
 	"fmt"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/cockroachdb/datadriven"
-
 	"lagoon/internal/groups/classic"
+	"lagoon/internal/scenariotest"
 )
 
-// TestScenarios replays testdata/*.txt: each file is the story of one group. Rewrite the expected answers with -rewrite, and read the diff.
+// TestScenarios: each file is the story of one group.
 func TestScenarios(t *testing.T) {
-	files, err := filepath.Glob("testdata/*.txt")
-	if err != nil || len(files) < 10 {
-		t.Fatalf("scenario files: %v, %v", files, err)
-	}
-	for _, file := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
-			w := &world{now: time.Unix(1_000_000, 0), names: map[classic.Ticket]string{}, ids: map[string]int{}}
-			w.cfg = classic.Config{MinSession: time.Second, MaxSession: time.Minute, MaxSize: 1000}
-			w.g = classic.New(&w.cfg, w.now)
-			datadriven.RunTest(t, file, func(t *testing.T, td *datadriven.TestData) string {
-				run, ok := w.commands()[td.Cmd]
-				if !ok {
-					td.Fatalf(t, "unknown command %q", td.Cmd)
-				}
-				w.out.Reset()
-				run(args{t, td})
-				w.effects()
-				if w.out.Len() == 0 {
-					return "ok\n"
-				}
-				return w.out.String()
-			})
-		})
-	}
+	scenariotest.Run(t, 10, func(*testing.T) scenariotest.Story {
+		w := &world{now: time.Unix(1_000_000, 0), names: map[classic.Ticket]string{}, ids: map[string]int{}}
+		w.cfg = classic.Config{MinSession: time.Second, MaxSession: time.Minute, MaxSize: 1000}
+		w.g = classic.New(&w.cfg, w.now)
+		return scenariotest.Story{Commands: w.commands(), After: func(args) { w.effects() }, Out: &w.out}
+	})
 }
+
+type args = scenariotest.Args
 
 // world is one group, its clock and the requests that wait.
 type world struct {
@@ -70,49 +52,6 @@ func (w *world) commands() map[string]func(args) {
 	}
 }
 
-type args struct {
-	t  *testing.T
-	td *datadriven.TestData
-}
-
-func (a args) str(key, fallback string) string {
-	for _, arg := range a.td.CmdArgs {
-		if arg.Key == key {
-			return strings.Join(arg.Vals, ",")
-		}
-	}
-	return fallback
-}
-
-func (a args) duration(key string, fallback time.Duration) time.Duration {
-	s := a.str(key, fallback.String())
-	d, err := time.ParseDuration(s)
-	if err != nil {
-		a.td.Fatalf(a.t, "%s: %v", key, err)
-	}
-	return d
-}
-
-func (a args) number(key string, fallback int) int {
-	n := fallback
-	if s := a.str(key, ""); s != "" {
-		if _, err := fmt.Sscan(s, &n); err != nil {
-			a.td.Fatalf(a.t, "%s: %v", key, err)
-		}
-	}
-	return n
-}
-
-// free are the arguments without a value.
-func (a args) free() (out []string) {
-	for _, arg := range a.td.CmdArgs {
-		if len(arg.Vals) == 0 {
-			out = append(out, arg.Key)
-		}
-	}
-	return out
-}
-
 // pairs reads "a:1,b:2".
 func pairs(s string) (out [][2]string) {
 	for _, part := range strings.FieldsFunc(s, func(r rune) bool { return r == ',' || r == ' ' || r == '(' || r == ')' }) {
@@ -123,7 +62,7 @@ func pairs(s string) (out [][2]string) {
 }
 
 func (w *world) config(a args) {
-	w.cfg.InitialDelay, w.cfg.MaxSize = a.duration("delay", 0), a.number("size", 1000)
+	w.cfg.InitialDelay, w.cfg.MaxSize = a.Duration("delay", 0), a.Number("size", 1000)
 	w.g = classic.New(&w.cfg, w.now)
 }
 
@@ -134,13 +73,13 @@ func (w *world) ticket(name string) classic.Ticket {
 }
 
 func (w *world) join(a args) {
-	name, v := a.free()[0], a.number("v", 9)
-	r := classic.JoinRequest{MemberID: a.str("member", ""), InstanceID: a.str("instance", ""), ClientID: name, Host: "/host", ProtocolType: a.str("type", "consumer"),
-		Session: a.duration("session", 10*time.Second), Rebalance: a.duration("rebalance", 30*time.Second), NeedsID: v >= 4, CanSkip: v >= 9, Ticket: w.ticket(name)}
-	for _, p := range pairs(a.str("protocols", "range")) {
+	name, v := a.Words()[0], a.Number("v", 9)
+	r := classic.JoinRequest{MemberID: a.Str("member", ""), InstanceID: a.Str("instance", ""), ClientID: name, Host: "/host", ProtocolType: a.Str("type", "consumer"),
+		Session: a.Duration("session", 10*time.Second), Rebalance: a.Duration("rebalance", 30*time.Second), NeedsID: v >= 4, CanSkip: v >= 9, Ticket: w.ticket(name)}
+	for _, p := range pairs(a.Str("protocols", "range")) {
 		r.Protocols = append(r.Protocols, classic.Protocol{Name: p[0], Metadata: []byte(p[1])})
 	}
-	if topics := a.str("topics", ""); topics != "" {
+	if topics := a.Str("topics", ""); topics != "" {
 		for i := range r.Protocols {
 			r.Protocols[i].Metadata = subscriptionOf(strings.Split(topics, ","))
 		}
@@ -162,9 +101,9 @@ func subscriptionOf(topics []string) []byte {
 }
 
 func (w *world) sync(a args) {
-	r := classic.SyncRequest{Ticket: w.ticket(a.free()[0]), MemberID: a.str("member", ""), InstanceID: a.str("instance", ""),
-		Generation: int32(a.number("gen", 1)), Protocol: a.str("protocol", ""), Assignments: map[string][]byte{}}
-	for _, p := range pairs(a.str("assign", "")) {
+	r := classic.SyncRequest{Ticket: w.ticket(a.Words()[0]), MemberID: a.Str("member", ""), InstanceID: a.Str("instance", ""),
+		Generation: int32(a.Number("gen", 1)), Protocol: a.Str("protocol", ""), Assignments: map[string][]byte{}}
+	for _, p := range pairs(a.Str("assign", "")) {
 		r.Assignments[p[0]] = []byte(p[1])
 	}
 	w.g.Sync(w.now, r)
@@ -172,11 +111,11 @@ func (w *world) sync(a args) {
 
 func (w *world) stored(a args) {
 	if len(w.stores) == 0 {
-		a.td.Fatalf(a.t, "nothing is being stored")
+		a.Fatalf("nothing is being stored")
 	}
 	s, err := w.stores[0], classic.None
 	w.stores = w.stores[1:]
-	if len(a.free()) > 0 {
+	if len(a.Words()) > 0 {
 		err = classic.NotCoordinator
 	} else {
 		w.last = s.Metadata
@@ -185,19 +124,19 @@ func (w *world) stored(a args) {
 }
 
 func (w *world) heartbeat(a args) {
-	fmt.Fprintln(&w.out, w.g.Heartbeat(w.now, a.str("member", ""), a.str("instance", ""), int32(a.number("gen", 1))))
+	fmt.Fprintln(&w.out, w.g.Heartbeat(w.now, a.Str("member", ""), a.Str("instance", ""), int32(a.Number("gen", 1))))
 }
 
 func (w *world) commit(a args) {
-	fmt.Fprintln(&w.out, w.g.MayCommit(w.now, a.str("member", ""), a.str("instance", ""), int32(a.number("gen", 1))))
+	fmt.Fprintln(&w.out, w.g.MayCommit(w.now, a.Str("member", ""), a.Str("instance", ""), int32(a.Number("gen", 1))))
 }
 
 func (w *world) leave(a args) {
 	var leavers []classic.Leaver
-	for _, id := range a.free() {
+	for _, id := range a.Words() {
 		leavers = append(leavers, classic.Leaver{MemberID: id})
 	}
-	if id := a.str("instance", ""); id != "" {
+	if id := a.Str("instance", ""); id != "" {
 		leavers = append(leavers, classic.Leaver{InstanceID: id})
 	}
 	for i, err := range w.g.Leave(w.now, leavers) {
@@ -207,11 +146,7 @@ func (w *world) leave(a args) {
 
 // advance ticks at every deadline on the way.
 func (w *world) advance(a args) {
-	d, err := time.ParseDuration(a.free()[0])
-	if err != nil {
-		a.td.Fatalf(a.t, "%v", err)
-	}
-	from, end := w.now, w.now.Add(d)
+	from, end := w.now, w.now.Add(a.Span(a.Words()[0]))
 	for range 1000 {
 		next := w.g.NextDeadline()
 		if next.IsZero() || next.After(end) {
@@ -235,7 +170,7 @@ func (w *world) restart(args) {
 }
 
 func (w *world) topics(a args) {
-	for _, t := range a.free() {
+	for _, t := range a.Words() {
 		fmt.Fprintf(&w.out, "%s: %t\n", t, w.g.Subscribed(t))
 	}
 }

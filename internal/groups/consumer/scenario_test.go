@@ -4,46 +4,30 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/cockroachdb/datadriven"
-
 	"lagoon/internal/groups/classic"
 	"lagoon/internal/groups/consumer"
+	"lagoon/internal/scenariotest"
 )
 
-// TestScenarios replays testdata/*.txt: each file is the story of one group. Rewrite the expected answers with -rewrite, and read the diff.
+// TestScenarios: each file is the story of one group.
 func TestScenarios(t *testing.T) {
-	files, err := filepath.Glob("testdata/*.txt")
-	if err != nil || len(files) < 8 {
-		t.Fatalf("scenario files: %v, %v", files, err)
-	}
-	for _, file := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
-			w := newWorld()
-			datadriven.RunTest(t, file, func(t *testing.T, td *datadriven.TestData) string {
-				run, ok := w.commands()[td.Cmd]
-				if !ok {
-					td.Fatalf(t, "unknown command %q", td.Cmd)
-				}
-				w.out.Reset()
-				run(args{t, td})
-				if fault := w.settle(); fault != "" {
-					td.Fatalf(t, "%s", fault)
-				}
-				if w.out.Len() == 0 {
-					return "ok\n"
-				}
-				return w.out.String()
-			})
-		})
-	}
+	scenariotest.Run(t, 8, func(*testing.T) scenariotest.Story {
+		w := newWorld()
+		return scenariotest.Story{Commands: w.commands(), After: func(a args) {
+			if fault := w.settle(); fault != "" {
+				a.Fatalf("%s", fault)
+			}
+		}, Out: &w.out}
+	})
 }
+
+type args = scenariotest.Args
 
 // world is one group, its clock, its topics and what is on record of it.
 type world struct {
@@ -124,29 +108,9 @@ func (w *world) commands() map[string]func(args) {
 	}
 }
 
-type args struct {
-	t  *testing.T
-	td *datadriven.TestData
-}
-
-func (a args) get(key string) (string, bool) {
-	for _, arg := range a.td.CmdArgs {
-		if arg.Key == key && len(arg.Vals) > 0 {
-			return strings.Join(arg.Vals, ","), true
-		}
-	}
-	return "", false
-}
-
-func (a args) str(key, fallback string) string {
-	if s, ok := a.get(key); ok {
-		return s
-	}
-	return fallback
-}
-
-func (a args) list(key string) []string {
-	s, ok := a.get(key)
+// listOf is the values of a key: nil if it is not there, none if it says so.
+func listOf(a args, key string) []string {
+	s, ok := a.Get(key)
 	switch {
 	case !ok:
 		return nil
@@ -154,30 +118,6 @@ func (a args) list(key string) []string {
 		return []string{}
 	}
 	return strings.Split(s, ",")
-}
-
-func (a args) number(key string, fallback int) (n int32) {
-	if _, err := fmt.Sscan(a.str(key, fmt.Sprint(fallback)), &n); err != nil {
-		a.td.Fatalf(a.t, "%s: %v", key, err)
-	}
-	return n
-}
-
-func (a args) duration(key, fallback string) time.Duration {
-	d, err := time.ParseDuration(a.str(key, fallback))
-	if err != nil {
-		a.td.Fatalf(a.t, "%s: %v", key, err)
-	}
-	return d
-}
-
-func (a args) free() (out []string) {
-	for _, arg := range a.td.CmdArgs {
-		if len(arg.Vals) == 0 {
-			out = append(out, arg.Key)
-		}
-	}
-	return out
 }
 
 // parts reads "orders-0", "orders-1".
@@ -206,16 +146,14 @@ func render(a consumer.Assignment) string {
 }
 
 func (w *world) setTopics(a args) {
-	for _, arg := range a.td.CmdArgs {
-		n := 0
-		fmt.Sscan(arg.Vals[0], &n)
-		w.topics = w.topics.with(arg.Key, int32(n))
+	for _, name := range a.Keys() {
+		w.topics = w.topics.with(name, int32(a.Number(name, 0)))
 	}
 }
 
 func (w *world) config(a args) {
-	w.cfg.MaxSize = int(a.number("size", 100))
-	w.set.Session = a.duration("session", "45s")
+	w.cfg.MaxSize = a.Number("size", 100)
+	w.set.Session = a.Duration("session", 45*time.Second)
 }
 
 // beatWith sends a heartbeat with what the coordinator would add.
@@ -234,17 +172,17 @@ func (w *world) beatWith(r consumer.HeartbeatRequest) consumer.HeartbeatResult {
 }
 
 func (w *world) heartbeat(a args) {
-	name := a.free()[0]
-	r := consumer.HeartbeatRequest{MemberID: name, Epoch: a.number("epoch", 0), InstanceID: a.str("instance", ""), ClientID: name, Host: "/h", Rebalance: -1,
-		Topics: a.list("topics"), Assignor: a.str("assignor", ""), Owned: parts(a.list("owned"))}
-	if expr, ok := a.get("regex"); ok {
+	name := a.Words()[0]
+	r := consumer.HeartbeatRequest{MemberID: name, Epoch: int32(a.Number("epoch", 0)), InstanceID: a.Str("instance", ""), ClientID: name, Host: "/h", Rebalance: -1,
+		Topics: listOf(a, "topics"), Assignor: a.Str("assignor", ""), Owned: parts(listOf(a, "owned"))}
+	if expr, ok := a.Get("regex"); ok {
 		if expr == "none" {
 			expr = ""
 		}
 		r.Regex = &expr
 	}
 	if r.Epoch == 0 {
-		r.Rebalance = a.duration("rebalance", "60s")
+		r.Rebalance = a.Duration("rebalance", time.Minute)
 		if r.Owned == nil {
 			r.Owned = []consumer.TopicPartitions{}
 		}
@@ -282,12 +220,12 @@ func subscription(names []string, owned []string) []byte {
 }
 
 func (w *world) join(a args) {
-	name := a.free()[0]
+	name := a.Words()[0]
 	w.ids++
-	r := classic.JoinRequest{MemberID: a.str("member", ""), NewID: fmt.Sprintf("%s%d", name, w.ids), InstanceID: a.str("instance", ""), ClientID: name, Host: "/h",
-		ProtocolType: a.str("type", "consumer"), Session: 10 * time.Second, Rebalance: 30 * time.Second, NeedsID: a.number("v", 9) >= 4}
-	for _, p := range strings.Split(a.str("protocols", "cooperative-sticky"), ",") {
-		r.Protocols = append(r.Protocols, classic.Protocol{Name: p, Metadata: subscription(a.list("topics"), a.list("owned"))})
+	r := classic.JoinRequest{MemberID: a.Str("member", ""), NewID: fmt.Sprintf("%s%d", name, w.ids), InstanceID: a.Str("instance", ""), ClientID: name, Host: "/h",
+		ProtocolType: a.Str("type", "consumer"), Session: 10 * time.Second, Rebalance: 30 * time.Second, NeedsID: a.Number("v", 9) >= 4}
+	for _, p := range strings.Split(a.Str("protocols", "cooperative-sticky"), ",") {
+		r.Protocols = append(r.Protocols, classic.Protocol{Name: p, Metadata: subscription(listOf(a, "topics"), listOf(a, "owned"))})
 	}
 	res := w.g.Join(w.now, w.topics, r)
 	if w.full && len(w.g.Records()) > 0 {
@@ -301,7 +239,7 @@ func (w *world) join(a args) {
 }
 
 func (w *world) sync(a args) {
-	res := w.g.Sync(w.now, classic.SyncRequest{MemberID: a.free()[0], InstanceID: a.str("instance", ""), Generation: a.number("gen", 0)})
+	res := w.g.Sync(w.now, classic.SyncRequest{MemberID: a.Words()[0], InstanceID: a.Str("instance", ""), Generation: int32(a.Number("gen", 0))})
 	if res.Err != classic.None {
 		fmt.Fprintln(&w.out, res.Err)
 		return
@@ -319,15 +257,15 @@ func (w *world) assigned(b []byte) string {
 }
 
 func (w *world) beat(a args) {
-	fmt.Fprintln(&w.out, w.g.ClassicHeartbeat(w.now, w.topics, a.free()[0], a.str("instance", ""), a.number("gen", 0)))
+	fmt.Fprintln(&w.out, w.g.ClassicHeartbeat(w.now, w.topics, a.Words()[0], a.Str("instance", ""), int32(a.Number("gen", 0))))
 }
 
 func (w *world) leave(a args) {
 	var list []classic.Leaver
-	for _, id := range a.free() {
+	for _, id := range a.Words() {
 		list = append(list, classic.Leaver{MemberID: id})
 	}
-	if i, ok := a.get("instance"); ok {
+	if i, ok := a.Get("instance"); ok {
 		list = append(list, classic.Leaver{InstanceID: i})
 	}
 	fmt.Fprintln(&w.out, w.g.ClassicLeave(list))
@@ -335,18 +273,14 @@ func (w *world) leave(a args) {
 
 func (w *world) commit(a args) {
 	id := ""
-	if f := a.free(); len(f) > 0 {
+	if f := a.Words(); len(f) > 0 {
 		id = f[0]
 	}
-	fmt.Fprintln(&w.out, w.g.MayCommit(w.now, id, "", a.number("epoch", -1)))
+	fmt.Fprintln(&w.out, w.g.MayCommit(w.now, id, "", int32(a.Number("epoch", -1))))
 }
 
 func (w *world) advance(a args) {
-	d, err := time.ParseDuration(a.free()[0])
-	if err != nil {
-		a.td.Fatalf(a.t, "%v", err)
-	}
-	end := w.now.Add(d)
+	end := w.now.Add(a.Span(a.Words()[0]))
 	for {
 		next := w.g.NextDeadline()
 		if next.IsZero() || next.After(end) {
@@ -357,13 +291,13 @@ func (w *world) advance(a args) {
 			fmt.Fprintf(&w.out, "%s is gone\n", id)
 		}
 		if fault := w.settle(); fault != "" {
-			a.td.Fatalf(a.t, "%s", fault)
+			a.Fatalf("%s", fault)
 		}
 	}
 	w.now = end
 }
 
-func (w *world) storing(a args) { w.full = a.free()[0] == "fails" }
+func (w *world) storing(a args) { w.full = a.Words()[0] == "fails" }
 
 func (w *world) restart(a args) {
 	w.g = w.replay()
@@ -379,17 +313,17 @@ func (w *world) replay() *consumer.Group {
 }
 
 func (w *world) upgrade(a args) {
-	from := classic.Converted{Generation: a.number("gen", 1)}
-	for _, arg := range a.td.CmdArgs {
-		if arg.Key == "gen" {
+	from := classic.Converted{Generation: int32(a.Number("gen", 1))}
+	for _, id := range a.Keys() {
+		if id == "gen" {
 			continue
 		}
 		var list []classic.TopicPartitions
-		for _, t := range consumer.Normalize(parts(a.list(arg.Key))) {
+		for _, t := range consumer.Normalize(parts(listOf(a, id))) {
 			name, _ := w.topics.Name(t.ID)
 			list = append(list, classic.TopicPartitions{Topic: name, Partitions: t.Partitions})
 		}
-		from.Members = append(from.Members, classic.ConvertedMember{StoredMember: classic.StoredMember{ID: arg.Key, ClientID: arg.Key, Host: "/h", Session: 10 * time.Second,
+		from.Members = append(from.Members, classic.ConvertedMember{StoredMember: classic.StoredMember{ID: id, ClientID: id, Host: "/h", Session: 10 * time.Second,
 			Rebalance: 30 * time.Second, Assignment: classic.AppendAssignment(nil, 1, list)}, Protocols: []classic.Protocol{{Name: "range", Metadata: subscription([]string{"orders"}, nil)}}})
 	}
 	g, ok := consumer.FromClassic(&w.cfg, w.now, w.topics, from)
