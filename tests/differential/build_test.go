@@ -3,6 +3,7 @@ package differential
 import (
 	"encoding/binary"
 	"hash/crc32"
+	"iter"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -92,21 +93,34 @@ type at struct {
 	partition int32
 }
 
+// byTopic gives the partitions in runs of one topic.
+func byTopic(list []at) iter.Seq2[string, []at] {
+	return func(yield func(string, []at) bool) {
+		for rest := list; len(rest) > 0; {
+			n := 1
+			for n < len(rest) && rest[n].topic == rest[0].topic {
+				n++
+			}
+			if !yield(rest[0].topic, rest[:n]) {
+				return
+			}
+			rest = rest[n:]
+		}
+	}
+}
+
 // produce asks to append records to partitions.
 func (x *exchange) produce(acks int16, records []byte, to ...at) *kmsg.ProduceRequest {
 	req := kmsg.NewPtrProduceRequest()
 	req.Acks, req.TimeoutMillis = acks, 5000
-	for _, to := range to {
-		rp := kmsg.NewProduceRequestTopicPartition()
-		rp.Partition, rp.Records = to.partition, records
-		if n := len(req.Topics); n > 0 && req.Topics[n-1].Topic == to.topic {
-			req.Topics[n-1].Partitions = append(req.Topics[n-1].Partitions, rp)
-			continue
-		}
+	for topic, partitions := range byTopic(to) {
 		rt := kmsg.NewProduceRequestTopic()
-		rt.Topic = to.topic
-		rt.TopicID = x.id(to.topic)
-		rt.Partitions = append(rt.Partitions, rp)
+		rt.Topic, rt.TopicID = topic, x.id(topic)
+		for _, to := range partitions {
+			rp := kmsg.NewProduceRequestTopicPartition()
+			rp.Partition, rp.Records = to.partition, records
+			rt.Partitions = append(rt.Partitions, rp)
+		}
 		req.Topics = append(req.Topics, rt)
 	}
 	return req
@@ -119,18 +133,15 @@ func (x *exchange) fetch(offset int64, from ...at) *kmsg.FetchRequest {
 	req.SessionID, req.SessionEpoch = 0, -1
 	req.ReplicaID = -1
 	req.ReplicaState.ID = -1
-	for _, from := range from {
-		rp := kmsg.NewFetchRequestTopicPartition()
-		rp.Partition, rp.FetchOffset, rp.PartitionMaxBytes = from.partition, offset, 1<<20
-		rp.CurrentLeaderEpoch, rp.LogStartOffset = -1, -1
-		if n := len(req.Topics); n > 0 && req.Topics[n-1].Topic == from.topic {
-			req.Topics[n-1].Partitions = append(req.Topics[n-1].Partitions, rp)
-			continue
-		}
+	for topic, partitions := range byTopic(from) {
 		rt := kmsg.NewFetchRequestTopic()
-		rt.Topic = from.topic
-		rt.TopicID = x.id(from.topic)
-		rt.Partitions = append(rt.Partitions, rp)
+		rt.Topic, rt.TopicID = topic, x.id(topic)
+		for _, from := range partitions {
+			rp := kmsg.NewFetchRequestTopicPartition()
+			rp.Partition, rp.FetchOffset, rp.PartitionMaxBytes = from.partition, offset, 1<<20
+			rp.CurrentLeaderEpoch, rp.LogStartOffset = -1, -1
+			rt.Partitions = append(rt.Partitions, rp)
+		}
 		req.Topics = append(req.Topics, rt)
 	}
 	return req
@@ -140,16 +151,14 @@ func (x *exchange) fetch(offset int64, from ...at) *kmsg.FetchRequest {
 func offsets(timestamp int64, of ...at) *kmsg.ListOffsetsRequest {
 	req := kmsg.NewPtrListOffsetsRequest()
 	req.ReplicaID = -1
-	for _, of := range of {
-		rp := kmsg.NewListOffsetsRequestTopicPartition()
-		rp.Partition, rp.Timestamp = of.partition, timestamp
-		if n := len(req.Topics); n > 0 && req.Topics[n-1].Topic == of.topic {
-			req.Topics[n-1].Partitions = append(req.Topics[n-1].Partitions, rp)
-			continue
-		}
+	for topic, partitions := range byTopic(of) {
 		rt := kmsg.NewListOffsetsRequestTopic()
-		rt.Topic = of.topic
-		rt.Partitions = append(rt.Partitions, rp)
+		rt.Topic = topic
+		for _, of := range partitions {
+			rp := kmsg.NewListOffsetsRequestTopicPartition()
+			rp.Partition, rp.Timestamp = of.partition, timestamp
+			rt.Partitions = append(rt.Partitions, rp)
+		}
 		req.Topics = append(req.Topics, rt)
 	}
 	return req
