@@ -3,6 +3,7 @@
 // (package history) compares everything that was sent, acknowledged and read.
 //
 //	TestKill           kill -9 under load, migrations on; the same clients go on across all cycles
+//	TestKillGroups     kill -9 under commits; groups of both protocols go on, and their offsets never move back
 //	TestMigrateUnderLoad  readers at the tail, far behind and at random offsets cross segments that move; no fetch error
 //	TestKillMigration  kill -9 at each step of a migration; one copy of every segment afterwards
 //	TestPowerCut       FS_IOC_SHUTDOWN on ext4 and xfs, tiers on two file systems that stop at different moments
@@ -12,6 +13,6 @@
 // It is not a benchmark, and not the place of exhaustive crash points: those are in internal/partition's and
 // tiering's tests on a simulated file system. Loss that only a lying disk shows is not found here.
 //
-// Environment: LAGOON_CYCLES=50 runs that many cycles of TestKill and TestPowerCut, and kills 20 times at every step in
+// Environment: LAGOON_CYCLES=50 runs that many cycles of TestKill, TestKillGroups and TestPowerCut, and kills 20 times at every step in
 // TestKillMigration; LAGOON_SEED repeats a run's random choices (what the machine does in between differs).
 package crash
