@@ -14,7 +14,7 @@
 //	java_test.go       Kafka's tools: one JVM (testdata/Tools.java) runs their main methods one after the other
 //	matrix_test.go     producers × codecs × readers
 //	exporters_test.go  what kafka_exporter, kminion and Burrow send, and lag as they compute it
-//	apps_test.go       Kafka Streams and Kafka Connect (LAGOON_EXHAUSTIVE=1)
+//	apps_test.go       Kafka Streams (LAGOON_EXHAUSTIVE=1: with both guarantees) and Kafka Connect
 //	franz_test.go, admin_*_test.go, raw_test.go   suites of one client each, and of none
 //	files_test.go      DumpLogSegments over our files
 //	kafkalog_test.go   a log directory that Kafka wrote

@@ -3,8 +3,9 @@
 //
 // Lagoon runs with its default settings but for groups.initial_rebalance_delay = "0s", which the suite asks of every broker.
 //
-//	LAGOON_EXHAUSTIVE=1 go test -timeout 30m ./tests/franzsuite                            # all of it
-//	LAGOON_EXHAUSTIVE=1 LAGOON_FRANZ_RUN=TestTxnEtl LAGOON_FRANZ_BROKER=kafka go test ...  # one test, against Apache Kafka
+//	go test ./tests/franzsuite                                                    # a fixed list of its tests, with few records
+//	LAGOON_EXHAUSTIVE=1 go test -timeout 30m ./tests/franzsuite                   # all of it, with its own 500,000 records per test
+//	LAGOON_FRANZ_RUN=TestTxnEtl LAGOON_FRANZ_BROKER=kafka go test -timeout 30m …  # one test, against Apache Kafka
 //
-// KGO_TEST_RECORDS=50000 makes it shorter than the suite's own 500,000 records per test.
+// KGO_TEST_RECORDS=50000 makes the last two shorter.
 package franzsuite
