@@ -106,6 +106,7 @@ func verdicts(t *testing.T, out string) (passed map[string]bool) {
 		if m == nil {
 			continue
 		}
+		t.Log(strings.TrimSpace(lines.Text()))
 		switch name, _, part := strings.Cut(m[2], "/"); {
 		case m[1] == "FAIL":
 			t.Errorf("%s failed", m[2])
