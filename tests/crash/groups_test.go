@@ -206,8 +206,10 @@ func (m *team) missing(ends map[int32]int64) (n int64) {
 	return n
 }
 
-// memberSession is the session timeout of members in both protocols.
-const memberSession = 10 * time.Second
+const (
+	workPartitions = 4
+	memberSession  = 10 * time.Second // the session timeout of members in both protocols
+)
 
 // produceSteadily sends a record every few milliseconds until ctx ends. None is given up; the ends of the partitions come back.
 func produceSteadily(ctx context.Context, cl *kgo.Client) (map[int32]int64, error) {
@@ -246,7 +248,7 @@ func TestKillGroups(t *testing.T) {
 	b := lagoontest.Start(t, lagoontest.Options{Set: []string{"groups.initial_rebalance_delay=0s",
 		"groups.consumer_session_timeout=" + memberSession.String(), "groups.consumer_heartbeat_interval=300ms"}})
 	lagoontest.CreateTopic(t, b, "committed", 1)
-	lagoontest.CreateTopic(t, b, "work", 4)
+	lagoontest.CreateTopic(t, b, "work", workPartitions)
 	l := &load{t: t, b: b}
 	ctx, stop := context.WithCancel(context.Background())
 	producing, stopProducing := context.WithCancel(ctx)
@@ -274,7 +276,7 @@ func TestKillGroups(t *testing.T) {
 	}
 	var ends map[int32]int64
 	produced := make(chan error, 1)
-	producer := l.client(kgo.UnknownTopicRetries(-1))
+	producer := l.client(kgo.UnknownTopicRetries(-1), kgo.RecordPartitioner(kgo.RoundRobinPartitioner()))
 	t.Cleanup(producer.Close)
 	wg.Go(func() {
 		var err error
@@ -319,7 +321,7 @@ func TestKillGroups(t *testing.T) {
 		if err := m.look(context.Background(), adm); err != nil {
 			t.Fatal(err)
 		}
-		if missing := m.missing(ends); missing > 0 || records == 0 {
+		if missing := m.missing(ends); missing > 0 {
 			t.Errorf("members of %s did not get %d of %d records within %v", m.group, missing, records, 2*memberSession)
 		}
 		if m.stop >= memberSession {
@@ -328,8 +330,8 @@ func TestKillGroups(t *testing.T) {
 		if m.behind > 0 {
 			t.Errorf("offsets of %s moved back %d times, first %s", m.group, m.behind, m.example)
 		}
-		if len(m.acked) != len(ends) {
-			t.Errorf("commits of %s were acknowledged for partitions %v, there are %d", m.group, m.acked, len(ends))
+		if len(m.acked) != workPartitions {
+			t.Errorf("commits of %s were acknowledged for partitions %v, there are %d", m.group, m.acked, workPartitions)
 		}
 		t.Logf("%s: %d records, longest stop %v, members lost their partitions %d times, acknowledged %v, read back %v",
 			m.group, records, m.stop.Round(time.Millisecond), m.lost, m.acked, m.told)
