@@ -56,7 +56,7 @@
 // # Buffers
 //
 // Pool hands out page-aligned, reference-counted chunks of anonymous memory outside the Go heap, bounded in total, first
-// come, first served, mapped when needed and unmapped when idle. From 2 MiB on they are huge pages where the kernel has any
+// come, first served, mapped when needed and unmapped when idle. From 512 KiB on they lie in huge pages where the kernel has any
 // (transparent_hugepage/enabled is not "never"): into scattered pages of 4 KiB the block layer reads 512 KiB to 1 MiB per request.
 // A Buffer has one reference per holder; the last Release recycles it. Race builds poison freed memory and panic when a freed buffer was written.
 //

@@ -4,6 +4,7 @@ import (
 	"container/list"
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,8 +20,8 @@ const maxPoolBuffers = 16384
 
 // Pool is a bounded pool of equal, page-aligned, reference-counted buffers outside the Go heap, so that hundreds of MiB
 // of read-ahead cost the garbage collector nothing. Memory is mapped when it is first needed; what was not needed for
-// DefaultIdleTrim is unmapped by a timer (the pool owns no goroutine). Chunks of 2 MiB and more are physically contiguous where
-// the kernel has huge pages, so that a device is read in as few requests as it allows; memory is bounded all the same.
+// DefaultIdleTrim is unmapped by a timer (the pool owns no goroutine). Chunks from 512 KiB on lie in huge pages where the
+// kernel has any, small ones together, so that a device is read in as few requests as it allows; memory is bounded all the same.
 //
 //	          Get, TryGet                  Release of the last reference
 //	(unmapped) ─────────► in use ─────────────────────► waiter, else free ──10 s unneeded──► (unmapped)
@@ -29,11 +30,12 @@ const maxPoolBuffers = 16384
 type Pool struct {
 	chunkBytes int64
 	limit      int // buffers
+	perSlab    int
 
 	mu      sync.Mutex
-	free    [][]byte // last used last: the warmest is taken first
-	spare   int      // fewest free buffers since the last trim: those were not needed
-	mapped  int      // free and in use
+	free    []piece // last used last: the warmest is taken first
+	spare   int     // fewest free buffers since the last trim: those were not needed
+	mapped  int     // free and in use
 	inUse   int
 	waiters list.List // of *waiter, oldest first
 	timer   *time.Timer
@@ -43,6 +45,18 @@ type Pool struct {
 	waited    time.Duration
 	trimmed   int64
 	mapErrors int64
+}
+
+// slab is one mapping: a buffer, or so many that together they fill a huge page. It is unmapped when all of them are free.
+type slab struct {
+	mem    []byte
+	pieces int
+}
+
+// piece is the memory of one buffer.
+type piece struct {
+	mem  []byte
+	slab *slab
 }
 
 type waiter struct {
@@ -74,7 +88,7 @@ func NewPool(totalBytes, chunkBytes int64) (*Pool, error) {
 		return nil, fmt.Errorf("%w: pool of %d bytes with chunks of %d: must hold 1 to %d chunks",
 			ErrOptions, totalBytes, chunkBytes, maxPoolBuffers)
 	}
-	return &Pool{chunkBytes: chunkBytes, limit: int(totalBytes / chunkBytes)}, nil
+	return &Pool{chunkBytes: chunkBytes, limit: int(totalBytes / chunkBytes), perSlab: slabPieces(chunkBytes)}, nil
 }
 
 // ChunkBytes is the size of every buffer.
@@ -83,11 +97,11 @@ func (p *Pool) ChunkBytes() int64 { return p.chunkBytes }
 // Buffer is one chunk of a Pool. It lives while references to it exist; its memory must not be touched after.
 type Buffer struct {
 	pool *Pool
-	mem  []byte
+	piece
 	refs atomic.Int32
 }
 
-// Bytes is the whole chunk, aligned to PageSize; one of 2 MiB and more begins with huge pages if the kernel has any. Its content at Get is undefined. It panics after the last Release.
+// Bytes is the whole chunk, aligned to PageSize. Its content at Get is undefined. It panics after the last Release.
 func (b *Buffer) Bytes() []byte {
 	if b.refs.Load() <= 0 {
 		panic("cachectl: Buffer used after its last Release")
@@ -111,7 +125,7 @@ func (b *Buffer) Release() {
 		b.refs.Add(1)
 		panic("cachectl: Buffer released more often than retained")
 	default:
-		b.pool.put(b.mem)
+		b.pool.put(b.piece)
 	}
 }
 
@@ -164,53 +178,66 @@ func (p *Pool) takeLocked() (b *Buffer, ok bool, err error) {
 	if p.waiters.Len() > 0 {
 		return nil, false, nil
 	}
-	if last := len(p.free) - 1; last >= 0 {
-		mem := p.free[last]
-		p.free = p.free[:last]
-		p.spare = min(p.spare, last)
-		checkPoison(mem)
-		return p.handOutLocked(mem), true, nil
-	}
-	if p.mapped == p.limit {
-		return nil, false, nil
-	}
-	mem, err := mapChunk(p.chunkBytes)
-	if err != nil {
-		p.mapErrors++
-		if p.inUse > 0 {
-			return nil, false, nil // no memory for more: wait for one of ours
+	if len(p.free) == 0 {
+		if p.mapped == p.limit {
+			return nil, false, nil
 		}
-		return nil, false, fmt.Errorf("buffer pool: map %d bytes: %w", p.chunkBytes, err)
+		if err := p.mapLocked(); err != nil {
+			p.mapErrors++
+			if p.inUse > 0 {
+				return nil, false, nil // no memory for more: wait for one of ours
+			}
+			return nil, false, fmt.Errorf("buffer pool: map %d bytes: %w", p.chunkBytes, err)
+		}
 	}
-	p.mapped++
-	return p.handOutLocked(mem), true, nil
+	last := len(p.free) - 1
+	m := p.free[last]
+	p.free = p.free[:last]
+	p.spare = min(p.spare, last)
+	return p.handOutLocked(m), true, nil
 }
 
-// handOutLocked wraps mem in a new Buffer, so that a stale handle of an earlier user stays dead.
-func (p *Pool) handOutLocked(mem []byte) *Buffer {
+// mapLocked adds a slab to the free buffers.
+func (p *Pool) mapLocked() error {
+	n := min(p.perSlab, p.limit-p.mapped)
+	mem, err := mapChunk(int64(n) * p.chunkBytes)
+	if err != nil {
+		return err
+	}
+	poison(mem)
+	s := &slab{mem: mem, pieces: n}
+	for i := range int64(n) {
+		p.free = append(p.free, piece{mem[i*p.chunkBytes : (i+1)*p.chunkBytes : (i+1)*p.chunkBytes], s})
+	}
+	p.mapped += n
+	return nil
+}
+
+// handOutLocked wraps memory in a new Buffer, so that a stale handle of an earlier user stays dead.
+func (p *Pool) handOutLocked(m piece) *Buffer {
+	checkPoison(m.mem)
 	p.inUse++
-	b := &Buffer{pool: p, mem: mem}
+	b := &Buffer{pool: p, piece: m}
 	b.refs.Store(1)
 	return b
 }
 
-func (p *Pool) put(mem []byte) {
-	poison(mem)
+func (p *Pool) put(m piece) {
+	poison(m.mem)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.inUse--
 	if front := p.waiters.Front(); front != nil {
 		w := p.waiters.Remove(front).(*waiter)
-		checkPoison(mem)
-		w.buf = p.handOutLocked(mem)
+		w.buf = p.handOutLocked(m)
 		close(w.ready)
 		return
 	}
+	p.free = append(p.free, m)
 	if p.closed {
-		p.unmapLocked(mem)
+		p.unmapLocked(len(p.free))
 		return
 	}
-	p.free = append(p.free, mem)
 	if p.timer == nil {
 		p.spare = 0 // this one was in use until now
 		p.timer = time.AfterFunc(DefaultIdleTrim, p.trim)
@@ -224,12 +251,7 @@ func (p *Pool) trim() {
 	if p.closed {
 		return
 	}
-	// The coldest are in front.
-	for _, mem := range p.free[:p.spare] {
-		p.unmapLocked(mem)
-		p.trimmed += p.chunkBytes
-	}
-	p.free = append(p.free[:0:0], p.free[p.spare:]...)
+	p.trimmed += p.unmapLocked(p.spare) // the coldest are in front
 	p.spare = len(p.free)
 	p.timer = nil
 	if len(p.free) > 0 {
@@ -237,11 +259,24 @@ func (p *Pool) trim() {
 	}
 }
 
-func (p *Pool) unmapLocked(mem []byte) {
-	p.mapped--
-	if err := unmapChunk(mem); err != nil {
-		p.mapErrors++ // only possible for a slice that is not ours; the memory is lost, nothing else
+// unmapLocked gives back the slabs of which all buffers are among the first n free ones. It returns how many bytes.
+func (p *Pool) unmapLocked(n int) (bytes int64) {
+	idle := map[*slab]int{}
+	for _, m := range p.free[:n] {
+		idle[m.slab]++
 	}
+	p.free = slices.DeleteFunc(p.free, func(m piece) bool { return idle[m.slab] == m.slab.pieces })
+	for s, n := range idle {
+		if n < s.pieces {
+			continue
+		}
+		p.mapped -= n
+		bytes += int64(len(s.mem))
+		if err := unmapChunk(s.mem); err != nil {
+			p.mapErrors++ // only possible for a slice that is not ours; the memory is lost, nothing else
+		}
+	}
+	return bytes
 }
 
 // Stats is safe at any time.
@@ -273,10 +308,7 @@ func (p *Pool) Close() {
 	if p.timer != nil {
 		p.timer.Stop()
 	}
-	for _, mem := range p.free {
-		p.unmapLocked(mem)
-	}
-	p.free = nil
+	p.unmapLocked(len(p.free))
 	for front := p.waiters.Front(); front != nil; front = p.waiters.Front() {
 		w := p.waiters.Remove(front).(*waiter)
 		w.err = fmt.Errorf("buffer pool: %w", ErrPoolClosed)

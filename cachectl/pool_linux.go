@@ -9,7 +9,19 @@ import (
 // hugeBytes is the size and alignment of a huge page on x86-64, and on arm64 with pages of 4 KiB.
 const hugeBytes = 2 << 20
 
-// mapChunk maps memory for one buffer. From hugeBytes on it is aligned to that, and the kernel is asked to back it with huge pages at
+// scatteredBytes is what any device reads in one request into scattered pages of 4 KiB: 128 pieces of memory, the block layer's
+// default (max_segments). Larger buffers gain from huge pages.
+const scatteredBytes = 128 * PageSize
+
+// slabPieces is how many buffers are mapped together: as many as fill a huge page, if they gain from one.
+func slabPieces(chunkBytes int64) int {
+	if chunkBytes <= scatteredBytes {
+		return 1
+	}
+	return int((hugeBytes + chunkBytes - 1) / chunkBytes)
+}
+
+// mapChunk maps memory for buffers. From hugeBytes on it is aligned to that, and the kernel is asked to back it with huge pages at
 // the first touch: a request to a device consists of a bounded number of pieces of physical memory (128 on a loop device, 254 on a
 // virtio disk), so that a direct read of 1 MiB into scattered pages of 4 KiB becomes two requests or more, and one into a huge page
 // as few as the device takes. Where there are no huge pages the buffer consists of small ones, now or for good.

@@ -6,6 +6,8 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -59,32 +61,73 @@ func TestLinuxPool_HugePages(t *testing.T) {
 		enabled, _ := os.ReadFile("/sys/kernel/mm/transparent_hugepage/enabled")
 		lacking(t, "no huge pages now; transparent_hugepage/enabled: %s", strings.TrimSpace(string(enabled)))
 	}
-	const size = hugePage + 2*cachectl.PageSize // as a chunk is: room for unaligned ends
-	p, err := cachectl.NewPool(4*size, size)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var held []*cachectl.Buffer
-	for range 4 {
-		b := mustGet(t, p)
-		held = append(held, b)
-		mem := b.Bytes()
-		addr := uintptr(unsafe.Pointer(unsafe.SliceData(mem)))
-		if addr%hugePage != 0 || len(mem) != size {
-			t.Fatalf("buffer at %#x, %d bytes", addr, len(mem))
+	for _, chunk := range []int64{hugePage, hugePage / 2} {
+		size := chunk + 2*cachectl.PageSize // as a chunk is: room for unaligned ends
+		p, err := cachectl.NewPool(4*size, size)
+		if err != nil {
+			t.Fatal(err)
 		}
-		mem[0], mem[size-1] = 1, 1
-		if huge := hugeBytesAt(t, addr); huge < hugePage {
-			t.Errorf("%d bytes of the buffer are in huge pages", huge)
+		var held []*cachectl.Buffer
+		for range 4 {
+			held = append(held, mustGet(t, p))
+		}
+		for _, b := range held { // two of the smaller ones are a huge page and its end
+			mem := b.Bytes()
+			mem[0], mem[size-1] = 1, 1
+			middle := uintptr(unsafe.Pointer(unsafe.SliceData(mem))) + uintptr(chunk/2)
+			if huge := hugeBytesAt(t, middle); huge < hugePage || int64(len(mem)) != size {
+				t.Errorf("buffer of %d bytes at %#x: %d bytes are in huge pages", len(mem), middle, huge)
+			}
+		}
+		for _, b := range held {
+			b.Release()
+		}
+		p.Close()
+		if s := p.Stats(); s.MappedBytes != 0 || s.MapErrors != 0 {
+			t.Errorf("after Close: %+v", s)
 		}
 	}
-	for _, b := range held {
-		b.Release()
-	}
-	p.Close()
-	if s := p.Stats(); s.MappedBytes != 0 || s.MapErrors != 0 {
-		t.Errorf("after Close: %+v", s)
-	}
+}
+
+// TestPool_SlabsAreBounded: buffers that are mapped together count together, never more than the pool may have, and go together.
+func TestPool_SlabsAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const size = hugePage / 2
+		p, err := cachectl.NewPool(3*size, size)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var held []*cachectl.Buffer
+		for i := range 3 {
+			held = append(held, mustGet(t, p))
+			held[i].Bytes()[0] = byte(i)
+		}
+		if _, ok := p.TryGet(); ok {
+			t.Error("a fourth buffer came out of a pool of three")
+		}
+		for i, b := range held {
+			if b.Bytes()[0] != byte(i) {
+				t.Error("two buffers have the same memory")
+			}
+		}
+		if s := p.Stats(); s.MappedBytes != 3*size || s.InUseBytes != 3*size {
+			t.Errorf("all out: %+v", s)
+		}
+		held[0].Release()
+		held[2].Release()
+		time.Sleep(3 * cachectl.DefaultIdleTrim)
+		synctest.Wait()
+		if s := p.Stats(); s.MappedBytes != 2*size || s.TrimmedBytes != size { // the second buffer holds the first one's slab
+			t.Errorf("idle but for one: %+v", s)
+		}
+		held[1].Release()
+		time.Sleep(3 * cachectl.DefaultIdleTrim)
+		synctest.Wait()
+		if s := p.Stats(); s.MappedBytes != 0 || s.TrimmedBytes != 3*size || s.MapErrors != 0 {
+			t.Errorf("idle: %+v", s)
+		}
+		p.Close()
+	})
 }
 
 // TestLinuxPool_LeavesNoAddresses: the alignment of large buffers costs no addresses once they are gone.
