@@ -8,6 +8,7 @@ import (
 
 	"lagoon/internal/groups"
 	"lagoon/internal/metadata"
+	"lagoon/internal/statetopic"
 	"lagoon/internal/transactions"
 	"lagoon/internal/transactions/txn"
 )
@@ -165,5 +166,5 @@ func (b *Broker) groupPartition(ctx context.Context, group string) (txn.Partitio
 	if !ok {
 		return txn.Partition{}, kerr.CoordinatorNotAvailable
 	}
-	return txn.Partition{Topic: t.Name, Index: groups.PartitionFor(group, t.Partitions)}, nil
+	return txn.Partition{Topic: t.Name, Index: statetopic.PartitionFor(group, t.Partitions)}, nil
 }

@@ -15,7 +15,7 @@ import (
 	"lagoon/internal/groups/groupstest"
 	"lagoon/internal/metadata"
 	"lagoon/internal/partition"
-	"lagoon/internal/transactions"
+	"lagoon/internal/statetopic"
 	"lagoon/internal/vfs"
 	"lagoon/segment"
 )
@@ -50,7 +50,7 @@ func (s *adminStore) groupLog(p int32) (groups.Log, bool) {
 	return s.groups[p], true
 }
 
-func (s *adminStore) transactionLog(int32) (transactions.Log, bool) { return &groupstest.Log{}, true }
+func (s *adminStore) transactionLog(int32) (statetopic.Log, bool) { return &groupstest.Log{}, true }
 
 func (s *adminStore) log(string, int32) (partitionLog, bool) { return nil, false }
 

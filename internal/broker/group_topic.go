@@ -5,7 +5,7 @@ import (
 	"strconv"
 
 	"lagoon/internal/groups"
-	"lagoon/internal/transactions"
+	"lagoon/internal/statetopic"
 )
 
 // The internal topic of groups. Small segments: the active one is not compacted, and every start reads all of the topic. Large batches,
@@ -31,7 +31,7 @@ func (b *Broker) startGroups(ctx context.Context) error {
 // internalLogs finds the partitions of the internal topics; whatever finds partitions (logs) also implements it.
 type internalLogs interface {
 	groupLog(partition int32) (groups.Log, bool)
-	transactionLog(partition int32) (transactions.Log, bool)
+	transactionLog(partition int32) (statetopic.Log, bool)
 }
 
 func (s storeLogs) groupLog(partition int32) (groups.Log, bool) {

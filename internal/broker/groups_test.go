@@ -10,7 +10,7 @@ import (
 
 	"lagoon/internal/groups"
 	"lagoon/internal/groups/groupstest"
-	"lagoon/internal/transactions"
+	"lagoon/internal/statetopic"
 )
 
 // groupBroker is an admin broker whose groups form at once.
@@ -309,7 +309,7 @@ func TestListGroupsFilters(t *testing.T) {
 
 func (f fakeLogs) groupLog(int32) (groups.Log, bool) { return &groupstest.Log{}, true }
 
-func (f fakeLogs) transactionLog(int32) (transactions.Log, bool) { return &groupstest.Log{}, true }
+func (f fakeLogs) transactionLog(int32) (statetopic.Log, bool) { return &groupstest.Log{}, true }
 
 // groupRig is a rig whose internal topic is there and loaded.
 func groupRig(t *testing.T) *rig {

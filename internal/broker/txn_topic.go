@@ -9,6 +9,7 @@ import (
 	"lagoon/internal/groups"
 	"lagoon/internal/metadata"
 	"lagoon/internal/partition"
+	"lagoon/internal/statetopic"
 	"lagoon/internal/transactions"
 	"lagoon/internal/transactions/txn"
 	"lagoon/segment"
@@ -34,7 +35,7 @@ func (b *Broker) startTransactions(ctx context.Context) error {
 func (b *Broker) newTransactions() (*transactions.Coordinator, error) {
 	opt := b.opt.Transactions
 	opt.Logger, opt.Registerer = b.log, b.opt.Registerer
-	opt.Log = func(partition int32) (transactions.Log, bool) {
+	opt.Log = func(partition int32) (statetopic.Log, bool) {
 		logs, ok := b.logs.(internalLogs)
 		if !ok {
 			return nil, false
@@ -46,7 +47,7 @@ func (b *Broker) newTransactions() (*transactions.Coordinator, error) {
 	return transactions.New(opt)
 }
 
-func (s storeLogs) transactionLog(partition int32) (transactions.Log, bool) {
+func (s storeLogs) transactionLog(partition int32) (statetopic.Log, bool) {
 	l, ok := s.store.Log(transactions.Topic, partition)
 	return syncedLog{l}, ok
 }

@@ -6,10 +6,10 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-	"unicode/utf16"
 
 	"lagoon/internal/groups/classic"
 	"lagoon/internal/partition"
+	"lagoon/internal/statetopic"
 	"lagoon/segment"
 )
 
@@ -44,9 +44,6 @@ func New(opt Options) (*Coordinator, error) {
 	return c, err
 }
 
-// loadParallel bounds how many shards are loaded at once: one reads while another decodes.
-const loadParallel = 4
-
 // Start begins to serve a topic of that many partitions: it loads them in the background. A group whose shard is not loaded is
 // answered with LoadInProgress. Later calls do nothing.
 func (c *Coordinator) Start(partitions int32) {
@@ -61,7 +58,7 @@ func (c *Coordinator) Start(partitions int32) {
 	}
 	c.shards.Store(&shards)
 	next := atomic.Int32{}
-	for range min(loadParallel, len(shards)) {
+	for range min(statetopic.LoadParallel, len(shards)) {
 		c.wg.Go(func() {
 			for i := next.Add(1) - 1; int(i) < len(shards) && c.ctx.Err() == nil; i = next.Add(1) - 1 {
 				shards[i].load()
@@ -92,27 +89,13 @@ func (c *Coordinator) all() []*shard {
 	return nil
 }
 
-// PartitionFor is the partition of the topic that a group belongs to: Utils.abs(groupId.hashCode) % partitions.
-func PartitionFor(group string, partitions int32) int32 {
-	hash := int32(0)
-	for _, r := range group { // Java hashes UTF-16 units
-		if r > 0xffff {
-			high, low := utf16.EncodeRune(r)
-			hash = 31*hash + high
-			r = low
-		}
-		hash = 31*hash + r
-	}
-	return hash & 0x7fffffff % partitions
-}
-
 // shardOf finds the shard of a group that can be served.
 func (c *Coordinator) shardOf(group string) (*shard, classic.Error) {
 	shards := c.all()
 	if shards == nil || c.ctx.Err() != nil {
 		return nil, classic.CoordinatorNotAvailable
 	}
-	s := shards[PartitionFor(group, int32(len(shards)))]
+	s := shards[statetopic.PartitionFor(group, int32(len(shards)))]
 	switch s.state.Load() {
 	case shardLoading:
 		return nil, classic.LoadInProgress

@@ -450,12 +450,3 @@ func TestOwners(t *testing.T) {
 		is("c", "", groups.SourceNone)
 	})
 }
-
-func TestPartitionFor(t *testing.T) {
-	// By java.lang.String.hashCode; with surrogates, and Integer.MIN_VALUE.
-	for group, want := range map[string]int32{"": 0, "a": 47, "console": 9, "group-1": 49, "größe": 7, "😀 smile": 33, "polygenelubricants": 0} {
-		if got := groups.PartitionFor(group, 50); got != want {
-			t.Errorf("%q: %d, want %d", group, got, want)
-		}
-	}
-}

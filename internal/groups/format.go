@@ -2,12 +2,12 @@ package groups
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"time"
 
 	"lagoon/internal/groups/classic"
 	"lagoon/internal/groups/consumer"
+	"lagoon/internal/statetopic"
 )
 
 // Versions of keys. An offset's key is the same in versions 0 and 1; those above 2 are in format_consumer.go, or of share and streams groups.
@@ -21,12 +21,6 @@ const (
 	valueOffsetExpiry = 1 // the only one that holds an expiry
 	valueGroup        = 3
 	newestValue       = 4
-)
-
-var (
-	errFormat = errors.New("groups: malformed record")
-	// errForeign: a record of a kind or version that this release does not know. It is kept.
-	errForeign = errors.New("groups: record of another kind")
 )
 
 // topicPartition names what an offset is of.
@@ -112,162 +106,80 @@ type key struct {
 }
 
 func readKey(b []byte) (key, error) {
-	d := decoder{b: b}
+	d := decode(b)
 	k := key{}
-	switch version := d.int16(); {
-	case d.bad:
+	switch version := d.Int16(); {
+	case d.Bad:
 	case version == keyOffsetOld || version == keyOffset:
-		k = key{group: d.string(), offset: true}
-		k.tp = topicPartition{d.string(), d.int32()}
+		k = key{group: d.String(), offset: true}
+		k.tp = topicPartition{d.String(), d.Int32()}
 	case version == keyGroup:
-		k = key{group: d.string()}
+		k = key{group: d.String()}
 	default:
 		var ok bool
 		if k, ok = d.consumerKey(version); !ok {
-			return k, fmt.Errorf("%w: key version %d", errForeign, version)
+			return k, fmt.Errorf("%w: key version %d", statetopic.ErrForeign, version)
 		}
 	}
-	return k, d.end("key")
+	return k, d.End("key")
 }
 
 func readOffsetValue(b []byte) (offsetValue, error) {
-	d := decoder{b: b}
-	version := d.int16()
+	d := decode(b)
+	version := d.Int16()
 	if version < 0 || version > newestValue {
-		return offsetValue{}, fmt.Errorf("%w: offset value version %d", errForeign, version)
+		return offsetValue{}, fmt.Errorf("%w: offset value version %d", statetopic.ErrForeign, version)
 	}
-	d.flexible = version >= 4
-	v := offsetValue{offset: d.int64(), leaderEpoch: -1, expires: -1}
+	d.Flexible = version >= 4
+	v := offsetValue{offset: d.Int64(), leaderEpoch: -1, expires: -1}
 	if version >= 3 {
-		v.leaderEpoch = d.int32()
+		v.leaderEpoch = d.Int32()
 	}
-	v.metadata, v.committed = d.string(), d.int64()
+	v.metadata, v.committed = d.String(), d.Int64()
 	if version == 1 {
-		v.expires = d.int64()
+		v.expires = d.Int64()
 	}
-	d.tags()
-	return v, d.end("offset")
+	d.Tags(nil)
+	return v, d.End("offset")
 }
 
 func readGroupValue(b []byte) (classic.Metadata, error) {
-	d := decoder{b: b}
-	version := d.int16()
+	d := decode(b)
+	version := d.Int16()
 	if version < 0 || version > newestValue {
-		return classic.Metadata{}, fmt.Errorf("%w: group value version %d", errForeign, version)
+		return classic.Metadata{}, fmt.Errorf("%w: group value version %d", statetopic.ErrForeign, version)
 	}
-	d.flexible = version >= 4
-	m := classic.Metadata{ProtocolType: d.string(), Generation: d.int32(), Protocol: d.string(), Leader: d.string()}
+	d.Flexible = version >= 4
+	m := classic.Metadata{ProtocolType: d.String(), Generation: d.Int32(), Protocol: d.String(), Leader: d.String()}
 	if version >= 2 {
-		if ms := d.int64(); ms >= 0 {
+		if ms := d.Int64(); ms >= 0 {
 			m.Since = time.UnixMilli(ms)
 		}
 	}
-	for n := d.count(); n > 0 && !d.bad; n-- {
-		s := classic.StoredMember{ID: d.string()}
+	for n := d.Count(); n > 0 && !d.Bad; n-- {
+		s := classic.StoredMember{ID: d.String()}
 		if version >= 3 {
-			s.InstanceID = d.string()
+			s.InstanceID = d.String()
 		}
-		s.ClientID, s.Host = d.string(), d.string()
+		s.ClientID, s.Host = d.String(), d.String()
 		rebalance := int32(-1)
 		if version >= 1 {
-			rebalance = d.int32()
+			rebalance = d.Int32()
 		}
-		session := d.int32()
+		session := d.Int32()
 		if rebalance < 0 {
 			rebalance = session
 		}
 		s.Rebalance, s.Session = time.Duration(rebalance)*time.Millisecond, time.Duration(session)*time.Millisecond
-		s.Subscription, s.Assignment = d.bytes(), d.bytes()
-		d.tags()
+		s.Subscription, s.Assignment = d.Bytes(), d.Bytes()
+		d.Tags(nil)
 		m.Members = append(m.Members, s)
 	}
-	d.tags()
-	return m, d.end("group")
+	d.Tags(nil)
+	return m, d.End("group")
 }
 
-// decoder reads fields and remembers whether one did not fit. Nothing is allocated by what a length claims. Null is "" or nil.
-type decoder struct {
-	b        []byte
-	bad      bool
-	flexible bool // compact lengths and tagged fields
-}
+// decoder reads the fields of both protocols.
+type decoder struct{ statetopic.Decoder }
 
-func (d *decoder) take(n int) []byte {
-	if d.bad || n < 0 || n > len(d.b) {
-		d.bad = true
-		return nil
-	}
-	out := d.b[:n:n]
-	d.b = d.b[n:]
-	return out
-}
-
-func (d *decoder) int16() int16 {
-	if b := d.take(2); b != nil {
-		return int16(binary.BigEndian.Uint16(b))
-	}
-	return -1
-}
-
-func (d *decoder) int32() int32 {
-	if b := d.take(4); b != nil {
-		return int32(binary.BigEndian.Uint32(b))
-	}
-	return -1
-}
-
-func (d *decoder) int64() int64 {
-	if b := d.take(8); b != nil {
-		return int64(binary.BigEndian.Uint64(b))
-	}
-	return -1
-}
-
-func (d *decoder) uvarint() int {
-	v, n := binary.Uvarint(d.b)
-	if n <= 0 || v > 1<<31 {
-		d.bad = true
-		return 0
-	}
-	d.b = d.b[n:]
-	return int(v)
-}
-
-func (d *decoder) length(plain func() int) int {
-	n := 0
-	if d.flexible {
-		n = d.uvarint() - 1
-	} else {
-		n = plain()
-	}
-	if n < -1 {
-		d.bad = true
-	}
-	return max(n, 0)
-}
-
-func (d *decoder) string() string {
-	return string(d.take(d.length(func() int { return int(d.int16()) })))
-}
-
-// bytes copies: records are decoded from buffers that are used again.
-func (d *decoder) bytes() []byte {
-	return append([]byte(nil), d.take(d.count())...)
-}
-
-func (d *decoder) count() int { return d.length(func() int { return int(d.int32()) }) }
-
-func (d *decoder) tags() {
-	if !d.flexible {
-		return
-	}
-	d.eachTag(func(int, decoder) {})
-}
-
-// end checks that everything fitted; what follows the last field belongs to a newer minor format and is left alone, as in Kafka.
-func (d *decoder) end(what string) error {
-	if d.bad {
-		return fmt.Errorf("%w: %s is cut off", errFormat, what)
-	}
-	return nil
-}
+func decode(b []byte) decoder { return decoder{statetopic.Decode(b)} }

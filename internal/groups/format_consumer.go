@@ -7,6 +7,7 @@ import (
 
 	"lagoon/internal/groups/classic"
 	"lagoon/internal/groups/consumer"
+	"lagoon/internal/statetopic"
 )
 
 // Versions of keys of groups of the consumer protocol (KIP-848); values are in version 0, which is flexible. Kafka 4.3 writes the same.
@@ -114,7 +115,7 @@ func appendPartitions(b []byte, a consumer.Assignment) []byte {
 
 // consumerKey reads the rest of a key of the consumer protocol; ok is false for versions of other kinds.
 func (d *decoder) consumerKey(version int16) (k key, ok bool) {
-	k.group = d.string()
+	k.group = d.String()
 	r := &consumer.Record{}
 	switch version {
 	case keyConsumerEpoch:
@@ -122,13 +123,13 @@ func (d *decoder) consumerKey(version int16) (k key, ok bool) {
 	case keyConsumerTargetEpoch:
 		r.Kind = consumer.TargetEpoch
 	case keyConsumerMember:
-		r.Kind, r.ID = consumer.MemberRecord, d.string()
+		r.Kind, r.ID = consumer.MemberRecord, d.String()
 	case keyConsumerTarget:
-		r.Kind, r.ID = consumer.TargetMember, d.string()
+		r.Kind, r.ID = consumer.TargetMember, d.String()
 	case keyConsumerCurrent:
-		r.Kind, r.ID = consumer.CurrentMember, d.string()
+		r.Kind, r.ID = consumer.CurrentMember, d.String()
 	case keyConsumerRegex:
-		r.Kind, r.ID = consumer.RegularExpression, d.string()
+		r.Kind, r.ID = consumer.RegularExpression, d.String()
 	case keyConsumerPartitions:
 		k.unused = true
 		return k, true
@@ -145,97 +146,84 @@ func readConsumerValue(r consumer.Record, b []byte) (consumer.Record, error) {
 		r.Deleted = true
 		return r, nil
 	}
-	d := decoder{b: b, flexible: true}
-	if version := d.int16(); version != valueConsumer {
-		return r, fmt.Errorf("%w: value version %d of a consumer group", errForeign, version)
+	d := decode(b)
+	d.Flexible = true
+	if version := d.Int16(); version != valueConsumer {
+		return r, fmt.Errorf("%w: value version %d of a consumer group", statetopic.ErrForeign, version)
 	}
 	switch r.Kind {
 	case consumer.GroupEpoch:
-		r.Epoch = d.int32()
-		d.eachTag(func(tag int, v decoder) {
+		r.Epoch = d.Int32()
+		d.Tags(func(tag int, v statetopic.Decoder) {
 			if tag == 0 {
-				r.Hash = v.int64()
+				r.Hash = v.Int64()
 			}
 		})
 	case consumer.TargetEpoch:
-		r.Epoch = d.int32()
-		d.tags()
+		r.Epoch = d.Int32()
+		d.Tags(nil)
 	case consumer.MemberRecord:
-		m := &consumer.Member{ID: r.ID, InstanceID: d.string(), RackID: d.string(), ClientID: d.string(), Host: d.string(), Topics: d.strings(), Regex: d.string()}
-		m.Rebalance, m.Assignor = max(time.Duration(d.int32())*time.Millisecond, 0), d.string()
-		d.eachTag(func(tag int, v decoder) {
+		m := &consumer.Member{ID: r.ID, InstanceID: d.String(), RackID: d.String(), ClientID: d.String(), Host: d.String(), Topics: d.strings(), Regex: d.String()}
+		m.Rebalance, m.Assignor = max(time.Duration(d.Int32())*time.Millisecond, 0), d.String()
+		d.Tags(func(tag int, v statetopic.Decoder) {
 			if tag == 0 {
-				m.Classic = v.classicMember()
-				d.bad = d.bad || v.bad || m.Classic != nil && len(m.Classic.Protocols) == 0
+				member := decoder{v}
+				m.Classic = member.classicMember()
+				d.Bad = d.Bad || member.Bad || m.Classic != nil && len(m.Classic.Protocols) == 0
 			}
 		})
 		r.Member = m
 	case consumer.TargetMember:
 		r.Assignment = d.partitions()
-		d.tags()
+		d.Tags(nil)
 	case consumer.CurrentMember:
-		c := &consumer.Current{Epoch: d.int32(), Previous: d.int32(), State: consumer.MemberState(d.byte())}
+		c := &consumer.Current{Epoch: d.Int32(), Previous: d.Int32(), State: consumer.MemberState(d.Int8())}
 		c.Assigned, c.Revoking = d.partitions(), d.partitions()
-		d.tags()
+		d.Tags(nil)
 		if c.State < consumer.Stable || c.State > consumer.UnreleasedPartitions {
 			c.State = consumer.UnreleasedPartitions // of a newer release: the next heartbeat sorts it out
 		}
 		r.Current = c
 	case consumer.RegularExpression:
 		r.Resolved = &consumer.Resolved{Topics: d.strings()}
-		d.int64() // the version, of another process: it is matched again
-		r.Resolved.At = time.UnixMilli(d.int64())
-		d.tags()
+		d.Int64() // the version, of another process: it is matched again
+		r.Resolved.At = time.UnixMilli(d.Int64())
+		d.Tags(nil)
 	}
-	return r, d.end("consumer group")
-}
-
-func (d *decoder) byte() byte {
-	if b := d.take(1); b != nil {
-		return b[0]
-	}
-	return 0
+	return r, d.End("consumer group")
 }
 
 func (d *decoder) strings() (out []string) {
-	for n := d.count(); n > 0 && !d.bad; n-- {
-		out = append(out, d.string())
+	for n := d.Count(); n > 0 && !d.Bad; n-- {
+		out = append(out, d.String())
 	}
 	return out
 }
 
 func (d *decoder) partitions() consumer.Assignment {
 	var list []consumer.TopicPartitions
-	for n := d.count(); n > 0 && !d.bad; n-- {
+	for n := d.Count(); n > 0 && !d.Bad; n-- {
 		t := consumer.TopicPartitions{}
-		copy(t.ID[:], d.take(len(t.ID)))
-		for p := d.count(); p > 0 && !d.bad; p-- {
-			t.Partitions = append(t.Partitions, d.int32())
+		copy(t.ID[:], d.Take(len(t.ID)))
+		for p := d.Count(); p > 0 && !d.Bad; p-- {
+			t.Partitions = append(t.Partitions, d.Int32())
 		}
-		d.tags()
+		d.Tags(nil)
 		list = append(list, t)
 	}
 	return consumer.Normalize(list)
 }
 
 func (d *decoder) classicMember() *consumer.ClassicMember {
-	if int8(d.byte()) < 0 {
+	if d.Int8() < 0 {
 		return nil
 	}
-	c := &consumer.ClassicMember{Session: max(time.Duration(d.int32())*time.Millisecond, 0)}
-	for n := d.count(); n > 0 && !d.bad; n-- {
-		p := classic.Protocol{Name: d.string(), Metadata: d.bytes()}
-		d.tags()
+	c := &consumer.ClassicMember{Session: max(time.Duration(d.Int32())*time.Millisecond, 0)}
+	for n := d.Count(); n > 0 && !d.Bad; n-- {
+		p := classic.Protocol{Name: d.String(), Metadata: d.Bytes()}
+		d.Tags(nil)
 		c.Protocols = append(c.Protocols, p)
 	}
-	d.tags()
+	d.Tags(nil)
 	return c
-}
-
-// eachTag reads tagged fields.
-func (d *decoder) eachTag(fn func(tag int, value decoder)) {
-	for n := d.uvarint(); n > 0 && !d.bad; n-- {
-		tag := d.uvarint()
-		fn(tag, decoder{b: d.take(d.uvarint()), flexible: true})
-	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"lagoon/internal/groups/classic"
 	"lagoon/internal/groups/consumer"
+	"lagoon/internal/statetopic"
 )
 
 // kafkaRecords were written by Kafka 4.3.1 (MessageUtil.toVersionPrefixedByteBuffer of org.apache.kafka.coordinator.group.generated), of group g.
@@ -80,7 +81,7 @@ func TestKafkaConsumerRecords(t *testing.T) {
 	if id, err := readKey([]byte{0, 4, 0, 1, 'g'}); err != nil || !id.unused {
 		t.Errorf("partition metadata: %+v, %v", id, err)
 	}
-	if _, err := readConsumerValue(consumer.Record{}, []byte{0, 1, 0, 0, 0, 0, 0}); !errors.Is(err, errForeign) {
+	if _, err := readConsumerValue(consumer.Record{}, []byte{0, 1, 0, 0, 0, 0, 0}); !errors.Is(err, statetopic.ErrForeign) {
 		t.Errorf("a newer version: %v", err)
 	}
 }

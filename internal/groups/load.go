@@ -1,7 +1,6 @@
 package groups
 
 import (
-	"encoding/hex"
 	"errors"
 	"maps"
 	"time"
@@ -9,6 +8,7 @@ import (
 	"lagoon/internal/groups/classic"
 	"lagoon/internal/groups/consumer"
 	"lagoon/internal/records"
+	"lagoon/internal/statetopic"
 	"lagoon/segment"
 )
 
@@ -115,14 +115,12 @@ func (l *loading) record(k, v []byte, at segment.Offset) {
 	if err == nil {
 		return
 	}
-	if errors.Is(err, errForeign) {
+	if errors.Is(err, statetopic.ErrForeign) {
 		l.unknown++
 	} else if l.bad++; l.bad <= 10 { // a few tell what is wrong, the sum is logged at the end
-		l.s.c.opt.Logger.Error("record of "+Topic+" could not be read", "partition", l.s.partition, "err", err, "key", excerpt(k), "value", excerpt(v))
+		l.s.c.opt.Logger.Error("record of "+Topic+" could not be read", "partition", l.s.partition, "err", err, "key", statetopic.Excerpt(k), "value", statetopic.Excerpt(v))
 	}
 }
-
-func excerpt(b []byte) string { return hex.EncodeToString(b[:min(len(b), 64)]) }
 
 func clone(b []byte) []byte {
 	if b == nil {

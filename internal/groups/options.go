@@ -1,6 +1,7 @@
 package groups
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"lagoon/internal/groups/classic"
 	"lagoon/internal/groups/consumer"
 	"lagoon/internal/partition"
+	"lagoon/internal/statetopic"
 	"lagoon/segment"
 )
 
@@ -20,10 +22,9 @@ const Topic = "__consumer_offsets"
 
 // Log is one partition of Topic; a partition.Log is one.
 type Log interface {
-	Append(ctx context.Context, r partition.AppendRequest) (partition.Appended, error)
-	Durable(ctx context.Context, next segment.Offset) error
-	Offsets() partition.Offsets
-	Scan(ctx context.Context, from segment.Offset, fn func(h segment.BatchHeader, batch []byte) (more bool, err error)) (damaged int, err error)
+	statetopic.Log
+	// Synced is Durable whatever the topic's flush setting.
+	Synced(ctx context.Context, next segment.Offset) error
 	GuardTxn(producerID int64, epoch int16) (guard partition.TxnGuard, open bool)
 	DropGuard(producerID int64, guard partition.TxnGuard)
 }
@@ -65,26 +66,19 @@ func DefaultSettings(string) consumer.Settings {
 }
 
 func (o Options) withDefaults() Options {
-	orDefault(&o.Classic.MaxSize, 1<<31-1)
-	orDefault(&o.Consumer.MaxSize, 1<<31-1)
+	o.Classic.MaxSize = cmp.Or(o.Classic.MaxSize, 1<<31-1)
+	o.Consumer.MaxSize = cmp.Or(o.Consumer.MaxSize, 1<<31-1)
 	if o.Settings == nil {
 		o.Settings = DefaultSettings
 	}
-	orDefault(&o.Classic.MinSession, 6*time.Second)
-	orDefault(&o.Classic.MaxSession, 30*time.Minute)
-	orDefault(&o.Retention, 7*24*time.Hour)
-	orDefault(&o.CheckInterval, 10*time.Minute)
-	orDefault(&o.MaxMetadata, 4096)
-	orDefault(&o.CommitTimeout, 5*time.Second)
-	orDefault(&o.MaxBytes, 256<<20)
+	o.Classic.MinSession = cmp.Or(o.Classic.MinSession, 6*time.Second)
+	o.Classic.MaxSession = cmp.Or(o.Classic.MaxSession, 30*time.Minute)
+	o.Retention = cmp.Or(o.Retention, 7*24*time.Hour)
+	o.CheckInterval = cmp.Or(o.CheckInterval, 10*time.Minute)
+	o.MaxMetadata = cmp.Or(o.MaxMetadata, 4096)
+	o.CommitTimeout = cmp.Or(o.CommitTimeout, 5*time.Second)
+	o.MaxBytes = cmp.Or(o.MaxBytes, 256<<20)
 	return o
-}
-
-func orDefault[T comparable](field *T, value T) {
-	var zero T
-	if *field == zero {
-		*field = value
-	}
 }
 
 // Validate names every fault at once.

@@ -162,7 +162,8 @@ func (c *Coordinator) EndTxn(index int32, producerID int64, epoch int16, m segme
 		}
 	}
 	log := s.log
-	return func(ctx context.Context) error { return log.Durable(ctx, done.Next) }, nil
+	// Synced: a marker that could be lost would leave a transaction that nobody ends.
+	return func(ctx context.Context) error { return log.Synced(ctx, done.Next) }, nil
 }
 
 // materialise makes a transaction's offsets those of their groups, once the log is durable up to next. One that was overtaken by a later

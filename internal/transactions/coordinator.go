@@ -6,9 +6,9 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-	"unicode/utf16"
 
 	"lagoon/internal/partition"
+	"lagoon/internal/statetopic"
 	"lagoon/internal/transactions/txn"
 	"lagoon/segment"
 )
@@ -40,9 +40,6 @@ func New(opt Options) (*Coordinator, error) {
 	return c, err
 }
 
-// loadParallel bounds how many shards are loaded at once: one reads while another decodes.
-const loadParallel = 4
-
 // Start begins to serve a topic of that many partitions: it loads them in the background, and goes on with the transactions whose end
 // is on record. An id whose shard is not loaded is answered with CoordinatorLoading. Later calls do nothing.
 func (c *Coordinator) Start(partitions int32) {
@@ -57,7 +54,7 @@ func (c *Coordinator) Start(partitions int32) {
 	}
 	c.shards.Store(&shards)
 	next := atomic.Int32{}
-	for range min(loadParallel, len(shards)) {
+	for range min(statetopic.LoadParallel, len(shards)) {
 		c.wg.Go(func() {
 			for i := next.Add(1) - 1; int(i) < len(shards) && c.ctx.Err() == nil; i = next.Add(1) - 1 {
 				shards[i].load()
@@ -85,20 +82,6 @@ func (c *Coordinator) all() []*shard {
 	return nil
 }
 
-// PartitionFor is the partition of the topic that an id belongs to: Utils.abs(id.hashCode) % partitions.
-func PartitionFor(id string, partitions int32) int32 {
-	hash := int32(0)
-	for _, r := range id { // Java hashes UTF-16 units
-		if r > 0xffff {
-			high, low := utf16.EncodeRune(r)
-			hash = 31*hash + high
-			r = low
-		}
-		hash = 31*hash + r
-	}
-	return hash & 0x7fffffff % partitions
-}
-
 // shardOf finds the shard of an id that can be served.
 func (c *Coordinator) shardOf(id string) (*shard, txn.Error) {
 	if id == "" {
@@ -108,7 +91,7 @@ func (c *Coordinator) shardOf(id string) (*shard, txn.Error) {
 	if shards == nil || c.ctx.Err() != nil {
 		return nil, txn.CoordinatorNotAvailable
 	}
-	s := shards[PartitionFor(id, int32(len(shards)))]
+	s := shards[statetopic.PartitionFor(id, int32(len(shards)))]
 	switch s.state.Load() {
 	case shardLoading:
 		return nil, txn.CoordinatorLoading
@@ -133,7 +116,7 @@ func refusal(err error) txn.Error {
 
 // Pending is a change that is written and not yet durable; the zero value is nothing to wait for.
 type Pending struct {
-	log     Log
+	log     statetopic.Log
 	next    segment.Offset
 	timeout time.Duration
 }

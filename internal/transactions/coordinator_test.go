@@ -14,6 +14,7 @@ import (
 	"lagoon/internal/groups/groupstest"
 	"lagoon/internal/partition"
 	"lagoon/internal/records"
+	"lagoon/internal/statetopic"
 	"lagoon/internal/transactions"
 	"lagoon/internal/transactions/txn"
 	"lagoon/segment"
@@ -36,7 +37,7 @@ func newWorld(t *testing.T) *world { return &world{t: t, log: &groupstest.Log{},
 func (w *world) start() *transactions.Coordinator {
 	w.t.Helper()
 	c, err := transactions.New(transactions.Options{
-		Log: func(int32) (transactions.Log, bool) { return w.log, true },
+		Log: func(int32) (statetopic.Log, bool) { return w.log, true },
 		ProducerID: func() (int64, error) {
 			w.mu.Lock()
 			defer w.mu.Unlock()

@@ -2,10 +2,10 @@ package transactions
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"time"
 
+	"lagoon/internal/statetopic"
 	"lagoon/internal/transactions/txn"
 )
 
@@ -17,12 +17,6 @@ const (
 	tagPreviousID     = 0
 	tagNextID         = 1
 	tagClientProtocol = 2
-)
-
-var (
-	errFormat = errors.New("transactions: malformed record")
-	// errForeign: a record of a version that this release does not know.
-	errForeign = errors.New("transactions: record of another version")
 )
 
 func appendKey(b []byte, id string) []byte {
@@ -103,144 +97,51 @@ func fromMillis(ms int64) time.Time {
 }
 
 func readKey(b []byte) (string, error) {
-	d := decoder{b: b}
-	if v := d.int16(); !d.bad && v != keyVersion {
-		return "", fmt.Errorf("%w: key version %d", errForeign, v)
+	d := statetopic.Decode(b)
+	if v := d.Int16(); !d.Bad && v != keyVersion {
+		return "", fmt.Errorf("%w: key version %d", statetopic.ErrForeign, v)
 	}
-	id := d.string()
-	return id, d.end("key")
+	id := d.String()
+	return id, d.End("key")
 }
 
 func readValue(b []byte) (txn.Record, error) {
-	d := decoder{b: b}
-	version := d.int16()
-	if !d.bad && (version < 0 || version > valueVersion) {
-		return txn.Record{}, fmt.Errorf("%w: value version %d", errForeign, version)
+	d := statetopic.Decode(b)
+	version := d.Int16()
+	if !d.Bad && (version < 0 || version > valueVersion) {
+		return txn.Record{}, fmt.Errorf("%w: value version %d", statetopic.ErrForeign, version)
 	}
-	d.flexible = version >= 1
+	d.Flexible = version >= 1
 	r := txn.Record{PreviousID: txn.NoProducerID, NextID: txn.NoProducerID, LastEpoch: txn.NoEpoch}
-	r.ProducerID, r.Epoch = d.int64(), d.int16()
-	r.Timeout = time.Duration(d.int32()) * time.Millisecond
-	r.State = txn.State(d.int8())
-	for topics := d.count(); topics > 0 && !d.bad; topics-- {
-		name := d.string()
-		for n := d.count(); n > 0 && !d.bad; n-- {
-			r.Partitions = append(r.Partitions, txn.Partition{Topic: name, Index: d.int32()})
+	r.ProducerID, r.Epoch = d.Int64(), d.Int16()
+	r.Timeout = time.Duration(d.Int32()) * time.Millisecond
+	r.State = txn.State(d.Int8())
+	for topics := d.Count(); topics > 0 && !d.Bad; topics-- {
+		name := d.String()
+		for n := d.Count(); n > 0 && !d.Bad; n-- {
+			r.Partitions = append(r.Partitions, txn.Partition{Topic: name, Index: d.Int32()})
 		}
-		d.tags(nil)
+		d.Tags(nil)
 	}
-	r.Updated, r.Started = fromMillis(d.int64()), fromMillis(d.int64())
-	d.tags(func(tag int, v decoder) {
+	r.Updated, r.Started = fromMillis(d.Int64()), fromMillis(d.Int64())
+	d.Tags(func(tag int, v statetopic.Decoder) {
 		switch tag {
 		case tagPreviousID:
-			r.PreviousID = v.int64()
+			r.PreviousID = v.Int64()
 		case tagNextID:
-			r.NextID = v.int64()
+			r.NextID = v.Int64()
 		case tagClientProtocol:
-			r.ClientProtocol = v.int16()
+			r.ClientProtocol = v.Int16()
 		}
 	})
-	if err := d.end("value"); err != nil {
+	if err := d.End("value"); err != nil {
 		return r, err
 	}
 	if r.State < txn.Empty || r.State > txn.PrepareEpochFence || r.ProducerID < 0 || r.Epoch < txn.NoEpoch || r.Timeout < 0 {
-		return r, fmt.Errorf("%w: state %d, producer %d, epoch %d, timeout %s", errFormat, r.State, r.ProducerID, r.Epoch, r.Timeout)
+		return r, fmt.Errorf("%w: state %d, producer %d, epoch %d, timeout %s", statetopic.ErrMalformed, r.State, r.ProducerID, r.Epoch, r.Timeout)
 	}
 	if r.State == txn.PrepareEpochFence { // the abort that it announces never came on record
 		r.State = txn.PrepareAbort
 	}
 	return r, nil
-}
-
-// decoder reads fields and remembers whether one did not fit. Nothing is allocated by what a length claims. Null is "" or nothing.
-type decoder struct {
-	b        []byte
-	bad      bool
-	flexible bool // compact lengths and tagged fields
-}
-
-func (d *decoder) take(n int) []byte {
-	if d.bad || n < 0 || n > len(d.b) {
-		d.bad = true
-		return nil
-	}
-	out := d.b[:n:n]
-	d.b = d.b[n:]
-	return out
-}
-
-func (d *decoder) int8() int8 {
-	if b := d.take(1); b != nil {
-		return int8(b[0])
-	}
-	return -1
-}
-
-func (d *decoder) int16() int16 {
-	if b := d.take(2); b != nil {
-		return int16(binary.BigEndian.Uint16(b))
-	}
-	return -1
-}
-
-func (d *decoder) int32() int32 {
-	if b := d.take(4); b != nil {
-		return int32(binary.BigEndian.Uint32(b))
-	}
-	return -1
-}
-
-func (d *decoder) int64() int64 {
-	if b := d.take(8); b != nil {
-		return int64(binary.BigEndian.Uint64(b))
-	}
-	return -1
-}
-
-func (d *decoder) uvarint() int {
-	v, n := binary.Uvarint(d.b)
-	if n <= 0 || v > 1<<31 {
-		d.bad = true
-		return 0
-	}
-	d.b = d.b[n:]
-	return int(v)
-}
-
-func (d *decoder) length(plain func() int) int {
-	n := 0
-	if d.flexible {
-		n = d.uvarint() - 1
-	} else {
-		n = plain()
-	}
-	return max(n, 0)
-}
-
-func (d *decoder) string() string {
-	return string(d.take(d.length(func() int { return int(d.int16()) })))
-}
-
-func (d *decoder) count() int { return d.length(func() int { return int(d.int32()) }) }
-
-// tags gives each tagged field to fn, which may be nil.
-func (d *decoder) tags(fn func(tag int, v decoder)) {
-	if !d.flexible {
-		return
-	}
-	for n := d.uvarint(); n > 0 && !d.bad; n-- {
-		tag := d.uvarint()
-		v := decoder{b: d.take(d.uvarint())}
-		if fn != nil && !d.bad {
-			fn(tag, v)
-		}
-	}
-}
-
-// end checks that everything fitted.
-func (d *decoder) end(what string) error {
-	if d.bad {
-		return fmt.Errorf("%w: %s is cut off", errFormat, what)
-	}
-	return nil
 }

@@ -1,11 +1,11 @@
 package transactions
 
 import (
-	"encoding/hex"
 	"errors"
 	"time"
 
 	"lagoon/internal/records"
+	"lagoon/internal/statetopic"
 	"lagoon/internal/transactions/txn"
 	"lagoon/segment"
 )
@@ -28,7 +28,7 @@ func (s *shard) load() {
 		if err := records.Each(h, batch, func(r records.Record) bool {
 			if err := read(found, r.Key, r.Value); err != nil {
 				if bad++; bad <= 10 { // a few tell what is wrong, the sum is logged at the end
-					s.c.opt.Logger.Error("record of "+Topic+" could not be read", "partition", s.partition, "offset", r.Offset, "err", err, "key", excerpt(r.Key), "value", excerpt(r.Value))
+					s.c.opt.Logger.Error("record of "+Topic+" could not be read", "partition", s.partition, "offset", r.Offset, "err", err, "key", statetopic.Excerpt(r.Key), "value", statetopic.Excerpt(r.Value))
 				}
 			}
 			return true
@@ -76,7 +76,7 @@ func read(found map[string]txn.Record, key, value []byte) error {
 	case err != nil:
 		return err
 	case id == "":
-		return errors.Join(errFormat, errors.New("no id"))
+		return errors.Join(statetopic.ErrMalformed, errors.New("no id"))
 	case r.State == txn.Dead:
 		delete(found, id)
 	default:
@@ -89,5 +89,3 @@ func (s *shard) failed(err error) {
 	s.state.Store(shardFailed)
 	s.c.opt.Logger.Error("transactional ids of a partition of "+Topic+" cannot be served: bring its log directory back and restart", "partition", s.partition, "err", err)
 }
-
-func excerpt(b []byte) string { return hex.EncodeToString(b[:min(len(b), 64)]) }

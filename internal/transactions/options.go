@@ -1,6 +1,7 @@
 package transactions
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,21 +10,13 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"lagoon/internal/partition"
+	"lagoon/internal/statetopic"
 	"lagoon/internal/transactions/txn"
 	"lagoon/segment"
 )
 
 // Topic is the internal topic that transactional ids are kept in.
 const Topic = "__transaction_state"
-
-// Log is one partition of Topic; a partition.Log is one.
-type Log interface {
-	Append(ctx context.Context, r partition.AppendRequest) (partition.Appended, error)
-	Durable(ctx context.Context, next segment.Offset) error
-	Offsets() partition.Offsets
-	Scan(ctx context.Context, from segment.Offset, fn func(h segment.BatchHeader, batch []byte) (more bool, err error)) (damaged int, err error)
-}
 
 // Marker is what ends a transaction in one partition.
 type Marker struct {
@@ -46,7 +39,7 @@ type Options struct {
 	// MaxBytes bounds the memory of all ids: new ones are refused above it. 0: 256 MiB.
 	MaxBytes int64
 
-	Log func(partition int32) (Log, bool) // required
+	Log func(partition int32) (statetopic.Log, bool) // required
 	// WriteMarker appends a marker to a partition and gives the wait for its durability. It is asked again after an error, but for
 	// ErrGone and segment.ErrInvalidProducerEpoch, which says that the partition has seen a later epoch. Required.
 	WriteMarker func(ctx context.Context, p txn.Partition, m Marker) (wait func(context.Context) error, err error)
@@ -57,23 +50,16 @@ type Options struct {
 }
 
 func (o Options) withDefaults() Options {
-	orDefault(&o.MaxTimeout, 15*time.Minute)
-	orDefault(&o.Retention, 7*24*time.Hour)
-	orDefault(&o.CheckInterval, 10*time.Second)
-	orDefault(&o.WriteTimeout, 5*time.Second)
-	orDefault(&o.SettleTimeout, 200*time.Millisecond)
-	orDefault(&o.MaxBytes, 256<<20)
+	o.MaxTimeout = cmp.Or(o.MaxTimeout, 15*time.Minute)
+	o.Retention = cmp.Or(o.Retention, 7*24*time.Hour)
+	o.CheckInterval = cmp.Or(o.CheckInterval, 10*time.Second)
+	o.WriteTimeout = cmp.Or(o.WriteTimeout, 5*time.Second)
+	o.SettleTimeout = cmp.Or(o.SettleTimeout, 200*time.Millisecond)
+	o.MaxBytes = cmp.Or(o.MaxBytes, 256<<20)
 	if o.Now == nil {
 		o.Now = time.Now
 	}
 	return o
-}
-
-func orDefault[T comparable](field *T, value T) {
-	var zero T
-	if *field == zero {
-		*field = value
-	}
 }
 
 // Validate names every fault at once.

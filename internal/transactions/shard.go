@@ -9,6 +9,7 @@ import (
 
 	"lagoon/internal/partition"
 	"lagoon/internal/records"
+	"lagoon/internal/statetopic"
 	"lagoon/internal/transactions/txn"
 	"lagoon/segment"
 )
@@ -27,7 +28,7 @@ type shard struct {
 	state     atomic.Int32
 
 	mu      sync.Mutex
-	log     Log
+	log     statetopic.Log
 	ids     map[string]*entry
 	builder records.Builder
 }

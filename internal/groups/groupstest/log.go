@@ -175,6 +175,9 @@ func (l *Log) Append(_ context.Context, r partition.AppendRequest) (partition.Ap
 	return partition.Appended{Base: base, Next: l.next}, nil
 }
 
+// Synced implements groups.Log.
+func (l *Log) Synced(ctx context.Context, next segment.Offset) error { return l.Durable(ctx, next) }
+
 // Durable implements groups.Log.
 func (l *Log) Durable(ctx context.Context, next segment.Offset) error {
 	for {
