@@ -10,8 +10,17 @@ import (
 const MinFrameBytes = 8
 
 // growth is how many times larger the next buffer of a frame may be than the bytes that have arrived. 16 keeps what an
-// idle claim can hold small (4 KiB before the first byte) and what growing copies below 7 % of the frame.
+// idle claim can hold small (4 KiB before the first byte) and copies little. The last step may be twice as large: a batch of 64 KiB,
+// the size of many clients, would else be copied for the few bytes around it.
 const growth = 16
+
+// step is the size of the next buffer of a frame of total bytes, of which got have arrived.
+func step(got, total int) int {
+	if total <= 2*growth*got {
+		return total
+	}
+	return growth * got
+}
 
 // Budget bounds the memory of frames over all connections. Acquire may wait; its error ends the connection.
 type Budget interface {
@@ -100,7 +109,7 @@ func (f *FrameReader) Body(size int32) (Frame, error) {
 	for got := n; got < total; {
 		room := min(total, cap(frame.buf.B))
 		if got == room {
-			if err := f.grow(&frame, min(total, got*growth)); err != nil {
+			if err := f.grow(&frame, step(got, total)); err != nil {
 				frame.Release()
 				return Frame{}, err
 			}

@@ -119,6 +119,38 @@ func TestFrameMemoryFollowsTheBytes(t *testing.T) {
 	}
 }
 
+// What growing copies, told by what the budget was asked for: 4 KiB of a frame up to 128 KiB, less than two thirds of any.
+func TestFrameIsHardlyCopied(t *testing.T) {
+	for _, size := range []int{4096, 4097, 65_536, 66_700, 131_072, 131_073, 1 << 20, 1<<20 + 100, 5 << 20} {
+		l := &steps{}
+		f, err := next(wire.NewFrameReader(bytes.NewReader(framed(pattern(size))), 6<<20, l))
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.Release()
+		copied := 0
+		for _, s := range l.sizes[:len(l.sizes)-1] {
+			copied += s
+		}
+		if copied > 4096 && (size <= 128<<10 || 3*copied >= 2*size) {
+			t.Errorf("frame of %d bytes: steps %v copy %d bytes", size, l.sizes, copied)
+		}
+	}
+}
+
+// steps is a budget that remembers what it was asked for, as sums.
+type steps struct{ sizes []int }
+
+func (s *steps) Acquire(n int64) error {
+	if len(s.sizes) > 0 {
+		n += int64(s.sizes[len(s.sizes)-1])
+	}
+	s.sizes = append(s.sizes, int(n))
+	return nil
+}
+
+func (s *steps) Release(int64) {}
+
 func TestFrameEndsWithTheBudget(t *testing.T) {
 	l := &ledger{limit: 10_000}
 	if _, err := next(wire.NewFrameReader(bytes.NewReader(framed(pattern(100_000))), 1<<20, l)); !errors.Is(err, errOverLimit) {
