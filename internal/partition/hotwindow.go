@@ -86,7 +86,7 @@ type hotState struct {
 
 	ended   int64        // the end at the last plan, while it was wanted
 	pinning sync.Mutex   // of the log's pins; the committer only tries
-	planned atomic.Int64 // one more than where the window begins, on the scale of Log.endPos; 0: there is none
+	planned atomic.Int64 // one more than where the window begins, on the scale of Log.endPos; 0: no real-time reader, or no window
 
 	found    atomic.Pointer[[]hotMark] // set before the first round
 	refilled atomic.Int64              // a refill began here, before dropped; MaxInt64: none
@@ -392,9 +392,12 @@ func (s *Store) hotRound(now time.Time) (end int64, busy bool) {
 				h.growth += 4 * n
 			}
 			l.hot.ended = known[i].end
-			l.hot.planned.Store(k.from + 1)
 		} else {
 			l.hot.ended = 0
+		}
+		if known[i].reader >= 0 {
+			l.hot.planned.Store(k.from + 1)
+		} else { // whoever is still on his way finds what plans have pinned; growing with each sync is not worth its price for him
 			l.hot.planned.Store(0)
 		}
 		pinned, err := l.keepHot(k, end, now)
