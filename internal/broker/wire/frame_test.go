@@ -122,7 +122,7 @@ func TestFrameMemoryFollowsTheBytes(t *testing.T) {
 // What growing copies, told by what the budget was asked for: 4 KiB of a frame up to 128 KiB, less than two thirds of any.
 func TestFrameIsHardlyCopied(t *testing.T) {
 	for _, size := range []int{4096, 4097, 65_536, 66_700, 131_072, 131_073, 1 << 20, 1<<20 + 100, 5 << 20} {
-		l := &steps{}
+		l := &asked{}
 		f, err := next(wire.NewFrameReader(bytes.NewReader(framed(pattern(size))), 6<<20, l))
 		if err != nil {
 			t.Fatal(err)
@@ -138,10 +138,10 @@ func TestFrameIsHardlyCopied(t *testing.T) {
 	}
 }
 
-// steps is a budget that remembers what it was asked for, as sums.
-type steps struct{ sizes []int }
+// asked is a budget that remembers what it was asked for, as sums.
+type asked struct{ sizes []int }
 
-func (s *steps) Acquire(n int64) error {
+func (s *asked) Acquire(n int64) error {
 	if len(s.sizes) > 0 {
 		n += int64(s.sizes[len(s.sizes)-1])
 	}
@@ -149,7 +149,7 @@ func (s *steps) Acquire(n int64) error {
 	return nil
 }
 
-func (s *steps) Release(int64) {}
+func (s *asked) Release(int64) {}
 
 func TestFrameEndsWithTheBudget(t *testing.T) {
 	l := &ledger{limit: 10_000}
