@@ -156,7 +156,10 @@ func (s *Store) openDir(index int, spec DirSpec) error {
 	if rank == 0 {
 		workers := spec.SyncWorkers
 		if workers == 0 {
-			workers = 16
+			workers = 32
+			if spec.Rotating {
+				workers = 16
+			}
 		}
 		d.commit = newFileCommitter(d, workers)
 	}
