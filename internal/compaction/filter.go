@@ -19,6 +19,8 @@ type Mapper struct {
 	Txns *Transactions
 	// Unreadable hears of batches whose records cannot be read. They stay as they are. May be nil.
 	Unreadable func(h segment.BatchHeader, err error)
+
+	unpack records.Unpacker
 }
 
 // Add takes in the next batch. full: the map has no more room, and knows the log up to its End only; nothing more must be added.
@@ -37,7 +39,7 @@ func (m *Mapper) Add(h segment.BatchHeader, batch []byte) (full bool, err error)
 		m.Map.end = h.NextOffset()
 		return false, nil
 	}
-	err = records.Each(h, batch, func(r records.Record) bool {
+	err = m.unpack.Open(h, batch).Each(func(r records.Record) bool {
 		if r.Key != nil && r.Offset >= m.From {
 			if full = !m.Map.Put(r.Key, r.Offset); full {
 				return false
@@ -105,6 +107,7 @@ type Filter struct {
 
 	Stats Stats
 
+	unpack records.Unpacker
 	pack   records.Packer
 	out    bytes.Buffer
 	record []byte
@@ -154,9 +157,10 @@ func (f *Filter) next(h segment.BatchHeader, batch []byte, end segment.Offset) (
 	switch {
 	case discard || h.Count == 0:
 	case h.IsControl():
-		v.kept = h.Count
+		v.batch, v.kept = f.unpack.Open(h, batch), h.Count
 	default:
-		if err := f.judge(h, batch, &v); err != nil {
+		v.batch = f.unpack.Open(h, batch)
+		if err := f.judge(&v); err != nil {
 			if !unreadable(err) {
 				return nil, Drop, err
 			}
@@ -172,7 +176,7 @@ func (f *Filter) next(h segment.BatchHeader, batch []byte, end segment.Offset) (
 	case v.kept == h.Count && h.Count > 0 && !setHorizon:
 		return batch, Keep, nil
 	case v.kept > 0:
-		out, err := f.rewrite(h, batch, &v, setHorizon)
+		out, err := f.rewrite(h, &v, setHorizon)
 		return out, Rewrite, err
 	case f.lastOfProducer(h) || h.NextOffset() == end:
 		return f.empty(h), Empty, nil
@@ -197,6 +201,7 @@ func (f *Filter) discard(h segment.BatchHeader, batch []byte) (bool, error) {
 
 // verdict is which records of a batch stay.
 type verdict struct {
+	batch      records.Batch
 	stays      []bool
 	kept       int32
 	tombstones bool  // among those that stay
@@ -204,10 +209,10 @@ type verdict struct {
 }
 
 // judge looks at the keys.
-func (f *Filter) judge(h segment.BatchHeader, batch []byte, v *verdict) error {
+func (f *Filter) judge(v *verdict) error {
 	f.marks = f.marks[:0]
 	defer func() { v.stays = f.marks }()
-	return records.Each(h, batch, func(r records.Record) bool {
+	return v.batch.Each(func(r records.Record) bool {
 		stays := f.stays(r, v.horizon)
 		f.marks = append(f.marks, stays)
 		if stays {
@@ -296,7 +301,7 @@ func (f *Filter) header(b []byte, h segment.BatchHeader) {
 }
 
 // rewrite makes the batch anew with the records that stay, in the codec it had.
-func (f *Filter) rewrite(h segment.BatchHeader, batch []byte, v *verdict, setHorizon bool) ([]byte, error) {
+func (f *Filter) rewrite(h segment.BatchHeader, v *verdict, setHorizon bool) ([]byte, error) {
 	f.out.Reset()
 	var head [segment.BatchHeaderSize]byte
 	f.out.Write(head[:])
@@ -306,7 +311,7 @@ func (f *Filter) rewrite(h segment.BatchHeader, batch []byte, v *verdict, setHor
 	}
 	i, newest := 0, int64(-1)
 	var failed error
-	err = records.Each(h, batch, func(r records.Record) bool {
+	err = v.batch.Each(func(r records.Record) bool {
 		stays := v.stays == nil || v.stays[i]
 		i++
 		if stays {

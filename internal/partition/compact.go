@@ -34,6 +34,7 @@ type compactState struct {
 	cleaned atomic.Int64
 
 	settle func() error // of a swap that an error interrupted; guarded by Log.maintenance
+	untidy []*logDir    // where files of a compaction that failed could not be removed; of the compaction's goroutine
 
 	mu       sync.Mutex
 	moving   map[movingKey]bool // copies of segments that a migration makes or has left

@@ -16,7 +16,7 @@ import (
 // BenchmarkCompact compacts a log of 256 MiB on a real disk, reading, writing and syncing included: 1 KiB records of random bytes, half of
 // which stay. MB/s are those of the log before; heap-MiB is what the heap grew by at most, looked at beside it.
 func BenchmarkCompact(b *testing.B) {
-	for _, codec := range []segment.Compression{segment.CompressionNone, segment.CompressionLZ4, segment.CompressionZstd} {
+	for codec := segment.CompressionNone; codec <= segment.CompressionZstd; codec++ {
 		b.Run(fmt.Sprint("codec=", codec), func(b *testing.B) {
 			cfg := compacted()
 			cfg.SegmentBytes = 64 << 20

@@ -31,6 +31,9 @@ func (p *compactPass) clean(ctx context.Context) (end segment.Offset, err error)
 	if err := l.settleSwap(); err != nil {
 		return 0, err
 	}
+	if err := l.tidy(); err != nil {
+		return 0, err
+	}
 	// What is rewritten has gaps, which recovery would take for a torn tail: it must know that all of this was durable.
 	if err := p.store.writeMarks(l.home); err != nil {
 		return 0, err
@@ -154,13 +157,13 @@ func (p *compactPass) rewrite(ctx context.Context, g group) (err error) {
 	}
 	out := &cleanedWriter{pass: p, c: c, dir: d, keepCached: l.mostlyResident(g)}
 	if err := p.filterInto(ctx, g, out); err != nil {
-		return errors.Join(err, l.abandon(c))
+		return errors.Join(err, l.abandon(d, c))
 	}
 	if out.unchanged && len(g.segs) == 1 {
-		return l.abandon(c)
+		return l.abandon(d, c)
 	}
 	if err := out.finish(ctx); err != nil {
-		return errors.Join(err, l.abandon(c))
+		return errors.Join(err, l.abandon(d, c))
 	}
 	return l.swapIn(g, c)
 }

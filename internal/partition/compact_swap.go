@@ -14,16 +14,32 @@ func (l *Log) createCleaned(d *logDir, base segment.Offset) (c *segment.Cleaned,
 	err = ErrClosed
 	l.onFiles(func() { c, err = segment.CreateCleaned(d.spec.FS, l.dir, base, l.config().segmentOptions()) })
 	if err != nil && !errors.Is(err, ErrClosed) {
+		l.compact.untidy = append(l.compact.untidy, d)
 		err = d.compactionWriteFailed(err)
 	}
 	return c, err
 }
 
-func (l *Log) abandon(c *segment.Cleaned) (err error) {
+// tidy removes what earlier compactions that failed have left behind. No swap is under way.
+func (l *Log) tidy() (err error) {
+	for _, d := range l.compact.untidy {
+		l.onFiles(func() { _, err = segment.FinishSwaps(d.spec.FS, l.dir) })
+		if err != nil {
+			return fmt.Errorf("compact %s: remove what a failed compaction left: %w", l.dir, err)
+		}
+	}
+	l.compact.untidy = nil
+	return nil
+}
+
+func (l *Log) abandon(d *logDir, c *segment.Cleaned) (err error) {
 	there := false
 	l.onFiles(func() { there, err = true, c.Abandon() })
-	if !there { // its directory is gone
+	switch {
+	case !there: // its directory is gone
 		err = c.Close()
+	case err != nil:
+		l.compact.untidy = append(l.compact.untidy, d)
 	}
 	return err
 }
@@ -37,7 +53,7 @@ func (l *Log) swapIn(g group, c *segment.Cleaned) error {
 		return errors.Join(ErrClosed, c.Close()) // its directory is gone, or a start removes the file
 	}
 	if !l.holds(g) {
-		return errors.Join(errChanged, l.abandon(c))
+		return errors.Join(errChanged, l.abandon(d, c))
 	}
 	r, err := c.Commit(g.end, l.store.files)
 	if err != nil && c.Doubtful() {
@@ -46,7 +62,7 @@ func (l *Log) swapIn(g group, c *segment.Cleaned) error {
 		return errors.Join(err, c.Close())
 	}
 	if err != nil {
-		return errors.Join(d.compactionWriteFailed(err), l.abandon(c))
+		return errors.Join(d.compactionWriteFailed(err), l.abandon(d, c))
 	}
 	if err := l.publishCleaned(g, r); err != nil {
 		return errors.Join(err, c.Close())

@@ -24,6 +24,17 @@ var zstdReaders = sync.Pool{New: func() any {
 	return d
 }}
 
+// wholeDecoders unpack into memory in one go, at most maxWhole bytes.
+var wholeDecoders = sync.Pool{New: func() any {
+	d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(maxWhole), zstd.WithDecoderLowmem(true))
+	if err != nil {
+		panic(err) // options are constants
+	}
+	return d
+}}
+
+var gzipReaders = sync.Pool{New: func() any { return new(gzip.Reader) }}
+
 var lz4Readers = sync.Pool{New: func() any { return lz4.NewReader(nil) }}
 
 // unpack gives a reader of the plain records. done gives the decoder back.
@@ -31,11 +42,11 @@ func unpack(c segment.Compression, data []byte) (r io.Reader, done func(), err e
 	nothing := func() {}
 	switch c {
 	case segment.CompressionGzip:
-		z, err := gzip.NewReader(bytes.NewReader(data))
-		if err != nil {
+		z := gzipReaders.Get().(*gzip.Reader)
+		if err := z.Reset(bytes.NewReader(data)); err != nil {
 			return nil, nil, fmt.Errorf("%w: gzip: %w", ErrMalformed, err)
 		}
-		return z, nothing, nil
+		return z, func() { gzipReaders.Put(z) }, nil
 	case segment.CompressionSnappy:
 		return snappyReader(data), nothing, nil
 	case segment.CompressionLZ4:

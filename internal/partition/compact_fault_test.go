@@ -1,0 +1,208 @@
+package partition_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"lagoon/internal/partition"
+	"lagoon/internal/vfs"
+	"lagoon/segment"
+)
+
+// armedFault fails the nth change or read from when it is armed; sticky: and every later one.
+type armedFault struct {
+	mu     sync.Mutex
+	armed  bool
+	nth    int64
+	sticky bool
+	err    error
+	seen   int64
+	hit    string
+}
+
+func (f *armedFault) Fault(op vfs.Op) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.armed {
+		return nil
+	}
+	if f.seen++; f.seen == f.nth {
+		f.hit = fmt.Sprint(op)
+	} else if !f.sticky || f.seen < f.nth || f.nth == 0 {
+		return nil
+	}
+	return fmt.Errorf("%w: %w", errInjected, f.err)
+}
+
+func (f *armedFault) arm(on bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.armed = on
+}
+
+// compactWorld is a log that is ready to be compacted, on a disk with a fault to come.
+type compactWorld struct {
+	s     *partition.Store
+	l     *partition.Log
+	k     *keyed
+	disk  *vfs.Mem
+	fault *armedFault
+	reg   *prometheus.Registry
+}
+
+func newCompactWorld(t *testing.T, fault *armedFault) *compactWorld {
+	w := &compactWorld{k: newKeyed(t, 21), disk: vfs.NewMem(1), fault: fault, reg: prometheus.NewRegistry()}
+	w.k.codecs = 4
+	w.start(t, vfs.WithFaults(w.disk, fault))
+	for range 2 { // the second compaction has a clean part, and delete markers
+		for range 22 {
+			noErr(t, w.k.write(w.l, w.s.Now().UnixMilli()))
+		}
+		if w.k.end < 100 {
+			w.s.Compact(context.Background())
+		}
+	}
+	return w
+}
+
+func (w *compactWorld) start(t *testing.T, fsys vfs.FS) {
+	s, err := tryOpen(t, func(o *partition.Options) {
+		o.CompactionInterval, o.RetentionInterval, o.Registerer = -1, 1000*time.Hour, w.reg
+	}, fsys)
+	noErr(t, err)
+	w.s, w.l = s, load(t, s, compacted(), 1)
+}
+
+// failures is what the metric says.
+func (w *compactWorld) failures(t *testing.T) float64 {
+	families, err := w.reg.Gather()
+	noErr(t, err)
+	for _, f := range families {
+		if f.GetName() == "lagoon_compaction_failures_total" {
+			return f.GetMetric()[0].GetCounter().GetValue()
+		}
+	}
+	t.Fatal("no metric of failed compactions")
+	return 0
+}
+
+// remnants are files of a swap.
+func remnants(t *testing.T, fsys vfs.FS) (out []string) {
+	entries, err := fsys.List("orders-0")
+	noErr(t, err)
+	for _, e := range entries {
+		if strings.HasSuffix(e.Name, segment.CleanedSuffix) || strings.HasSuffix(e.Name, segment.SwapSuffix) {
+			out = append(out, e.Name)
+		}
+	}
+	return out
+}
+
+// TestCompactNthFailure fails each single call of a compaction, once or from there on, with EIO and with ENOSPC: what was acked is served
+// all the time, the failure is shown, the next compaction succeeds and leaves nothing behind, and a crash in between loses nothing. Only
+// where a start might find either the old segments or the new one is the directory fenced.
+func TestCompactNthFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		all := &armedFault{}
+		w := newCompactWorld(t, all)
+		all.arm(true)
+		w.s.Compact(context.Background())
+		all.arm(false)
+		w.s.Abandon()
+		step := int64(1)
+		if !exhaustive {
+			step = max(1, all.seen/16)
+		}
+		cases, shown, fenced := 0, 0, 0
+		for nth := min(3, step); nth <= all.seen && !t.Failed(); nth += step {
+			for _, cause := range []error{syscall.EIO, syscall.ENOSPC} {
+				for _, sticky := range []bool{false, true} {
+					for _, crash := range []bool{false, true} {
+						w := newCompactWorld(t, &armedFault{nth: nth, sticky: sticky, err: cause})
+						what := fmt.Sprintf("call %d of %d fails with %v, sticky %t, then a crash %t", nth, all.seen, cause, sticky, crash)
+						cases++
+						failed := w.failOnce(t, what)
+						if isFenced := w.s.Fenced() != nil; isFenced {
+							fenced++
+						} else if failed {
+							shown++
+						}
+						if !crash && w.s.Fenced() == nil {
+							w.next(t, what)
+						}
+						w.s.Abandon()
+						w.restart(t, what, w.disk.Crash(vfs.CrashOptions{Seed: uint64(nth), KeepPercent: vfs.KeepRandom, Tear: true}))
+					}
+				}
+			}
+		}
+		if shown == 0 || fenced == 0 {
+			t.Errorf("%d cases showed an error, %d a fenced directory: the test looks at nothing", shown, fenced)
+		}
+		t.Logf("%d calls, every %d: %d cases, %d with an error shown, %d with a fenced directory", all.seen, step, cases, shown, fenced)
+	})
+}
+
+// failOnce compacts into the fault and looks at what is served and shown.
+func (w *compactWorld) failOnce(t *testing.T, what string) (failed bool) {
+	before := w.failures(t)
+	w.fault.arm(true)
+	w.s.Compact(context.Background())
+	w.fault.arm(false)
+	if err := w.s.Fenced(); err != nil {
+		if !strings.Contains(w.fault.hit, "rename") && !strings.Contains(w.fault.hit, "sync") {
+			t.Errorf("%s: %s: fenced: %v", what, w.fault.hit, err)
+		}
+		return true
+	}
+	cleaned, err := cleanedTo(w.s)
+	if n := w.failures(t) - before; (n > 0) != (err != nil) {
+		t.Errorf("%s: %s: error %v, %v failures counted", what, w.fault.hit, err, n)
+	}
+	if err := w.k.check(w.l, cleaned); err != nil {
+		t.Errorf("%s: %s: %v", what, w.fault.hit, err)
+	}
+	if left := remnants(t, w.disk); err == nil && len(left) > 0 {
+		t.Errorf("%s: %s: left behind: %v", what, w.fault.hit, left)
+	}
+	return err != nil
+}
+
+// next compacts again, when the log is due again.
+func (w *compactWorld) next(t *testing.T, what string) {
+	time.Sleep(2 * time.Minute)
+	for range 40 { // where the checkpoint alone has failed nothing is dirty
+		noErr(t, w.k.write(w.l, w.s.Now().UnixMilli()))
+	}
+	w.s.Compact(context.Background())
+	cleaned, err := cleanedTo(w.s)
+	if err := errors.Join(err, w.k.check(w.l, cleaned)); err != nil {
+		t.Errorf("%s: %s: the next compaction: %v", what, w.fault.hit, err)
+	}
+	if left := remnants(t, w.disk); len(left) > 0 {
+		t.Errorf("%s: %s: left behind by the next compaction: %v", what, w.fault.hit, left)
+	}
+}
+
+// restart starts on what a crash left.
+func (w *compactWorld) restart(t *testing.T, what string, left *vfs.Mem) {
+	w.reg = prometheus.NewRegistry()
+	w.start(t, left)
+	cleaned, err := cleanedTo(w.s)
+	if err := errors.Join(err, w.k.check(w.l, min(cleaned, w.l.Offsets().End))); err != nil {
+		t.Errorf("%s: %s: after a start: %v", what, w.fault.hit, err)
+	}
+	if left := remnants(t, left); len(left) > 0 {
+		t.Errorf("%s: %s: left behind after a start: %v", what, w.fault.hit, left)
+	}
+	w.s.Abandon()
+}
