@@ -36,8 +36,10 @@ func (c *Cache) PinTrouble() string {
 }
 
 // Hold makes [pos, end) of f the range that is kept: what is new is read in where it is not resident, and what is no longer in it
-// is let go, though not dropped. Cutting it elsewhere than at a multiple of WindowBytes costs locking the rest of that window
-// again. pos is rounded down and end up to pages; the file must have the last one. f is used
+// is let go, though not dropped. What is held already is let go in whole windows of WindowBytes from the front, so up to one
+// window before pos stays; a range that ends before the one that is held is locked anew, and is unprotected for that moment. (The
+// kernel maps a large folio by one entry where it can; unlocking a part of it unmaps all of it, and what is unmapped can be dropped
+// whatever is locked. Measured on Linux 6.18.) pos is rounded down and end up to pages; the file must have the last one. f is used
 // during the call only, and must be the same file each time. room is how large f may become: a range of addresses is
 // reserved for that once, and again for more than that.
 // Errors: ErrPinLimit, after which PinTrouble says so and every Pin holds nothing when it is asked next; ErrRange; the
@@ -79,30 +81,18 @@ func (p *Pin) holdLocked(f vfs.File, want extent, room int64) error {
 		}
 		p.m, p.room, p.held = m, room, extent{want.off, want.off}
 	}
-	if want.off >= p.held.end || want.end <= p.held.off { // nothing in common
+	if want.off >= p.held.end || want.end < p.held.end { // nothing in common, or it would be cut within a window
 		if err := p.unlock(p.held); err != nil {
 			return err
 		}
 		p.held = extent{want.off, want.off}
 	}
 	// First what comes off, so that the sum of all pins never is more than was planned.
-	if want.off > p.held.off {
-		if err := p.unlock(extent{p.held.off, want.off}); err != nil {
+	if front := alignDown(want.off, WindowBytes); front > p.held.off {
+		if err := p.unlock(extent{p.held.off, front}); err != nil {
 			return err
 		}
-		p.held.off = want.off
-		if err := p.again(f, extent{want.off, min(p.held.end, alignUp(want.off, WindowBytes))}); err != nil {
-			return err
-		}
-	}
-	if want.end < p.held.end {
-		if err := p.unlock(extent{want.end, p.held.end}); err != nil {
-			return err
-		}
-		p.held.end = want.end
-		if err := p.again(f, extent{max(p.held.off, alignDown(want.end, WindowBytes)), want.end}); err != nil {
-			return err
-		}
+		p.held.off = front
 	}
 	if want.end > p.held.end {
 		if err := p.lock(f, extent{p.held.end, want.end}); err != nil {
@@ -136,15 +126,6 @@ func (p *Pin) unlock(e extent) error {
 	}
 	p.c.metrics.pinnedBytes.Sub(float64(e.bytes()))
 	return nil
-}
-
-// again locks what is held of a window that was cut. The kernel maps a large folio by one entry where it can; unmapping a part
-// of it unmaps all of it, and it is mapped again by the next fault only (measured on Linux 6.18), which never comes.
-func (p *Pin) again(f vfs.File, e extent) error {
-	if e.bytes() <= 0 {
-		return nil
-	}
-	return p.m.Lock(f, e.off, e.bytes())
 }
 
 func (p *Pin) dropLocked() error {

@@ -39,7 +39,7 @@ func (s *shard) load() {
 	}
 	l := &loading{s: s, offsets: map[string]map[topicPartition]version{}, groups: map[string]*classic.Metadata{}, members: map[string]*consumer.Group{},
 		open: map[int64][]openRecord{}}
-	damaged, err := log.Scan(s.c.ctx, 0, l.batch)
+	damaged, err := statetopic.Load(s.c.ctx, log, l.batch)
 	if err != nil {
 		if s.c.ctx.Err() == nil {
 			s.failed(err)

@@ -17,6 +17,15 @@ type Log interface {
 	Scan(ctx context.Context, from segment.Offset, fn func(h segment.BatchHeader, batch []byte) (more bool, err error)) (damaged int, err error)
 }
 
+// Load gives fn every batch of a log, after what an earlier coordinator appended is durable: a commit that is still on its way would be
+// missing from this one. Errors: the log's, fn's.
+func Load(ctx context.Context, log Log, fn func(h segment.BatchHeader, batch []byte) (more bool, err error)) (damaged int, err error) {
+	if err := log.Durable(ctx, log.Offsets().End); err != nil {
+		return 0, err
+	}
+	return log.Scan(ctx, 0, fn)
+}
+
 // LoadParallel bounds how many shards a coordinator loads at once: one reads while another decodes.
 const LoadParallel = 4
 

@@ -21,7 +21,7 @@ func (s *shard) load() {
 	}
 	found := map[string]txn.Record{}
 	bad := 0
-	damaged, err := log.Scan(s.c.ctx, 0, func(h segment.BatchHeader, batch []byte) (bool, error) {
+	damaged, err := statetopic.Load(s.c.ctx, log, func(h segment.BatchHeader, batch []byte) (bool, error) {
 		if h.IsControl() {
 			return true, nil
 		}

@@ -2,6 +2,7 @@ package differential
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
@@ -100,8 +101,8 @@ func (x *exchange) appendIn(w *writer, to at, values ...string) {
 	}
 }
 
-// finish ends the writer's transaction, and returns when readers see it.
-func (x *exchange) finish(w *writer, commit bool, of at) {
+// finish ends the writer's transaction, and returns when it has ended.
+func (x *exchange) finish(w *writer, commit bool) {
 	saved := x.highest
 	x.highest = map[int16]int16{26: 4}
 	code := call[*kmsg.EndTxnResponse](x, endTxn(w, commit)).ErrorCode
@@ -109,7 +110,21 @@ func (x *exchange) finish(w *writer, commit bool, of at) {
 	if code != 0 {
 		x.fail("set-up: end of the transaction of %s: code %d", w.id, code)
 	}
-	x.stable(of)
+	x.completed(w.id)
+}
+
+func describeTransactions(ids ...string) *kmsg.DescribeTransactionsRequest {
+	req := kmsg.NewPtrDescribeTransactionsRequest()
+	req.TransactionalIDs = ids
+	return req
+}
+
+// completed waits until the last transaction of an id has ended: until then a broker may answer CONCURRENT_TRANSACTIONS or not.
+func (x *exchange) completed(id string) {
+	x.until("the end of the transaction", func() bool {
+		state := call[*kmsg.DescribeTransactionsResponse](x, describeTransactions(id)).TransactionStates[0].State
+		return strings.HasPrefix(state, "Complete")
+	})
 }
 
 // stable waits until no transaction is open in a partition.
@@ -220,7 +235,7 @@ func transactionSequences() (out []sequence) {
 			x.appendIn(w, p, "in", "it")
 			both(x, p)
 			x.ask(endTxn(w, commit))
-			x.stable(p)
+			x.completed(w.id)
 			x.ask(endTxn(w, commit)) // a retry
 			x.ask(endTxn(w, !commit))
 			x.write(p.topic, 0, "after")
@@ -232,7 +247,7 @@ func transactionSequences() (out []sequence) {
 			x.ask(x.produceIn(w, w.records("in", "it"), p))
 			both(x, p)
 			resp, ok := x.ask(endTxn(w, commit)).(*kmsg.EndTxnResponse)
-			x.stable(p)
+			x.completed(w.id)
 			x.ask(endTxn(w, commit)) // a retry
 			if ok {
 				x.ask(endTxn(&writer{id: w.id, producer: resp.ProducerID, epoch: resp.ProducerEpoch}, !commit))
@@ -274,7 +289,7 @@ func transactionSequences() (out []sequence) {
 		x.open(next, p)
 		x.appendIn(next, p, "z")
 		x.ask(endTxn(w, true))
-		x.finish(next, true, p)
+		x.finish(next, true)
 		both(x, p)
 	})
 	add(1, 0, 0, "of transactions that were committed, aborted, open", func(x *exchange) {
@@ -283,7 +298,7 @@ func transactionSequences() (out []sequence) {
 			w := x.begin(x.name(fmt.Sprint("t", i)))
 			x.open(w, p)
 			x.appendIn(w, p, "one", "two")
-			x.finish(w, commit, p)
+			x.finish(w, commit)
 		}
 		w := x.begin(x.name("open"))
 		x.open(w, p)
@@ -352,7 +367,7 @@ func transactionSequences() (out []sequence) {
 		x.open(w, at{p.topic, 1})
 		x.appendIn(w, at{p.topic, 1}, "x")
 		x.ask(producers(at{p.topic, 1}))
-		x.finish(w, true, at{p.topic, 1})
+		x.finish(w, true)
 		x.ask(producers(at{p.topic, 1}))
 	})
 	add(61, 0, 0, "unknown topic, unknown partition, nothing", func(x *exchange) {
@@ -361,29 +376,21 @@ func transactionSequences() (out []sequence) {
 		x.ask(producers())
 	})
 
-	describe := func(ids ...string) *kmsg.DescribeTransactionsRequest {
-		req := kmsg.NewPtrDescribeTransactionsRequest()
-		req.TransactionalIDs = ids
-		return req
-	}
 	add(65, 0, 0, "a transaction through its life", func(x *exchange) {
 		p := at{x.topic("a", 1), 0}
 		w := x.begin(x.name("t"))
-		x.ask(describe(w.id))
+		x.ask(describeTransactions(w.id))
 		x.open(w, p)
-		x.ask(describe(w.id))
+		x.ask(describeTransactions(w.id))
 		x.appendIn(w, p, "x")
-		x.finish(w, true, p)
-		x.until("its end", func() bool {
-			return call[*kmsg.DescribeTransactionsResponse](x, describe(w.id)).TransactionStates[0].State == "CompleteCommit"
-		})
-		x.ask(describe(w.id))
+		x.finish(w, true)
+		x.ask(describeTransactions(w.id))
 	})
 	add(65, 0, 0, "unknown, nameless, nothing, twice", func(x *exchange) {
 		w := x.begin(x.name("t"))
-		x.ask(describe(x.name("absent"), ""))
-		x.ask(describe())
-		x.ask(describe(w.id, w.id))
+		x.ask(describeTransactions(x.name("absent"), ""))
+		x.ask(describeTransactions())
+		x.ask(describeTransactions(w.id, w.id))
 	})
 
 	add(66, 0, 0, "all", func(x *exchange) {
