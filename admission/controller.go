@@ -9,8 +9,12 @@ import (
 // How the budget moves. The figures were chosen by the scenarios in testdata/controller_*.txt: a step of latency ×20 halves it
 // within 1 s and is forgotten within 10 s, and a steady state stays within ±20 %.
 const (
-	growFast   = 1.15 // per 100 ms, far from the last harmful rate: ×4 per second
-	growSteady = 0.01 // of the harmful rate per 100 ms, close to it
+	growFast   = 1.15  // per 100 ms, far from the last harmful rate: ×4 per second
+	growNew    = 1.05  // at rates that were never tried, on a device that is no rotating one
+	growEasy   = 1.01  // … once cold reads occupy it for more than calmBusy, while the medians stay what they are
+	growSlow   = 1.003 // … while they rise
+	easeBy     = 0.98  // while the real-time path is strained
+	growSteady = 0.01  // of the harmful rate per 100 ms, close to it
 	growProbe  = 0.005
 	fastUntil  = 0.70 // of the last harmful rate
 	holdAt     = 0.95
@@ -45,7 +49,7 @@ const (
 	graveLately   = 0.30 // … or of a quarter of one
 	farFactor     = 3    // times the threshold: such a sample counts three times
 	graveCPU      = 0.30
-	blameShare    = 0.25 // of all cold bytes, from which a device answers for harm to the whole machine
+	blameShare    = 0.25     // of all cold bytes, from which a device answers for harm to the whole machine
 	slotBytes     = 64 << 20
 	cheapRate     = 64 << 20 // bytes per second below which cold reads are not what makes cores scarce: some 3 % of one
 )
@@ -57,6 +61,15 @@ const (
 const (
 	cheapBusy = 0.10
 	cheapAim  = 0.7 // of it, so that chance seldom passes it
+)
+
+// On a device that serves many at once latencies rise gradually, long before it gives all it can, and the harm that can be proven is
+// proven late: from calmBusy on the budget grows slowly and looks at the medians (gauge.strain) at each step.
+const (
+	calmBusy   = 0.25
+	strainNone = 0.05 // of the undisturbed median
+	strainHold = 0.25 // no growth beyond …
+	strainEase = 0.50 // … and less from here on
 )
 
 // DefaultFloor is what a backlog gets whatever it does to others, in bytes per second.
@@ -213,7 +226,7 @@ func (c *Controller) Tick(now time.Time, s *Sample) Budget {
 func (c *Controller) Budget() Budget {
 	b := Budget{BytesPerSecond: int64(c.limit), Slots: c.cfg.Slots, State: c.state}
 	if c.limit > 0 && c.state != StateUnlimited {
-		b.Slots = min(c.cfg.Slots, 1+int(c.limit/slotBytes))
+		b.Slots = min(c.cfg.Slots, 1+int(2*c.busy), 1+int(c.limit/slotBytes))
 	}
 	return b
 }
@@ -362,6 +375,7 @@ func (c *Controller) decide(s *Sample, dt time.Duration) {
 		c.cut(g, grave)
 	case c.strange(dt):
 		c.harmAt = c.at
+	case c.strained(dt):
 	case c.at-c.harmAt < calmFor || c.uneasy(s):
 	default:
 		c.grow(s, dt)
@@ -386,6 +400,38 @@ func (c *Controller) strange(dt time.Duration) bool {
 		return true
 	}
 	return false
+}
+
+// strained tells whether the medians of the real-time path have risen so far that more cold reads would hurt it, and takes some
+// away where that is more than a little. Where a head seeks, medians rise with the first cold read: there only harm counts.
+func (c *Controller) strained(dt time.Duration) bool {
+	if c.cfg.Rotating || c.cfg.ProtectP99 > 0 || c.cheap() {
+		return false
+	}
+	worst := c.mostStrained()
+	if worst.strain() < strainHold {
+		return false
+	}
+	from := c.limit
+	if c.at-c.heldAt > time.Second {
+		from = min(from, c.rate)
+	}
+	if floor := c.floor(worst.signal); worst.strain() > strainEase && from > floor {
+		c.limit = c.within(max(floor, from*math.Pow(easeBy, dt.Seconds()*10)))
+	}
+	c.be(StateHolding, fmt.Sprintf("%s median %s against %s undisturbed: more would hurt its tail", worst.signal,
+		people(worst.lately.quantile(0.5).Seconds()), people(worst.body)))
+	return true
+}
+
+// mostStrained is the worse off of producers and real-time readers. (A sync waits for every cold read that is on its way and
+// its median rises at once; what an ack feels of that is little.)
+func (c *Controller) mostStrained() *gauge {
+	p, f := &c.gauges[SignalProduce], &c.gauges[SignalFetch]
+	if !p.seen || c.at-p.seenAt >= activeFor || f.seen && c.at-f.seenAt < activeFor && f.strain() > p.strain() {
+		return f
+	}
+	return p
 }
 
 // learning: a part of the real-time path is at work and has no undisturbed level yet.
@@ -488,7 +534,17 @@ func (c *Controller) grow(s *Sample, dt time.Duration) {
 	before := c.limit
 	switch {
 	case c.harmful == 0 || c.limit < fastUntil*c.harmful:
-		c.limit *= math.Pow(growFast, steps)
+		pace := growFast
+		switch {
+		case c.cfg.Rotating || c.harmful > 0 && c.limit < fastUntil*c.harmful:
+		case c.busy < calmBusy:
+			pace = growNew
+		case c.mostStrained().strain() < strainNone:
+			pace = growEasy
+		default:
+			pace = growSlow
+		}
+		c.limit *= math.Pow(pace, steps)
 		if c.harmful > 0 {
 			c.limit = min(c.limit, fastUntil*c.harmful)
 		}

@@ -25,6 +25,7 @@ type simMachine struct {
 	ask            float64 // what the backlog asks for, bytes per second; 0: none
 	speed          float64 // of the device
 	knee           float64 // cold bytes per second from which latencies suffer; 0: never
+	bend           float64 // cold bytes per second at which all latencies are twice as long; 0: never
 	cpu            float64 // share of time that tasks wait for a core, without cold reads
 	cores          float64 // cold bytes per second that use up the cores; 0: never
 	misses         float64 // a second
@@ -69,7 +70,7 @@ func (w *world) machine(a args) {
 			*f = a.float(key)
 		}
 	}
-	for key, f := range map[string]*float64{"ask": &m.ask, "speed": &m.speed, "knee": &m.knee, "cores": &m.cores} {
+	for key, f := range map[string]*float64{"ask": &m.ask, "speed": &m.speed, "knee": &m.knee, "bend": &m.bend, "cores": &m.cores} {
 		if a.Has(key) {
 			*f = float64(a.rate(key))
 		}
@@ -170,6 +171,9 @@ func (m *simMachine) tick(w *world, all int64, dt time.Duration) {
 			d *= 5
 		}
 		d = time.Duration(float64(d) * m.times)
+		if m.bend > 0 {
+			d = time.Duration(float64(d) * (1 + rate/m.bend))
+		}
 		s.Latency[admission.SignalProduce].Add(d, 1)
 		s.Latency[admission.SignalSync].Add(d*8/10, 1)
 	}
@@ -297,7 +301,7 @@ func TestController_Undisturbed(t *testing.T) {
 	t.Logf("seed %d", seed)
 	rnd := rand.New(rand.NewPCG(seed, 1))
 	var moved int64
-	const runs, span = 20, 120
+	const runs, span = 20, 180 // the first rates are tried with care
 	for range runs {
 		w := &world{now: epoch}
 		c := must(admission.NewController(admission.ControllerConfig{Name: "ssd"}))(t)
