@@ -49,7 +49,7 @@ const (
 	graveLately   = 0.30 // … or of a quarter of one
 	farFactor     = 3    // times the threshold: such a sample counts three times
 	graveCPU      = 0.30
-	blameShare    = 0.25     // of all cold bytes, from which a device answers for harm to the whole machine
+	blameShare    = 0.25 // of all cold bytes, from which a device answers for harm to the whole machine
 	slotBytes     = 64 << 20
 	cheapRate     = 64 << 20 // bytes per second below which cold reads are not what makes cores scarce: some 3 % of one
 )
