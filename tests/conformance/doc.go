@@ -5,7 +5,8 @@
 // The second half is about files: Kafka's DumpLogSegments reads what the broker wrote, and packages segment and partition read what a
 // real Kafka wrote.
 //
-// It is not a benchmark and not a crash test: data are small, brokers stop cleanly.
+// It is not a benchmark and not a crash test: data are small, brokers stop cleanly, but for the one that
+// finds hanging transactions in its logs afterwards.
 //
 //	records_test.go    the data set, and how records are compared
 //	clients_test.go    what the matrix asks of a client; franz-go
@@ -16,6 +17,7 @@
 //	exporters_test.go  what kafka_exporter, kminion and Burrow send, and lag as they compute it
 //	apps_test.go       Kafka Streams (LAGOON_EXHAUSTIVE=1: with both guarantees) and Kafka Connect
 //	franz_test.go, admin_*_test.go, raw_test.go   suites of one client each, and of none
+//	transactions_test.go  kafka-transactions and hanging transactions; librdkafka's transactions
 //	files_test.go      DumpLogSegments over our files
 //	kafkalog_test.go   a log directory that Kafka wrote
 package conformance

@@ -6,6 +6,7 @@
 //	TestKillGroups     kill -9 under commits; groups of both protocols go on, and their offsets never move back
 //	TestMigrateUnderLoad  readers at the tail, far behind and at random offsets cross segments that move; no fetch error
 //	TestKillMigration  kill -9 at each step of a migration; one copy of every segment afterwards
+//	TestKillTransactions  a pipeline from topic to topic in transactions; each input exactly once
 //	TestPowerCut       FS_IOC_SHUTDOWN on ext4 and xfs, tiers on two file systems that stop at different moments
 //	TestSyncFailure    thin storage runs full below the file system: sync fails, the directory is fenced
 //	TestDiskFull, TestReadOnly
@@ -13,6 +14,6 @@
 // It is not a benchmark, and not the place of exhaustive crash points: those are in internal/partition's and
 // tiering's tests on a simulated file system. Loss that only a lying disk shows is not found here.
 //
-// Environment: LAGOON_CYCLES=50 runs that many cycles of TestKill, TestKillGroups and TestPowerCut, and kills 20 times at every step in
+// Environment: LAGOON_CYCLES=50 runs that many cycles of TestKill, TestKillGroups, TestKillTransactions and TestPowerCut, and kills 20 times at every step in
 // TestKillMigration; LAGOON_SEED repeats a run's random choices (what the machine does in between differs).
 package crash
