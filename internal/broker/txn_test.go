@@ -265,6 +265,75 @@ func TestOffsetsOfTransactions(t *testing.T) {
 	}
 }
 
+// TestPendingOffsetsAreUnstable: before its marker a transaction's offset is told to nobody, and who requires stable ones is sent away.
+func TestPendingOffsetsAreUnstable(t *testing.T) {
+	w := startWireBroker(t, t.TempDir())
+	client := wireClient(t, w, kgo.DefaultProduceTopic("in"))
+	if err := client.ProduceSync(t.Context(), kgo.StringRecord("one")).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	begin := kmsg.NewPtrInitProducerIDRequest()
+	begin.TransactionalID, begin.TransactionTimeoutMillis, begin.ProducerID, begin.ProducerEpoch = kmsg.StringPtr("tx"), 60_000, -1, -1
+	who, err := begin.RequestWith(t.Context(), client)
+	if err != nil || who.ErrorCode != 0 {
+		t.Fatalf("%+v, %v", who, err)
+	}
+	commit := kmsg.NewPtrTxnOffsetCommitRequest()
+	commit.TransactionalID, commit.Group, commit.ProducerID, commit.ProducerEpoch, commit.Generation = "tx", "g", who.ProducerID, who.ProducerEpoch, -1
+	p := kmsg.NewTxnOffsetCommitRequestTopicPartition()
+	p.Offset = 7
+	commit.Topics = append(commit.Topics, kmsg.TxnOffsetCommitRequestTopic{Topic: "in", Partitions: []kmsg.TxnOffsetCommitRequestTopicPartition{p}})
+	if resp, err := commit.RequestWith(t.Context(), client); err != nil || resp.Topics[0].Partitions[0].ErrorCode != 0 {
+		t.Fatalf("%+v, %v", resp, err)
+	}
+	in := topicID(t, w, "in")
+	is := func(when string, stable, all bool, want string) {
+		t.Helper()
+		req := kmsg.NewPtrOffsetFetchRequest()
+		req.RequireStable = stable
+		g := kmsg.NewOffsetFetchRequestGroup()
+		g.Group = "g"
+		if !all {
+			g.Topics = append(g.Topics, kmsg.OffsetFetchRequestGroupTopic{Topic: "in", TopicID: in, Partitions: []int32{0}})
+		}
+		req.Groups = append(req.Groups, g)
+		resp, err := req.RequestWith(t.Context(), client)
+		if err != nil || resp.Groups[0].ErrorCode != 0 {
+			t.Fatalf("%s: %+v, %v", when, resp, err)
+		}
+		got := ""
+		for _, topic := range resp.Groups[0].Topics {
+			for _, p := range topic.Partitions {
+				got += fmt.Sprintf("%d:%d", p.Offset, p.ErrorCode)
+			}
+		}
+		if got != want {
+			t.Errorf("%s, stable %v, all %v: %q, want %q", when, stable, all, got, want)
+		}
+	}
+	is("open", true, false, fmt.Sprintf("-1:%d", kerr.UnstableOffsetCommit.Code))
+	is("open", false, false, "-1:0")
+	is("open", false, true, "")
+	end := kmsg.NewPtrEndTxnRequest()
+	end.TransactionalID, end.ProducerID, end.ProducerEpoch, end.Commit = "tx", who.ProducerID, who.ProducerEpoch, true
+	if resp, err := end.RequestWith(t.Context(), client); err != nil || resp.ErrorCode != 0 {
+		t.Fatalf("%+v, %v", resp, err)
+	}
+	waitSettled(t, w, "tx")
+	is("committed", true, false, "7:0")
+	is("committed", true, true, "7:0")
+}
+
+// topicID is the id of a topic.
+func topicID(t *testing.T, w *wireBroker, topic string) [16]byte {
+	t.Helper()
+	topics, err := adminClient(t, w).ListTopics(t.Context(), topic)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return topics[topic].ID
+}
+
 // BenchmarkProduceInTransactions compares 1 KiB records of one idempotent producer with and without transactions of 100 ms.
 func BenchmarkProduceInTransactions(b *testing.B) {
 	for _, transactional := range []bool{false, true} {

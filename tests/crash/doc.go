@@ -14,6 +14,6 @@
 // It is not a benchmark, and not the place of exhaustive crash points: those are in internal/partition's and
 // tiering's tests on a simulated file system. Loss that only a lying disk shows is not found here.
 //
-// Environment: LAGOON_CYCLES=50 runs that many cycles of TestKill, TestKillGroups, TestKillTransactions and TestPowerCut, and kills 20 times at every step in
-// TestKillMigration; LAGOON_SEED repeats a run's random choices (what the machine does in between differs).
+// Environment: LAGOON_CYCLES=50 runs that many cycles of TestKill, TestKillGroups, TestKillTransactions and TestPowerCut, and kills 20
+// times at every step in TestKillMigration; LAGOON_SEED repeats a run's random choices (what the machine does in between differs).
 package crash
