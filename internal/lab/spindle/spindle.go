@@ -312,15 +312,19 @@ func (d *Disk) read(t time.Duration, i int) {
 		d.visit += n
 		end += d.transfer(n)
 	}
-	s.from = to // the host has the rest
+	s.from = max(s.from, to) // the host has the rest
 	d.remember(s)
 	d.free, d.last, d.ahead, d.wrote = end, end, d.head == s.to, false
 }
 
+// behind is what a drive still has in its segment of what the host has had, a guess at the low end: a host that reads in order, and begins
+// each read with the page that the last one ended in, waits for no turn.
+const behind = 64 << 10
+
 // stream takes out the stream that a read at pos continues, or makes one.
 func (d *Disk) stream(pos int64) (s extent, sequential bool) {
 	for i, s := range d.streams {
-		if s.from <= pos && pos <= s.to {
+		if s.from-behind <= pos && pos <= s.to {
 			d.streams = slices.Delete(d.streams, i, i+1)
 			return s, true
 		}
@@ -338,8 +342,8 @@ func (d *Disk) remember(s extent) {
 // readAhead tells whether a range lies in what was read ahead. What lies before it is given up: the stream has passed it.
 func (d *Disk) readAhead(from, to int64) bool {
 	for i, s := range d.streams {
-		if s.from <= from && to <= s.to {
-			d.streams[i].from = to
+		if s.from-behind <= from && to <= s.to {
+			d.streams[i].from = max(s.from, to)
 			d.ahead = d.ahead || !d.wrote && i == len(d.streams)-1 && d.head == s.to // room again
 			return true
 		}

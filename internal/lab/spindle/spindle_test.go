@@ -203,3 +203,23 @@ func TestEverythingEnds(t *testing.T) {
 		}
 	}
 }
+
+// TestOverlappingReads: who reads in order, but for the last page of each read again, is as fast as who does not.
+func TestOverlappingReads(t *testing.T) {
+	speed := func(overlap int64) float64 {
+		h := newHost(t)
+		const n = 960 << 10
+		pos := int64(1 << 30)
+		for range 300 {
+			h.wait(h.submit(spindle.Read, pos, n))
+			h.now += gap
+			pos += n - overlap
+		}
+		return float64(pos-1<<30) / 1e6 / h.now.Seconds()
+	}
+	plain, again, far := speed(0), speed(4<<10), speed(512<<10)
+	t.Logf("%.0f MB/s, a page read again %.0f, half of everything read again %.0f", plain, again, far)
+	if again < 0.95*plain || far > 0.5*plain {
+		t.Errorf("%.0f MB/s, a page read again %.0f, half of everything read again %.0f", plain, again, far)
+	}
+}
