@@ -137,8 +137,11 @@ func soonText(d time.Duration) string {
 }
 
 // leastNeeded is the order in which segments leave a tier that is too full: what nobody comes to, oldest first; then what
-// readers come to, last needed first.
+// readers come to, last needed first; what is pinned there after all others.
 func leastNeeded(a, b *candidate) int {
+	if a.atHome() != b.atHome() {
+		return falseFirst(a.atHome(), b.atHome())
+	}
 	byNeed := cmp.Compare(a.demand.need, b.demand.need)
 	if byNeed == 0 && a.demand.need == needReader {
 		byNeed = cmp.Compare(b.demand.in, a.demand.in)
@@ -146,9 +149,25 @@ func leastNeeded(a, b *candidate) int {
 	return cmp.Or(byNeed, before(a, b))
 }
 
+func falseFirst(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case b:
+		return -1
+	}
+	return 1
+}
+
+// atHome: it lies in the tier that it is pinned to.
+func (c *candidate) atHome() bool { return c.pinned && c.tier == c.pin }
+
 // inTurn is the order in which moves are proposed: out of the coldest tier first; there what nobody comes to first; and
-// where a full tier has to give up what readers come to, last needed first.
+// where a full tier has to give up what readers come to, last needed first. What rises comes last.
 func inTurn(a, b *candidate) int {
+	if a.rises() || b.rises() {
+		return cmp.Or(falseFirst(a.rises(), b.rises()), newestFirst(a, b))
+	}
 	byNeed := cmp.Or(cmp.Compare(b.tier, a.tier), cmp.Compare(a.demand.need, b.demand.need))
 	if byNeed != 0 || a.demand.need != needReader {
 		return cmp.Or(byNeed, before(a, b))

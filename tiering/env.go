@@ -19,7 +19,7 @@ type Tier struct {
 	Device string
 }
 
-// Job is one sealed, synced segment on its way to a colder tier.
+// Job is one sealed, synced segment on its way to another tier.
 type Job struct {
 	Dir       string // partition directory, the same in every tier: "orders-3"
 	Base      segment.Offset

@@ -43,7 +43,7 @@ func fileName(dir string, base segment.Offset, suffix string) string {
 	return fmt.Sprintf("%s/%020d%s", dir, base, suffix)
 }
 
-// Migrate moves one sealed and synced segment to a colder tier: copy to temporary names, verify, commit, publish, hand
+// Migrate moves one sealed and synced segment to another tier: copy to temporary names, verify, commit, publish, hand
 // the old copy to Env.Retire. doc.go has the steps and what a crash after each of them leaves.
 //
 // nil means that readers use the new copy, which is verified and on stable storage. On any error the old copy is as it

@@ -193,7 +193,7 @@ func NewMigrator(opt Options) (*Migrator, error) {
 	return m, nil
 }
 
-// Mark fills MovingTo and Held of a snapshot, in place, from what is running, ordered or held, so that Plan counts it.
+// Mark fills Moving, MovingTo and Held of a snapshot, in place, from what is running, ordered or held, so that Plan counts it.
 func (m *Migrator) Mark(s *Snapshot) {
 	moving, held := m.marks()
 	if len(moving) == 0 && len(held) == 0 {
@@ -205,8 +205,8 @@ func (m *Migrator) Mark(s *Snapshot) {
 				seg := &part.Segments[i]
 				k := key{topic.Name, part.Partition, seg.Base}
 				seg.Held = seg.Held || held[k]
-				if to, ok := moving[k]; ok && seg.Tier < m.index[to] {
-					seg.MovingTo = m.index[to]
+				if to, ok := moving[k]; ok && seg.Tier != m.index[to] {
+					seg.Moving, seg.MovingTo = true, m.index[to]
 				}
 			}
 		}
@@ -316,7 +316,7 @@ func (m *Migrator) checkMove(move Move) error {
 	switch {
 	case !okFrom || !okTo:
 		return fmt.Errorf("move from %q to %q: no such tier", move.From, move.To)
-	case from >= to:
+	case from == to || from > to && move.Cause != CausePin:
 		return fmt.Errorf("move from %s to %s: segments only move to a colder tier", move.From, move.To)
 	case m.opt.Tiers[from].FS == nil || m.opt.Tiers[to].FS == nil:
 		return fmt.Errorf("move from %s to %s: a tier is offline", move.From, move.To)

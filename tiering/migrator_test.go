@@ -384,7 +384,7 @@ func TestMigratorSubmit(t *testing.T) {
 		s := tiering.Snapshot{Topics: []tiering.TopicState{{Name: "orders", Partitions: []tiering.PartitionState{{Partition: 3,
 			Segments: []tiering.SegmentState{{Base: testBase}, {Base: 2}}}}}}}
 		b.m.Mark(&s)
-		if segs := s.Topics[0].Partitions[0].Segments; segs[0].MovingTo != 1 || segs[1].MovingTo != 0 {
+		if segs := s.Topics[0].Partitions[0].Segments; !segs[0].Moving || segs[0].MovingTo != 1 || segs[1].Moving {
 			t.Errorf("marked %+v", segs)
 		}
 		for _, bad := range []tiering.Move{{From: "hdd", To: "ssd"}, {From: "ssd", To: "ssd"}, {From: "ssd", To: "tape"}} {

@@ -11,8 +11,8 @@ import (
 )
 
 // Plan proposes the moves that the policy asks for: what is over its age or bytes, what lies in a tier that its topic
-// does not use, what must leave a tier above its high watermark, and what must leave a colder tier so that the others
-// fit. It is a pure function; equal snapshots give equal plans.
+// does not use or outside the one that its partition is pinned to, what must leave a tier above its high watermark, and
+// what must leave a colder tier so that the others fit. It is a pure function; equal snapshots give equal plans.
 //
 // A move is proposed only for a segment that is sealed, synced, not Held, not moving already, allowed to leave by its
 // topic's policy, and not past its retention; never into a fenced tier, and never so that a tier passes its cap: the sum
@@ -21,7 +21,11 @@ import (
 //
 // Demand: what a reader comes to within the snapshot's Horizon is put off, and what lies behind it in the tier as well;
 // putOff lists it with the reader in the reason. A tier that is too full does not wait: it gives first what nobody comes
-// to, then what is needed last. Nothing is ever moved to a hotter tier, whoever reads it.
+// to, then what is needed last. Nothing is ever moved to a hotter tier, whoever reads it, but what is pinned there.
+//
+// Pins: the sealed segments of a pinned partition go to its tier, whatever their age and whoever reads them, and stay. A tier
+// that is too full gives them last. They come back as far as the tier stays at or below its low watermark with them, newest
+// first, after all other moves had their room; what has none is in putOff.
 //
 // Order: out of the coldest tier first (it makes room), then what every reader has passed before what one comes to, then
 // oldest data first, then topic, partition, base. Within one partition and tier the order is that of the offsets, so that
@@ -32,9 +36,11 @@ func Plan(s Snapshot) (moves, putOff []Move) {
 		if s.Tiers[tier].Fenced {
 			continue
 		}
+		p.byPinDown(tier)
 		p.byPolicy(tier)
 		p.byWatermark(tier)
 	}
+	p.byPinUp()
 	slices.SortFunc(p.chosen, inTurn)
 	moves = make([]Move, 0, len(p.chosen))
 	for _, c := range p.chosen {
@@ -60,11 +66,22 @@ type candidate struct {
 	stages    []stage // the topic's policy in tiers colder than tier
 	demand    demand
 	over      int64 // > 0: bytes the partition has in tier 0 while its local.retention.bytes asks this one to leave
+	pinned    bool
+	pin       int // pinned: the tier that its partition is pinned to
 	to        int
 	cause     Cause
 	why       string
 	taken     bool
 }
+
+// newestFirst is the order in which segments come back to the tier that they are pinned to.
+func newestFirst(a, b *candidate) int {
+	return cmp.Or(cmp.Compare(a.ageMs, b.ageMs), cmp.Compare(a.topic.Name, b.topic.Name), cmp.Compare(a.partition, b.partition),
+		cmp.Compare(b.base, a.base), cmp.Compare(a.tier, b.tier))
+}
+
+// rises: it goes to a hotter tier.
+func (c *candidate) rises() bool { return c.to < c.tier }
 
 // line is one partition's candidates in one tier. They leave in the order of their offsets: behind one that has to stay
 // all stay, behind one that waits for room all wait.
@@ -87,6 +104,7 @@ type planner struct {
 	spare  [][]*candidate // the same, least needed first
 	chosen []*candidate
 	putOff []*candidate
+	up     []*candidate // pinned to a hotter tier than theirs, newest first
 	pass   int
 
 	// Two books per tier, in bytes. worst counts everything that comes in and nothing that goes out: caps are held
@@ -114,6 +132,7 @@ func newPlanner(s Snapshot) *planner {
 		slices.SortFunc(list, leastNeeded)
 		p.spare = append(p.spare, list)
 	}
+	slices.SortFunc(p.up, newestFirst)
 	return p
 }
 
@@ -123,6 +142,7 @@ func (p *planner) addPartition(topic *TopicState, part PartitionState) {
 	slices.SortFunc(segments, func(a, b SegmentState) int { return cmp.Compare(a.Base, b.Base) })
 	over := overLocalBytes(topic, segments)
 	readers := layOut(segments, part.Readers)
+	pin, pinned := p.index[part.Pin]
 	lines := make([]line, len(p.s.Tiers))
 	blocked := make([]bool, len(p.s.Tiers)) // an earlier segment has to stay for now: later ones stay behind it
 	youngest := int64(math.MaxInt64)
@@ -135,7 +155,7 @@ func (p *planner) addPartition(topic *TopicState, part PartitionState) {
 		age := min(youngest, p.ageMs(seg))
 		youngest = age
 		switch {
-		case seg.MovingTo > 0 && seg.MovingTo < len(p.s.Tiers):
+		case seg.Moving && seg.MovingTo >= 0 && seg.MovingTo < len(p.s.Tiers):
 			p.book(seg.Tier, seg.MovingTo, seg.SizeBytes)
 			continue
 		case seg.Held:
@@ -147,15 +167,20 @@ func (p *planner) addPartition(topic *TopicState, part PartitionState) {
 			continue
 		}
 		stages, known := p.colderStages(topic.Policy, seg.Tier)
-		if !known || len(stages) == 0 {
-			continue
+		if pinned && seg.Tier < pin {
+			stages, known = []stage{{tier: part.Pin, keep: -1}}, true
 		}
-		c := &candidate{topic: topic, partition: part.Partition, base: seg.Base,
-			size: seg.SizeBytes, tier: seg.Tier, ageMs: age, line: &lines[seg.Tier], stages: stages, over: over[i]}
+		c := &candidate{topic: topic, partition: part.Partition, base: seg.Base, size: seg.SizeBytes, tier: seg.Tier, ageMs: age,
+			line: &lines[seg.Tier], stages: stages, over: over[i], pinned: pinned, pin: pin}
 		if len(part.Readers) > 0 {
 			c.demand = readers.of(i)
 		}
-		p.byTier[seg.Tier] = append(p.byTier[seg.Tier], c)
+		if known && len(stages) > 0 {
+			p.byTier[seg.Tier] = append(p.byTier[seg.Tier], c)
+		}
+		if pinned && seg.Tier > pin {
+			p.up = append(p.up, c)
+		}
 	}
 }
 
@@ -178,12 +203,12 @@ func overLocalBytes(topic *TopicState, segments []SegmentState) []int64 {
 	}
 	var local int64
 	for _, seg := range segments {
-		if seg.Tier == 0 && seg.MovingTo <= 0 {
+		if seg.Tier == 0 && !seg.Moving {
 			local += max(seg.SizeBytes, 0)
 		}
 	}
 	for i, seg := range segments {
-		if seg.Tier != 0 || seg.MovingTo > 0 {
+		if seg.Tier != 0 || seg.Moving {
 			continue
 		}
 		if !seg.Sealed || local-seg.SizeBytes < topic.LocalRetentionBytes {
@@ -218,7 +243,7 @@ func (p *planner) colderStages(policy Policy, tier int) (stages []stage, known b
 func (p *planner) byPolicy(tier int) {
 	p.pass++
 	for _, c := range p.byTier[tier] {
-		if c.taken {
+		if c.taken || c.pinned {
 			continue
 		}
 		due, cause, why := p.due(c)
@@ -310,16 +335,68 @@ func (p *planner) keepRule(topic *TopicState, tier int) (time.Duration, string) 
 	return -1, ""
 }
 
+// byPinDown chooses what is pinned to a colder tier.
+func (p *planner) byPinDown(tier int) {
+	p.pass++
+	for _, c := range p.byTier[tier] {
+		if !c.taken && c.pinned && c.tier < c.pin && !p.place(c, c.pin, CausePin, p.pinText(c)) {
+			p.wait(c)
+		}
+	}
+}
+
+// byPinUp chooses what is pinned to a hotter tier and fits there for good: at the low watermark, or this would give it back.
+func (p *planner) byPinUp() {
+	p.pass++
+	for _, c := range p.up {
+		switch t := p.s.Tiers[c.pin]; {
+		case c.taken || p.s.Tiers[c.tier].Fenced:
+		case c.line.stuckIn == p.pass || t.Fenced || !p.staysBelow(c.pin, c.tier, c.size):
+			c.line.stuckIn = p.pass
+			p.wait(c)
+		default:
+			c.to, c.cause, c.why, c.taken = c.pin, CausePin, p.pinText(c), true
+			p.chosen, p.entered[c.pin] = append(p.chosen, c), true
+			p.book(c.tier, c.pin, c.size)
+		}
+	}
+}
+
+// staysBelow tells whether a tier takes size more bytes from another one and is at or below its low watermark and its cap then.
+func (p *planner) staysBelow(tier, from int, size int64) bool {
+	if !p.fits(p.worst, tier, size) {
+		return false
+	}
+	if p.sameDevice(from, tier) {
+		return true
+	}
+	low := p.lowBytes(tier)
+	return p.fits(p.after, tier, size) && (low <= 0 || p.after[tier] <= low-size)
+}
+
+// wait puts off what is pinned to a tier that has no room for it, or is not there.
+func (p *planner) wait(c *candidate) {
+	c.to, c.cause = c.pin, CausePin
+	name, held := p.s.Tiers[c.pin].Name, p.fillText(c.pin)
+	if p.s.Tiers[c.pin].Fenced {
+		c.why = fmt.Sprintf("%s; put off: %s is offline", p.pinText(c), name)
+	} else {
+		c.why = fmt.Sprintf("%s; put off: %s holds %s and has no room", p.pinText(c), name, held)
+	}
+	p.putOff = append(p.putOff, c)
+}
+
+func (p *planner) pinText(c *candidate) string {
+	return "partition is pinned to " + p.s.Tiers[c.pin].Name
+}
+
 // byWatermark chooses, least needed first, what must leave a tier that is above its high watermark.
 func (p *planner) byWatermark(tier int) {
 	t := p.s.Tiers[tier]
 	if t.HighBytes <= 0 || p.after[tier] <= t.HighBytes {
 		return
 	}
-	low := t.LowBytes
-	if low <= 0 || low > t.HighBytes {
-		low = t.HighBytes
-	}
+	low := p.lowBytes(tier)
 	why := fmt.Sprintf("%s holds %s, above its high watermark of %s; data leave, least needed first, until it holds %s",
 		t.Name, p.fillText(tier), bytesText(t.HighBytes), bytesText(low))
 	p.pass++
@@ -331,6 +408,15 @@ func (p *planner) byWatermark(tier int) {
 			p.place(c, p.index[c.stages[0].tier], CauseWatermark, why)
 		}
 	}
+}
+
+// lowBytes is what a tier above its high watermark goes down to; 0: it has no watermarks.
+func (p *planner) lowBytes(tier int) int64 {
+	t := p.s.Tiers[tier]
+	if t.LowBytes <= 0 || t.LowBytes > t.HighBytes {
+		return t.HighBytes
+	}
+	return t.LowBytes
 }
 
 // fillText tells what a tier holds, and what it will hold when the moves chosen so far are done, if that differs.
@@ -362,6 +448,9 @@ func (p *planner) place(c *candidate, to int, cause Cause, why string) bool {
 			c.to, c.cause, c.why, c.taken = i, cause, why+aside, true
 			if text := c.demand.String(); text != "" {
 				c.why += "; " + text
+			}
+			if c.pressed() && c.pinned {
+				c.why += fmt.Sprintf("; pinned to %s, and comes back when that has room", p.s.Tiers[c.pin].Name)
 			}
 			p.chosen, p.entered[i] = append(p.chosen, c), true
 			p.book(c.tier, i, c.size)

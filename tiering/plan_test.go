@@ -24,6 +24,7 @@ const nowMs = 1_800_000_000_000
 //	tiers            one per line: NAME used=SIZE [cap=SIZE] [high=SIZE] [low=SIZE] [keep=AGE] [device=NAME] [fenced]
 //	topic NAME [policy=P] [retention=AGE] [local=AGE] [local-bytes=SIZE]
 //	                 one segment per line: PARTITION BASE SIZE TIER AGE [mtime=AGE] [active|unsynced|held|moving=TIER]
+//	pin TOPIC PARTITION TIER
 //	readers TOPIC [horizon=AGE]
 //	                 one reader per line: PARTITION NAME OFFSET RATE [absent]
 //	plan             prints the moves, and what is put off
@@ -37,6 +38,9 @@ func TestPlanStories(t *testing.T) {
 				return ""
 			case "topic":
 				s.Topics = append(s.Topics, parseTopic(t, d, s.Tiers))
+				return ""
+			case "pin":
+				pin(t, d, &s)
 				return ""
 			case "plan":
 				return planText(tiering.Plan(s))
@@ -82,6 +86,19 @@ func addReaders(t *testing.T, d *datadriven.TestData, s *tiering.Snapshot) {
 		i := slices.IndexFunc(parts, func(p tiering.PartitionState) bool { return p.Partition == int32(number(t, f[0])) })
 		parts[i].Readers = append(parts[i].Readers, r)
 	}
+}
+
+// pin says where an operator wants a partition.
+func pin(t *testing.T, d *datadriven.TestData, s *tiering.Snapshot) {
+	for i := range s.Topics {
+		for j := range s.Topics[i].Partitions {
+			if part := &s.Topics[i].Partitions[j]; s.Topics[i].Name == d.CmdArgs[0].Key && int64(part.Partition) == number(t, d.CmdArgs[1].Key) {
+				part.Pin = d.CmdArgs[2].Key
+				return
+			}
+		}
+	}
+	d.Fatalf(t, "no partition %s", d.CmdArgs)
 }
 
 // words splits "a b=1 c" into {a: "", b: "1", c: ""}.
@@ -149,7 +166,7 @@ func parseTopic(t *testing.T, d *datadriven.TestData, tiers []tiering.TierState)
 			seg.ModTimeMs = nowMs - age(t, w["mtime"])
 		}
 		if w["moving"] != "" {
-			seg.MovingTo = slices.Index(tierNames(tiers), w["moving"])
+			seg.Moving, seg.MovingTo = true, slices.Index(tierNames(tiers), w["moving"])
 		}
 		p := int32(number(t, f[0]))
 		partitions[p] = append(partitions[p], seg)
@@ -220,13 +237,16 @@ func drawSnapshot(t *rapid.T) tiering.Snapshot {
 		topic.Policy = drawPolicy(t, tierNames)
 		for p := range rapid.IntRange(0, 3).Draw(t, "partitions") {
 			part := tiering.PartitionState{Partition: int32(p)}
+			if rapid.IntRange(0, 2).Draw(t, "pinned") == 0 {
+				part.Pin = rapid.SampledFrom(append(tierNames, "gone")).Draw(t, "pin")
+			}
 			for range rapid.IntRange(0, 6).Draw(t, "segments") {
 				base++
 				part.Segments = append(part.Segments, tiering.SegmentState{Base: base, SizeBytes: rapid.Int64Range(0, 60).Draw(t, "size"),
 					Tier: rapid.IntRange(0, n-1).Draw(t, "tier"), MaxTimestampMs: nowMs - rapid.Int64Range(-1000, 200_000).Draw(t, "age"),
 					ModTimeMs: rapid.SampledFrom([]int64{0, nowMs - 1000}).Draw(t, "mtime"),
 					Sealed:    rapid.IntRange(0, 5).Draw(t, "sealed") > 0, Synced: rapid.IntRange(0, 5).Draw(t, "synced") > 0,
-					Held: rapid.IntRange(0, 9).Draw(t, "held") == 0, MovingTo: max(0, rapid.IntRange(-9, n-1).Draw(t, "moving"))})
+					Held: rapid.IntRange(0, 9).Draw(t, "held") == 0, Moving: rapid.IntRange(0, 9).Draw(t, "moving") == 0, MovingTo: rapid.IntRange(0, n-1).Draw(t, "moving to")})
 			}
 			for range rapid.IntRange(0, 3).Draw(t, "readers") {
 				part.Readers = append(part.Readers, tiering.ReaderState{Name: rapid.SampledFrom([]string{"group:a", "group:b", "client:c"}).Draw(t, "reader"),
@@ -287,13 +307,16 @@ func checkPlan(t *rapid.T, s tiering.Snapshot, moves []tiering.Move) {
 		}
 	}
 	segments := map[segment.Offset]tiering.SegmentState{}
-	topics := map[string]tiering.TopicState{}
+	topics, pins := map[string]tiering.TopicState{}, map[segment.Offset]string{}
 	for _, topic := range s.Topics {
 		topics[topic.Name] = topic
 		for _, part := range topic.Partitions {
 			for _, seg := range part.Segments {
 				segments[seg.Base] = seg
-				if seg.MovingTo > 0 {
+				if _, there := index[part.Pin]; there {
+					pins[seg.Base] = part.Pin
+				}
+				if seg.Moving {
 					add(seg.MovingTo, seg.SizeBytes)
 				}
 			}
@@ -303,19 +326,26 @@ func checkPlan(t *rapid.T, s tiering.Snapshot, moves []tiering.Move) {
 	into := make([]bool, len(s.Tiers))
 	for _, m := range moves {
 		seg, from, to := segments[m.Base], index[m.From], index[m.To]
-		policy := topics[m.Topic].Policy
+		policy, pin := topics[m.Topic].Policy, pins[m.Base]
+		pressed := m.Cause == tiering.CauseWatermark || m.Cause == tiering.CauseRoom
 		switch {
+		case pin == "" && m.Cause == tiering.CausePin, pin != "" && m.Cause != tiering.CausePin && !pressed:
+			t.Fatalf("pinned to %q: move %+v", pin, m)
+		case m.Cause == tiering.CausePin && (m.To != pin || to == from):
+			t.Fatalf("pinned to %q: move %+v", pin, m)
+		case pressed && pin != "" && from < index[pin] && m.To != pin:
+			t.Fatalf("pinned to %q: move %+v", pin, m)
 		case seen[m.Base]:
 			t.Fatalf("%d is moved twice", m.Base)
-		case !seg.Sealed || !seg.Synced || seg.Held || seg.MovingTo > 0:
+		case !seg.Sealed || !seg.Synced || seg.Held || seg.Moving:
 			t.Fatalf("%+v is moved", seg)
-		case seg.Tier != from || to <= from || seg.SizeBytes != m.SizeBytes:
+		case seg.Tier != from || to <= from && m.Cause != tiering.CausePin || seg.SizeBytes != m.SizeBytes:
 			t.Fatalf("%+v: move %+v", seg, m)
 		case s.Tiers[from].Fenced || s.Tiers[to].Fenced:
 			t.Fatalf("move %+v touches a fenced tier", m)
-		case policy.String() != "" && !strings.Contains(policy.String(), m.To):
+		case m.Cause != tiering.CausePin && policy.String() != "" && !strings.Contains(policy.String(), m.To):
 			t.Fatalf("policy %s: move %+v", policy, m)
-		case policy.Pinned() && strings.HasPrefix(policy.String(), m.From):
+		case m.Cause != tiering.CausePin && policy.Pinned() && strings.HasPrefix(policy.String(), m.From):
 			t.Fatalf("pinned by %s: move %+v", policy, m)
 		case m.Reason == "" || m.Cause == "":
 			t.Fatalf("no reason: %+v", m)
@@ -343,7 +373,7 @@ func checkPutOff(t *rapid.T, s tiering.Snapshot, moves, putOff []tiering.Move) {
 	}
 	for _, m := range moves {
 		moved[m.Base] = true
-		if m.Cause == tiering.CauseWatermark || m.Cause == tiering.CauseRoom || s.Horizon == 0 {
+		if m.Cause == tiering.CauseWatermark || m.Cause == tiering.CauseRoom || m.Cause == tiering.CausePin || s.Horizon == 0 {
 			continue
 		}
 		for _, r := range readers[fmt.Sprint(m.Topic, m.Partition)] {
@@ -353,7 +383,10 @@ func checkPutOff(t *rapid.T, s tiering.Snapshot, moves, putOff []tiering.Move) {
 		}
 	}
 	for _, m := range putOff {
-		if moved[m.Base] || s.Horizon == 0 || len(readers[fmt.Sprint(m.Topic, m.Partition)]) == 0 || m.Reason == "" {
+		if moved[m.Base] || m.Reason == "" {
+			t.Fatalf("put off: %+v", m)
+		}
+		if m.Cause != tiering.CausePin && (s.Horizon == 0 || len(readers[fmt.Sprint(m.Topic, m.Partition)]) == 0) {
 			t.Fatalf("put off: %+v", m)
 		}
 	}

@@ -45,8 +45,11 @@ type TopicState struct {
 // PartitionState is one partition's segments, in all tiers.
 type PartitionState struct {
 	Partition int32
-	Segments  []SegmentState // any order
-	Readers   []ReaderState  // any order; those at the end of the log may be left out
+	// Pin names the tier that an operator wants the sealed segments in, "" = none. It stands above age, bytes and the topic's
+	// policy; a tier that is too full stands above it. A name that no tier has counts as none.
+	Pin      string
+	Segments []SegmentState // any order
+	Readers  []ReaderState  // any order; those at the end of the log may be left out
 }
 
 // SegmentState is one segment.
@@ -58,8 +61,9 @@ type SegmentState struct {
 	ModTimeMs      int64 // file's modification time, 0 = unknown: bounds a timestamp that a client made up
 	Sealed         bool  // immutable: never the active segment
 	Synced         bool  // on stable storage
-	// MovingTo is the index of the tier that a running or ordered migration takes this segment to, 0 = none (nothing
-	// moves to the hottest tier). It is counted there and not proposed again.
+	// Moving: a running or ordered migration takes this segment to the tier of index MovingTo. It is counted there and not
+	// proposed again.
+	Moving   bool
 	MovingTo int
 	// Held: not to be proposed: found corrupt, or taken off the queue by a person.
 	Held bool
@@ -73,12 +77,13 @@ const (
 	CauseAge       Cause = "age"       // older than the topic or the tier keeps it
 	CauseBytes     Cause = "bytes"     // partition over local.retention.bytes
 	CausePolicy    Cause = "policy"    // topic does not use the tier it is in
+	CausePin       Cause = "pin"       // partition is pinned to another tier; the only cause that moves to a hotter one
 	CauseWatermark Cause = "watermark" // tier above its high watermark
 	CauseRoom      Cause = "room"      // colder tier makes room for what must follow
 	CauseManual    Cause = "manual"    // ordered by a person
 )
 
-// Move takes one sealed segment to a colder tier.
+// Move takes one sealed segment to another tier: a colder one, or with CausePin any.
 type Move struct {
 	Topic     string
 	Partition int32
