@@ -4,7 +4,7 @@
 // It is not a storage layer: what a segment's bytes mean is package segment's, which segments a partition has and who
 // reads them is the partition's, how reads stay out of the page cache is cachectl's, how much a device may do is
 // admission's. The last three come in through Env, as interfaces; this package imports only segment and vfs. Segments
-// only move to colder tiers: no read promotes, nothing else does.
+// only move to colder tiers, but for a partition that an operator pinned to a hotter one: no read promotes.
 //
 //	Snapshot ─► Migrator.Mark ─► Plan (pure) ─► Migrator.Offer ─► Run ─► Options.Prepare ─► Migrate ─► Env.Publish, Env.Retire
 //	   ▲ the store, every few seconds                                          at start: Claim (per tier), Sweep (per partition)
@@ -13,8 +13,8 @@
 //
 // Plan is a function of a Snapshot. For how long data stay in a tier: the topic's policy ("ssd:1h,hdd") beats its
 // local.retention.ms (hottest tier only), which beats the tier's keep. local.retention.bytes limits a partition in the
-// hottest tier. Above its high watermark a tier gives data until it is at its low one, whatever their age; only a topic's
-// policy stands above that. A full tier first makes room in turn. testdata/plan tells it in stories.
+// hottest tier. A pin (PartitionState.Pin) beats all of these. Above its high watermark a tier gives data until it is at its low one, whatever their age; only a topic's
+// policy stands above that, and what is pinned there goes last. A full tier first makes room in turn. testdata/plan tells it in stories.
 //
 // Demand: what a reader at work comes to within the horizon (its distance by its measured rate) is put off and says for
 // whom; what every reader has passed moves first. A tier that is too full waits for nobody: it gives what nobody comes to,
@@ -37,6 +37,9 @@
 //	publish  readers switch (Env.Publish)                            two complete copies               -> colder one stays
 //	retire   when the old copy's last reader let go: rename it to    colder whole, hotter copy whole,
 //	         .deleted (.log first), unlink, sync directory           in part or .deleted               -> hotter removed
+//
+// A move to a hotter tier takes the same steps, and a crash that leaves two complete copies takes it back: the colder one
+// stays. Only where a power cut came between the names that retire takes from it, and it lacks an index, the hotter one does.
 //
 // So at every moment there is a complete, verified copy, and after Sweep exactly one. Before Sweep removes the hotter of
 // two copies it makes the colder one's name durable, since a killed process may not have come to that. A colder copy that

@@ -8,6 +8,7 @@ import (
 	"hash/crc32"
 	"io/fs"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
@@ -33,6 +34,7 @@ type files map[string][]byte
 type fixture struct {
 	files   files
 	next    segment.Offset
+	up      bool // the segment moves from the colder tier to the hotter one; the fields keep their names
 	ssd     *vfs.Mem
 	hdd     *vfs.Mem
 	bounds  []int64          // start of each batch
@@ -103,6 +105,15 @@ func (f *fixture) job(ssd, hdd vfs.FS) tiering.Job {
 	return tiering.Job{Dir: testDir, Base: testBase, SizeBytes: int64(len(f.files[".log"])), Next: f.next, Dense: true,
 		EpochAt: func(segment.Offset) int32 { return testEpoch },
 		From:    tiering.Tier{Name: "ssd", FS: ssd}, To: tiering.Tier{Name: "hdd", FS: hdd}}
+}
+
+// sweep sweeps both, hot to cold.
+func (f *fixture) sweep(ssd, hdd vfs.FS) (tiering.Swept, error) {
+	tiers := tiersOf(ssd, hdd)
+	if f.up {
+		slices.Reverse(tiers)
+	}
+	return tiering.Sweep(tiers, testDir)
 }
 
 // env publishes and removes the old copy at once.
@@ -176,7 +187,7 @@ func (f *fixture) oneCopy(t testing.TB, ssd, hdd vfs.FS, what string) (inHDD boo
 	if !f.complete(t, ssd) && !f.complete(t, hdd) {
 		t.Fatalf("%s: no complete copy before the sweep; ssd %v, hdd %v", what, names(t, ssd), names(t, hdd))
 	}
-	swept, err := tiering.Sweep(tiersOf(ssd, hdd), testDir)
+	swept, err := f.sweep(ssd, hdd)
 	if err != nil {
 		t.Fatalf("%s: sweep: %v", what, err)
 	}

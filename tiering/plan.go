@@ -377,11 +377,14 @@ func (p *planner) staysBelow(tier, from int, size int64) bool {
 // wait puts off what is pinned to a tier that has no room for it, or is not there.
 func (p *planner) wait(c *candidate) {
 	c.to, c.cause = c.pin, CausePin
-	name, held := p.s.Tiers[c.pin].Name, p.fillText(c.pin)
-	if p.s.Tiers[c.pin].Fenced {
-		c.why = fmt.Sprintf("%s; put off: %s is offline", p.pinText(c), name)
-	} else {
-		c.why = fmt.Sprintf("%s; put off: %s holds %s and has no room", p.pinText(c), name, held)
+	t, low := p.s.Tiers[c.pin], p.lowBytes(c.pin)
+	switch {
+	case t.Fenced:
+		c.why = fmt.Sprintf("%s; put off: %s is offline", p.pinText(c), t.Name)
+	case c.rises() && low > 0:
+		c.why = fmt.Sprintf("%s; put off: %s holds %s and takes it up to its low watermark of %s", p.pinText(c), t.Name, p.fillText(c.pin), bytesText(low))
+	default:
+		c.why = fmt.Sprintf("%s; put off: %s holds %s and has no room", p.pinText(c), t.Name, p.fillText(c.pin))
 	}
 	p.putOff = append(p.putOff, c)
 }

@@ -39,15 +39,15 @@ func RemoveSegment(fsys vfs.FS, dir string, base segment.Offset) error {
 // Swept is what Sweep did in one partition directory. Names are full paths.
 type Swept struct {
 	Removed     []string // leftovers of migrations and deletions, indexes without a .log
-	Duplicates  []string // hotter copies removed, the colder one being complete
+	Duplicates  []string // second copies removed: the hotter one, unless the colder one lacks a file
 	Quarantined []string // colder copies set aside because they are not what the hotter one is
 }
 
 // Sweep clears what a crash left in one partition directory of all open tiers (hot to cold), before anyone opens its
 // segments: `.migrating`, `.deleted` and `.tmp` files, indexes without a log, and the hotter of two copies of a segment.
 //
-// A `.log` in a colder tier was verified before it got its name, so equal sizes, and equal bytes at both ends, are enough
-// to keep the colder one and remove the hotter. A colder copy that differs is no copy of ours: it goes to quarantine/ and
+// A copy was verified before its `.log` got its name, so equal sizes, and equal bytes at both ends, are enough to keep the
+// colder one and remove the hotter; the other way round when the colder one lacks an index that the hotter one has. A colder copy that differs is no copy of ours: it goes to quarantine/ and
 // the hotter one stays. Nothing else is touched. Sweep can be interrupted and repeated at any point.
 func Sweep(tiers []Tier, dir string) (Swept, error) {
 	var done Swept
@@ -149,15 +149,43 @@ func (s *Swept) resolve(hotter, colder holder, dir string) (holder, error) {
 		return holder{}, err
 	}
 	if same {
-		// The process may have been killed before the colder name was durable: it has to be before the hotter one goes.
-		if err := syncNames(colder.tier.FS, dir); err != nil {
+		keep, drop := colder, hotter
+		// A migration that was to a hotter tier had come to removing the colder copy: a power cut kept the name of its
+		// .log and not those of its indexes.
+		if whole, err := hasCompanions(colder, hotter, dir); err != nil {
+			return holder{}, err
+		} else if !whole {
+			keep, drop = hotter, colder
+		}
+		// The process may have been killed before the name that stays was durable: it has to be before the other one goes.
+		if err := syncNames(keep.tier.FS, dir); err != nil {
 			return holder{}, err
 		}
-		s.Duplicates = append(s.Duplicates, hotter.tier.FS.Root()+"/"+fileName(dir, hotter.base, logSuffix))
-		return colder, RemoveSegment(hotter.tier.FS, dir, hotter.base)
+		s.Duplicates = append(s.Duplicates, drop.tier.FS.Root()+"/"+fileName(dir, drop.base, logSuffix))
+		return keep, RemoveSegment(drop.tier.FS, dir, drop.base)
 	}
 	s.Quarantined = append(s.Quarantined, colder.tier.FS.Root()+"/"+fileName(dir, colder.base, logSuffix))
 	return hotter, Quarantine(colder.tier.FS, dir, colder.base)
+}
+
+// hasCompanions tells whether a copy has every file that the other one has.
+func hasCompanions(copy, other holder, dir string) (bool, error) {
+	for _, suffix := range companions {
+		name := fileName(dir, other.base, suffix)
+		switch _, err := other.tier.FS.Stat(name); {
+		case errors.Is(err, fs.ErrNotExist):
+			continue
+		case err != nil:
+			return false, err
+		}
+		switch _, err := copy.tier.FS.Stat(name); {
+		case errors.Is(err, fs.ErrNotExist):
+			return false, nil
+		case err != nil:
+			return false, err
+		}
+	}
+	return true, nil
 }
 
 // endBytes is how much of both ends of two copies is compared.

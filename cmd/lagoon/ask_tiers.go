@@ -63,7 +63,7 @@ func (a *app) printTiers(body []byte, wide bool) error {
 
 func (a *app) migrationsCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "migrations", Short: "Segments on their way to a colder tier", Args: args(),
+		Use: "migrations", Short: "Segments on their way to another tier", Args: args(),
 		RunE: func(c *cobra.Command, _ []string) error {
 			body, err := a.ask(c.Context(), http.MethodGet, "/api/v1/migrations", nil, nil)
 			if err != nil {
@@ -125,7 +125,7 @@ func (a *app) printMigrations(body []byte, wide bool) error {
 	if m.PausedReason != "" {
 		state += " (" + clean(m.PausedReason) + ")"
 	}
-	fmt.Fprintf(a.stdout, "%s; %d waiting, %s to move, %d put off for readers (%s), moved %d segments (%s), failed %d, limit %s\n",
+	fmt.Fprintf(a.stdout, "%s; %d waiting, %s to move, %d put off (%s), moved %d segments (%s), failed %d, limit %s\n",
 		state, m.Waiting, size(m.BacklogBytes), m.PutOff, size(m.PutOffBytes), m.Moved, size(m.MovedBytes), m.Failed, limit(m.LimitBytes))
 	if len(m.Migrations) == 0 {
 		return nil

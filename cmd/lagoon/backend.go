@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"fmt"
+	"maps"
 	"os"
 	"runtime"
 	"slices"
@@ -334,6 +335,65 @@ func (b *backend) Migrations(context.Context) (admin.Migrations, error) {
 	if st.Paused {
 		out.State = "paused"
 	}
+	return out, nil
+}
+
+// Pins lists the pinned partitions.
+func (b *backend) Pins(context.Context) ([]admin.Pin, error) {
+	var out []admin.Pin
+	snap := b.meta.Snapshot()
+	for _, name := range snap.Names() {
+		t := snap.Topics[name]
+		for _, p := range slices.Sorted(maps.Keys(t.Pins)) {
+			out = append(out, b.pin(t, p))
+		}
+	}
+	return out, nil
+}
+
+func (b *backend) pin(t *metadata.Topic, p int32) admin.Pin {
+	out := admin.Pin{Topic: t.Name, Partition: p, Dir: t.Pins[p], State: "missing"}
+	l, ok := b.store.Log(t.Name, p)
+	if !ok {
+		return out
+	}
+	v, _ := l.Pin()
+	out.Tier, out.Path, out.Segments, out.Bytes, out.Reason = v.Tier, v.Path, v.Segments, v.Bytes, v.Waiting
+	switch {
+	case v.Tier == "":
+	case v.Segments == 0:
+		out.State = "in_place"
+	case v.Waiting != "":
+		out.State = "waiting"
+	default:
+		out.State = "moving"
+	}
+	return out
+}
+
+// Unpin takes a pin off.
+func (b *backend) Unpin(ctx context.Context, topic string, partition int32) (admin.Unpinned, error) {
+	server := b.server.Load()
+	if server == nil {
+		return admin.Unpinned{}, admin.ErrStarting
+	}
+	var out admin.Unpinned
+	if t, ok := b.meta.Snapshot().Topic(topic); ok {
+		out.Pin = b.pin(t, partition)
+	}
+	had, err := server.Unpin(ctx, topic, partition)
+	if err != nil {
+		return out, err
+	}
+	if !had {
+		e := &admin.NotFoundError{What: "pin", Name: fmt.Sprintf("%s/%d", topic, partition)}
+		pins, _ := b.Pins(ctx)
+		for _, p := range pins {
+			e.Known = append(e.Known, fmt.Sprintf("%s/%d", p.Topic, p.Partition))
+		}
+		return out, e
+	}
+	out.PolicyBytes = b.store.Unpinned(topic, partition)
 	return out, nil
 }
 

@@ -37,6 +37,10 @@ type Backend interface {
 	DeleteOverride(ctx context.Context, kind OverrideKind, name string) error
 	// Migrations lists waiting, running and recently finished migrations.
 	Migrations(ctx context.Context) (Migrations, error)
+	// Pins lists the partitions that are pinned to a log directory, by topic and partition.
+	Pins(ctx context.Context) ([]Pin, error)
+	// Unpin takes a pin off, durably, and tells where the policy puts the segments; *NotFoundError when there is none.
+	Unpin(ctx context.Context, topic string, partition int32) (Unpinned, error)
 	// Compactions lists the partitions of compacted topics, the one that is due first in front.
 	Compactions(ctx context.Context) (Compactions, error)
 	// ExplainFetch decides one read without doing it.
@@ -442,12 +446,32 @@ type Migrations struct {
 	Moved        int64       `json:"moved_segments_total"`
 	Failed       int64       `json:"failed_total"`
 	Waiting      int         `json:"waiting"` // not started, of which Migrations may hold the first
-	PutOff       int         `json:"put_off"` // due, but a reader is about to read them: not waiting yet; Migrations may hold the first
+	PutOff       int         `json:"put_off"` // due, but a reader is about to read them, or pinned where there is no room; Migrations may hold the first
 	PutOffBytes  int64       `json:"put_off_bytes"`
 	Migrations   []Migration `json:"migrations"`
 }
 
-// Migration is one segment's way to a colder tier.
+// Pin is a partition whose sealed segments an operator wants in one log directory, and how far that is.
+type Pin struct {
+	Topic     string `json:"topic"`
+	Partition int32  `json:"partition"`
+	Dir       string `json:"dir"` // log directory: its tier, and a number from the tier's second one on
+	Tier      string `json:"tier,omitempty"`
+	Path      string `json:"path,omitempty"`
+	State     string `json:"state"`            // in_place, moving, waiting, missing (no log directory has that name)
+	Segments  int    `json:"segments_to_move"` // sealed ones that lie elsewhere
+	Bytes     int64  `json:"bytes_to_move"`    // of those
+	Reason    string `json:"reason,omitempty"` // of waiting
+}
+
+// Unpinned answers DELETE of a pin.
+type Unpinned struct {
+	Pin Pin `json:"pin"` // that was taken off
+	// PolicyBytes is where the policy puts the sealed segments as they are now, in bytes by tier.
+	PolicyBytes map[string]int64 `json:"policy_bytes"`
+}
+
+// Migration is one segment's way to another tier.
 type Migration struct {
 	ID         string    `json:"id"`
 	Topic      string    `json:"topic"`

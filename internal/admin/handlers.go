@@ -53,6 +53,8 @@ func (s *Server) table() []route {
 		get("/api/v1/throttle", s.throttle),
 		write(http.MethodPut, "/api/v1/throttle/overrides/{kind}/{name}", s.putOverride),
 		write(http.MethodDelete, "/api/v1/throttle/overrides/{kind}/{name}", s.deleteOverride),
+		get("/api/v1/pins", s.pins),
+		write(http.MethodDelete, "/api/v1/pins/{topic}/{partition}", s.unpin),
 		get("/api/v1/compactions", s.compactions),
 		get("/api/v1/migrations", s.migrations),
 		get("/api/v1/migrations/{id}", s.migration),
@@ -404,6 +406,30 @@ func (c *call) override() (Override, error) {
 		return o, &InvalidError{Detail: "the name must be printable and at most 255 bytes"}
 	}
 	return o, nil
+}
+
+// PinList answers GET /api/v1/pins.
+type PinList struct {
+	Now   time.Time `json:"now"`
+	Total int       `json:"total"`
+	Pins  []Pin     `json:"pins"`
+}
+
+func (s *Server) pins(c *call) (any, error) {
+	list, err := s.opt.Backend.Pins(c)
+	return PinList{c.now, len(list), some(list, len(list))}, err
+}
+
+func (s *Server) unpin(c *call) (any, error) {
+	n, err := partitionNumber(c.params["partition"])
+	if err != nil {
+		return nil, err
+	}
+	return s.opt.Backend.Unpin(c, c.params["topic"], n)
+}
+
+func (u Unpinned) auditAttrs() []any {
+	return []any{"topic", u.Pin.Topic, "partition", u.Pin.Partition, "dir", u.Pin.Dir}
 }
 
 func (s *Server) compactions(c *call) (any, error) {

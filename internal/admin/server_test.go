@@ -294,6 +294,8 @@ func TestBadRequests(t *testing.T) {
 		{"GET", "/api/v1/tiers/hhd", "", 404, "unknown-tier", "", "hdd"},
 		{"GET", "/api/v1/migrations/m-1", "", 404, "unknown-migration", "", ""},
 		{"DELETE", "/api/v1/throttle/overrides/group/warehous", "", 404, "unknown-override", "", "warehouse"},
+		{"DELETE", "/api/v1/pins/orders/4", "", 404, "unknown-pin", "", "orders/3"},
+		{"DELETE", "/api/v1/pins/orders/x", "", 400, "invalid-request", "not a partition number", ""},
 		{"DELETE", "/api/v1/throttle/overrides/grp/warehouse", "", 400, "invalid-request", "group, client or topic", ""},
 		{"PUT", "/api/v1/throttle/overrides/group/x", "", 415, "content-type", "application/json", ""},
 		{"PUT", "/api/v1/throttle/overrides/group/x", "{", 400, "invalid-request", "cannot be read", ""},

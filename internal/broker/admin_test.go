@@ -123,6 +123,24 @@ func (s *adminStore) state(topic string, index int32) (int32, bool, error) {
 	return 7, true, p.offline
 }
 
+// pinTarget takes a view's path for its name. /ssd is the home of everything, /ssd2 is beside it.
+func (s *adminStore) pinTarget(topic string, index int32, path string) (string, error) {
+	i := slices.IndexFunc(s.views, func(d partition.DirView) bool { return d.Path == path })
+	switch _, served, offline := s.state(topic, index); {
+	case i < 0:
+		return "", partition.ErrNoLogDir
+	case s.views[i].Err != nil:
+		return "", s.views[i].Err
+	case !served:
+		return "", partition.ErrClosed
+	case offline != nil:
+		return "", offline
+	case path == "/ssd2":
+		return "", partition.ErrPlacement
+	}
+	return path[1:], nil
+}
+
 func (s *adminStore) trim(_ context.Context, topic string, index int32, before segment.Offset) (segment.Offset, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

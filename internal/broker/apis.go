@@ -86,6 +86,7 @@ func apiTable() []api {
 		{key: 31, name: "DeleteACLs", min: 1, max: 3, maxBody: adminBody, body: newBody[kmsg.DeleteACLsRequest], handle: (*Broker).handleDeleteACLs},
 		{key: 32, name: "DescribeConfigs", min: 1, max: 4, maxBody: adminBody, body: newBody[kmsg.DescribeConfigsRequest], handle: (*Broker).handleDescribeConfigs},
 		{key: 33, name: "AlterConfigs", min: 0, max: 2, maxBody: adminBody, body: newBody[kmsg.AlterConfigsRequest], handle: (*Broker).handleAlterConfigs},
+		{key: 34, name: "AlterReplicaLogDirs", min: 1, max: 2, maxBody: adminBody, body: newBody[kmsg.AlterReplicaLogDirsRequest], handle: (*Broker).handleAlterReplicaLogDirs},
 		{key: 35, name: "DescribeLogDirs", min: 1, max: 5, maxBody: adminBody, body: newBody[kmsg.DescribeLogDirsRequest], handle: (*Broker).handleDescribeLogDirs},
 		{key: 37, name: "CreatePartitions", min: 0, max: 3, maxBody: adminBody, body: newBody[kmsg.CreatePartitionsRequest], handle: (*Broker).handleCreatePartitions},
 		{key: 42, name: "DeleteGroups", min: 0, max: 3, maxBody: adminBody, body: newBody[kmsg.DeleteGroupsRequest], begin: (*Broker).beginDeleteGroups},

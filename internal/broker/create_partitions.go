@@ -79,7 +79,7 @@ func (b *Broker) growTopic(ctx context.Context, r *request, asked kmsg.CreatePar
 	if err := b.mutate(r, asked.Count-t.Partitions, r.version >= 3); err != nil {
 		return err
 	}
-	cfg, err := partitionConfig(t.Configs, b.topicDefaults(snap))
+	cfg, err := partitionConfig(t, b.topicDefaults(snap))
 	if err != nil {
 		return err
 	}

@@ -209,7 +209,7 @@ func (b *Broker) createTopic(ctx context.Context, topic newTopic) (*metadata.Top
 			return nil, fmt.Errorf("the directories of the deleted topic of this name are still there: %w", err)
 		}
 	}
-	cfg, err := partitionConfig(topic.configs, b.topicDefaults(snap))
+	cfg, err := partitionConfig(&metadata.Topic{Configs: topic.configs}, b.topicDefaults(snap))
 	if err != nil {
 		return nil, err
 	}

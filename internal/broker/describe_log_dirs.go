@@ -16,6 +16,9 @@ import (
 // Behaviour:
 //   - Each directory of each tier is a log dir, hot to cold, with the size of its file system from v4 on. A partition whose
 //     segments lie in several tiers is listed in each, with its size there: their sum is the partition's size.
+//   - A partition that is pinned (AlterReplicaLogDirs) is shown as Kafka shows a replica that moves: the directory it is pinned to as the
+//     future one, with the offsets in sealed segments that lie elsewhere as its lag; when there are none it is listed there alone, its active
+//     segment counted in.
 //   - A directory that failed is answered with KAFKA_STORAGE_ERROR and what it is known to hold.
 //   - Null topics mean all. Partitions that are not there are passed over, as in Kafka.
 
@@ -68,7 +71,7 @@ func logDir(d partition.DirView, wanted map[logDirPartition]bool) kmsg.DescribeL
 			out.Topics = append(out.Topics, t)
 		}
 		p := kmsg.NewDescribeLogDirsResponseDirTopicPartition()
-		p.Partition, p.Size = h.Partition, h.SizeBytes
+		p.Partition, p.Size, p.IsFuture, p.OffsetLag = h.Partition, h.SizeBytes, h.Future, h.Lag
 		t := &out.Topics[len(out.Topics)-1]
 		t.Partitions = append(t.Partitions, p)
 	}

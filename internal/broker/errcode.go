@@ -28,6 +28,8 @@ var codes = []struct {
 	{partition.ErrDiskFull, kerr.KafkaStorageError},
 	{partition.ErrClosed, kerr.NotLeaderForPartition},
 	{partition.ErrExists, kerr.TopicAlreadyExists},
+	{partition.ErrNoLogDir, kerr.LogDirNotFound},
+	{partition.ErrPlacement, kerr.InvalidReplicaAssignment},
 
 	{segment.ErrCorruptBatch, kerr.CorruptMessage},
 	{segment.ErrInvalidRecord, kerr.InvalidRecord},

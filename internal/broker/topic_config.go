@@ -18,10 +18,9 @@ import (
 	"lagoon/tiering"
 )
 
-// partitionConfig is what a topic's configuration means to its partitions. configs are the topic's own, defaults the
-// server's by topic key.
-func partitionConfig(configs, defaults map[string]string) (partition.Config, error) {
-	c, err := metadata.Effective(configs, defaults)
+// partitionConfig is what a topic's configuration and pins mean to its partitions. defaults are the server's by topic key.
+func partitionConfig(t *metadata.Topic, defaults map[string]string) (partition.Config, error) {
+	c, err := metadata.Effective(t.Configs, defaults)
 	if err != nil {
 		return partition.Config{}, err
 	}
@@ -51,6 +50,7 @@ func partitionConfig(configs, defaults map[string]string) (partition.Config, err
 		CatchupBytesPerSec:   c.CatchupMaxBytesPerSec,
 		DeliveryDelayMs:      c.DeliveryDelayMs,
 		DeliveredMs:          c.DeliveredMs,
+		Pins:                 t.Pins,
 	}, nil
 }
 
@@ -65,7 +65,7 @@ func TopicSpecs(snap *metadata.Snapshot, static map[string]string, nodeID int32)
 	defaults := snap.TopicDefaults(static, nodeName(nodeID))
 	var out []partition.TopicSpec
 	for _, t := range slices.Concat(slices.Collect(maps.Values(snap.Topics)), slices.Collect(maps.Values(snap.Deleting))) {
-		cfg, err := partitionConfig(t.Configs, defaults)
+		cfg, err := partitionConfig(t, defaults)
 		if err != nil {
 			return nil, fmt.Errorf("topic %s: %w", t.Name, err)
 		}
@@ -131,7 +131,7 @@ func (b *Broker) applyConfigs(ctx context.Context, topics ...string) error {
 		if !ok {
 			continue // deleted meanwhile
 		}
-		cfg, err := partitionConfig(t.Configs, defaults)
+		cfg, err := partitionConfig(t, defaults)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("topic %s: %w", name, err))
 			continue

@@ -18,6 +18,8 @@ type topicFiles interface {
 	dirs() []partition.DirView
 	// state tells whether a partition is served, its leader epoch and why it is offline.
 	state(topic string, index int32) (epoch int32, served bool, offline error)
+	// pinTarget is partition.Store.PinTarget.
+	pinTarget(topic string, index int32, path string) (name string, err error)
 	// trim moves a partition's log start; see partition.Log.DeleteRecords. ErrClosed when it is not served.
 	trim(ctx context.Context, topic string, index int32, before segment.Offset) (segment.Offset, error)
 }
@@ -44,6 +46,10 @@ func (s storeLogs) state(topic string, index int32) (epoch int32, served bool, o
 		return -1, true, err
 	}
 	return l.Offsets().LeaderEpoch, true, nil
+}
+
+func (s storeLogs) pinTarget(topic string, index int32, path string) (string, error) {
+	return s.store.PinTarget(topic, index, path)
 }
 
 func (s storeLogs) trim(ctx context.Context, topic string, index int32, before segment.Offset) (segment.Offset, error) {

@@ -27,7 +27,7 @@ func script(fs vfs.FS, seed uint64) (states []*metadata.Snapshot, err error) {
 		if names := snap.Names(); len(names) > 0 {
 			target = snap.Topics[names[rng.IntN(len(names))]]
 		}
-		switch n := rng.IntN(10); {
+		switch n := rng.IntN(11); {
 		case n < 4 || target == nil:
 			_, err = s.CreateTopic(fmt.Sprintf("topic-%d", i), 1+rng.Int32N(8), map[string]string{"k": fmt.Sprintf("%0*d", rng.IntN(600), i)})
 		case n < 6:
@@ -38,6 +38,8 @@ func script(fs vfs.FS, seed uint64) (states []*metadata.Snapshot, err error) {
 			err = s.AlterTopicConfigs(target.ID, map[string]string{"x": fmt.Sprint(i)}, []string{"k"})
 		case n < 9:
 			_, err = s.ReserveProducerIDs(10)
+		case n < 10:
+			err = s.AlterPins(target.ID, map[int32]string{rng.Int32N(target.Partitions): []string{"", "ssd", "hdd"}[rng.IntN(3)]})
 		default:
 			for id := range snap.Deleting {
 				err = s.FinishDelete(id)

@@ -1,4 +1,4 @@
-// Package metadata is the broker's durable catalogue: topics, their configuration, dynamic broker and group configs,
+// Package metadata is the broker's durable catalogue: topics, their configuration and pins, dynamic broker and group configs,
 // throttle overrides, client quotas, tier identities and the producer-id counter. It also holds the schema of config keys (types,
 // defaults, ranges, documentation) and resolves a topic's effective configuration.
 //

@@ -36,6 +36,7 @@ const (
 	kindProducerIDs     recordKind = 10
 	kindTierPut         recordKind = 11
 	kindQuotas          recordKind = 12
+	kindTopicPins       recordKind = 13
 )
 
 // Limits that bound every record, checked when it is made and again when it is read.
@@ -64,6 +65,10 @@ type (
 		id      ID
 		configs map[string]string
 	}
+	topicPins struct {
+		id   ID
+		pins map[int32]string // all of the topic's
+	}
 	brokerConfigs struct {
 		node    string
 		configs map[string]string
@@ -87,6 +92,7 @@ func (topicDelete) kind() recordKind     { return kindTopicDelete }
 func (topicPurged) kind() recordKind     { return kindTopicPurged }
 func (topicPartitions) kind() recordKind { return kindTopicPartitions }
 func (topicConfigs) kind() recordKind    { return kindTopicConfigs }
+func (topicPins) kind() recordKind       { return kindTopicPins }
 func (brokerConfigs) kind() recordKind   { return kindBrokerConfigs }
 func (groupConfigs) kind() recordKind    { return kindGroupConfigs }
 func (overridePut) kind() recordKind     { return kindOverridePut }
@@ -109,6 +115,13 @@ func (r topicPartitions) appendTo(b []byte) []byte {
 }
 func (r topicConfigs) appendTo(b []byte) []byte {
 	return appendConfigs(append(b, r.id[:]...), r.configs)
+}
+func (r topicPins) appendTo(b []byte) []byte {
+	b = binary.AppendUvarint(append(b, r.id[:]...), uint64(len(r.pins)))
+	for _, p := range slices.Sorted(maps.Keys(r.pins)) {
+		b = appendString(binary.AppendUvarint(b, uint64(p)), r.pins[p])
+	}
+	return b
 }
 func (r brokerConfigs) appendTo(b []byte) []byte {
 	return appendConfigs(appendString(b, r.node), r.configs)
@@ -174,6 +187,8 @@ func decodeRecord(b []byte) (record, error) {
 		r = topicPartitions{d.id(), d.partitions()}
 	case kindTopicConfigs:
 		r = topicConfigs{d.id(), d.configs()}
+	case kindTopicPins:
+		r = topicPins{d.id(), d.pins()}
 	case kindBrokerConfigs:
 		r = brokerConfigs{d.string(maxNameBytes), d.configs()}
 	case kindGroupConfigs:
@@ -262,6 +277,22 @@ func (r topicConfigs) apply(s *Snapshot) error {
 	}
 	changed := *t
 	changed.Configs = r.configs
+	s.putTopic(&changed)
+	return nil
+}
+
+func (r topicPins) apply(s *Snapshot) error {
+	t, ok := s.TopicsByID[r.id]
+	if !ok {
+		return fmt.Errorf("pins of unknown topic id %s", r.id)
+	}
+	for p := range r.pins {
+		if p >= t.Partitions {
+			return fmt.Errorf("pin of partition %d of %s, which has %d", p, t.Name, t.Partitions)
+		}
+	}
+	changed := *t
+	changed.Pins = r.pins
 	s.putTopic(&changed)
 	return nil
 }
@@ -457,6 +488,31 @@ func (d *decoder) limits() map[string]float64 {
 		limits[k], last = v, k
 	}
 	return limits
+}
+
+// pins is nil for none.
+func (d *decoder) pins() map[int32]string {
+	n := d.uvarint63()
+	if n > MaxPartitions || n > int64(len(d.b)) {
+		d.fail(fmt.Errorf("%d pins", n))
+	}
+	var pins map[int32]string
+	last := int64(-1)
+	for range n {
+		p, dir := d.uvarint63(), d.string(maxNameBytes)
+		if d.err != nil {
+			break
+		}
+		if p <= last || p >= MaxPartitions || dir == "" {
+			d.fail(errors.New("pins out of order, or of no directory"))
+			break
+		}
+		if pins == nil {
+			pins = map[int32]string{}
+		}
+		pins[int32(p)], last = dir, p
+	}
+	return pins
 }
 
 func (d *decoder) partitions() int32 {

@@ -45,10 +45,10 @@ func (s *Snapshot) records() []record {
 	var out []record
 	deleting := slices.SortedFunc(maps.Values(s.Deleting), func(a, b *Topic) int { return slices.Compare(a.ID[:], b.ID[:]) })
 	for _, t := range deleting { // before the topics: names may be the same
-		out = append(out, topicPut{t}, topicDelete{t.ID})
+		out = append(append(out, t.records()...), topicDelete{t.ID})
 	}
 	for _, name := range s.names {
-		out = append(out, topicPut{s.Topics[name]})
+		out = append(out, s.Topics[name].records()...)
 	}
 	for _, node := range slices.Sorted(maps.Keys(s.BrokerConfigs)) {
 		out = append(out, brokerConfigs{node, s.BrokerConfigs[node]})
@@ -70,6 +70,13 @@ func (s *Snapshot) records() []record {
 		out = append(out, producerIDs{s.NextProducerID})
 	}
 	return out
+}
+
+func (t *Topic) records() []record {
+	if len(t.Pins) == 0 {
+		return []record{topicPut{t}}
+	}
+	return []record{topicPut{t}, topicPins{t.ID, t.Pins}}
 }
 
 func encodeSnapshot(s *Snapshot, generation uint64) []byte {

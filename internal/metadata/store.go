@@ -173,6 +173,40 @@ func (s *Store) AlterTopicConfigs(id ID, set map[string]string, del []string) er
 	})
 }
 
+// AlterPins sets, in one step, where an operator wants partitions of one topic: the name of a log directory, "" for wherever
+// the policy puts them. ErrUnknownTopic, ErrInvalidPartitions, ErrInvalidName.
+func (s *Store) AlterPins(id ID, pins map[int32]string) error {
+	return s.change("alter pins", func(old *Snapshot) (record, error) {
+		t, ok := old.TopicsByID[id]
+		if !ok {
+			return nil, fmt.Errorf("%w: id %s", ErrUnknownTopic, id)
+		}
+		next := maps.Clone(t.Pins)
+		if next == nil {
+			next = map[int32]string{}
+		}
+		for p, dir := range pins {
+			switch {
+			case p < 0 || p >= t.Partitions:
+				return nil, fmt.Errorf("%w: %s has %d, and no partition %d", ErrInvalidPartitions, t.Name, t.Partitions, p)
+			case len(dir) > maxNameBytes || !utf8.ValidString(dir):
+				return nil, fmt.Errorf("%w: log directory of %d bytes, want at most %d of UTF-8", ErrInvalidName, len(dir), maxNameBytes)
+			case dir == "":
+				delete(next, p)
+			default:
+				next[p] = dir
+			}
+		}
+		if maps.Equal(next, t.Pins) {
+			return nil, nil
+		}
+		if len(next) == 0 {
+			next = nil
+		}
+		return topicPins{id, next}, nil
+	})
+}
+
 // AlterBrokerConfigs sets and then deletes dynamic broker configs; node is "" for the cluster default.
 func (s *Store) AlterBrokerConfigs(node string, set map[string]string, del []string) error {
 	if len(node) > maxNameBytes {

@@ -3,6 +3,7 @@ package metadata_test
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"reflect"
 	"strings"
 	"sync"
@@ -59,6 +60,11 @@ func fill(t testing.TB, s *metadata.Store) {
 	c := must[*metadata.Topic](t)(s.CreateTopic("leaving", 2, nil))
 	ok(s.CreatePartitions(a.ID, 5))
 	ok(s.AlterTopicConfigs(a.ID, map[string]string{"segment.bytes": "1048576", "cleanup.policy": "compact"}, []string{"retention.ms"}))
+	ok(s.AlterPins(a.ID, map[int32]string{0: "hdd", 1: "hdd", 4: "ssd"}))
+	ok(s.AlterPins(a.ID, map[int32]string{0: "", 3: "", 4: "hdd#1"}))
+	ok(s.AlterPins(b.ID, map[int32]string{0: "hdd"}))
+	ok(s.AlterPins(b.ID, map[int32]string{0: ""}))
+	ok(s.AlterPins(c.ID, map[int32]string{1: "hdd"}))
 	ok(s.DeleteTopic(b.ID))
 	ok(s.FinishDelete(b.ID))
 	ok(s.DeleteTopic(c.ID))
@@ -98,6 +104,9 @@ func TestReopen(t *testing.T) {
 				t.Fatalf("catalogue changed over the restart:\n%s", d)
 			}
 			got, ok := again.Snapshot().Topic("orders")
+			if want := map[int32]string{1: "hdd", 4: "hdd#1"}; !maps.Equal(got.Pins, want) {
+				t.Fatalf("pins %v, want %v", got.Pins, want)
+			}
 			if !ok || got.Partitions != 5 || got.CreatedMs != 1234 || !reflect.DeepEqual(got.Configs, map[string]string{"segment.bytes": "1048576", "cleanup.policy": "compact"}) {
 				t.Fatalf("orders is %+v", got)
 			}
@@ -162,6 +171,10 @@ func TestChangeErrors(t *testing.T) {
 		{"grow unknown", s.CreatePartitions(gone.ID, 9), metadata.ErrUnknownTopic},
 		{"delete twice", s.DeleteTopic(gone.ID), metadata.ErrUnknownTopic},
 		{"configs of unknown", s.AlterTopicConfigs(gone.ID, nil, nil), metadata.ErrUnknownTopic},
+		{"pins of unknown", s.AlterPins(gone.ID, nil), metadata.ErrUnknownTopic},
+		{"pin of a partition that is not there", s.AlterPins(a.ID, map[int32]string{2: "hdd"}), metadata.ErrInvalidPartitions},
+		{"pin of a negative partition", s.AlterPins(a.ID, map[int32]string{-1: "hdd"}), metadata.ErrInvalidPartitions},
+		{"pin to a long name", s.AlterPins(a.ID, map[int32]string{0: strings.Repeat("x", 2000)}), metadata.ErrInvalidName},
 		{"group without name", s.AlterGroupConfigs("", nil, nil), metadata.ErrInvalidName},
 		{"override kind", s.PutOverride(metadata.Override{Kind: "x", Name: "y"}), metadata.ErrInvalidOverride},
 		{"override rate", s.PutOverride(metadata.Override{Kind: "group", Name: "y", BytesPerSecond: -1}), metadata.ErrInvalidOverride},

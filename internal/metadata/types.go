@@ -37,6 +37,8 @@ type Topic struct {
 	Partitions int32             // > 0; partition numbers are [0, Partitions)
 	Configs    map[string]string // what was set on the topic itself, by Kafka's names; never nil in a Snapshot
 	CreatedMs  int64             // Unix time
+	// Pins: partitions whose sealed segments an operator wants in one log directory, by its name. nil: none.
+	Pins map[int32]string
 }
 
 // Override is one persisted throttle rule of the operator. It mirrors admission.Override without importing it.

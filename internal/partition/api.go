@@ -22,6 +22,10 @@ var (
 	ErrDiskFull = errors.New("partition: no space left in the log directory")
 	// ErrClosed: the partition was deleted or the store was closed.
 	ErrClosed = errors.New("partition: closed")
+	// ErrNoLogDir: no log directory has this path.
+	ErrNoLogDir = errors.New("partition: no such log directory")
+	// ErrPlacement: a partition's segments cannot be brought to this log directory.
+	ErrPlacement = errors.New("partition: segments cannot be moved to this log directory")
 	// ErrExists: the partition is already there.
 	ErrExists = errors.New("partition: exists")
 )
@@ -128,6 +132,8 @@ type Config struct {
 	// DeliveryDelayMs is how long after its append a record is seen (lagoon.delivery.delay.ms), 0 = at once; it needs LogAppendTime.
 	// What was appended up to DeliveredMs, Unix time, has been seen whatever the delay is now.
 	DeliveryDelayMs, DeliveredMs int64
+	// Pins: the log directory, by name, that an operator wants a partition's sealed segments in. Shared: not to be changed.
+	Pins map[int32]string
 }
 
 // Watch wakes one parked fetch. Create it per fetch, give it to any number of reads, and Close it when the fetch is

@@ -99,6 +99,9 @@ func (s *Store) tierSnapshot() tiering.Snapshot {
 				LocalRetentionMs: cfg.LocalRetentionMs, LocalRetentionBytes: cfg.LocalRetentionBytes})
 		}
 		part := l.tierState()
+		if d := l.pinned(); d != nil {
+			part.Pin = d.spec.Tier
+		}
 		part.Readers = readers[logKey{l.topic, l.partition}]
 		snap.Topics[i].Partitions = append(snap.Topics[i].Partitions, part)
 	}
@@ -190,7 +193,7 @@ func (s *Store) prepareMove(_ context.Context, m tiering.Move) (tiering.Job, tie
 	if !l.covered(v.segs[i+1].base) {
 		return tiering.Job{}, tiering.Env{}, errNotCovered
 	}
-	from, to := v.segs[i], s.target(m.To)
+	from, to := v.segs[i], l.target(m.To)
 	if to == nil {
 		return tiering.Job{}, tiering.Env{}, fmt.Errorf("%w: tier %s", ErrFenced, m.To)
 	}
@@ -202,9 +205,18 @@ func (s *Store) prepareMove(_ context.Context, m tiering.Move) (tiering.Job, tie
 	return job, s.migrationEnv(l, from, to), nil
 }
 
-// target picks the directory of a tier with the most room.
-func (s *Store) target(tier string) (best *logDir) {
-	for _, d := range s.dirs {
+// target picks the directory of a tier that takes a segment: the one that the partition is pinned to, its home, or that
+// with the most room. nil: there is none.
+func (l *Log) target(tier string) (best *logDir) {
+	for _, d := range []*logDir{l.pinned(), l.home} {
+		if d != nil && d.spec.Tier == tier {
+			if d.fenced() != nil {
+				return nil
+			}
+			return d
+		}
+	}
+	for _, d := range l.store.dirs {
 		if d.spec.Tier == tier && d.fenced() == nil && (best == nil || d.used.Load() < best.used.Load()) {
 			best = d
 		}

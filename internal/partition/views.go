@@ -32,6 +32,9 @@ type DirPartition struct {
 	Topic     string
 	Partition int32
 	SizeBytes int64
+	// Future: the partition is pinned here, and sealed segments with Lag offsets lie elsewhere.
+	Future bool
+	Lag    int64
 }
 
 // Dirs describes every log directory.
@@ -51,13 +54,10 @@ func (s *Store) Dirs() []DirView {
 		out[i] = v
 	}
 	for _, l := range s.Logs() {
-		for _, seg := range l.Segments() {
-			d := &out[seg.dirIndex]
-			d.Segments++
-			if n := len(d.Partitions); n > 0 && d.Partitions[n-1].Topic == l.topic && d.Partitions[n-1].Partition == l.partition {
-				d.Partitions[n-1].SizeBytes += seg.SizeBytes
-			} else {
-				d.Partitions = append(d.Partitions, DirPartition{l.topic, l.partition, seg.SizeBytes})
+		for i, share := range l.shares() {
+			out[i].Segments += share.segments
+			if share.listed {
+				out[i].Partitions = append(out[i].Partitions, share.DirPartition)
 			}
 		}
 	}

@@ -26,6 +26,7 @@ var notes = map[int16]string{
 	29: "no authorizer: SECURITY_DISABLED",
 	30: "no authorizer: SECURITY_DISABLED",
 	31: "no authorizer: SECURITY_DISABLED",
+	34: "pins a partition's sealed segments to a tier's log directory; `lagoon pins`, `lagoon unpin`",
 	43: "one replica: there is nothing to elect",
 	45: "one broker: the assignment that there is, or an error",
 	46: "one broker: always empty",
@@ -37,7 +38,6 @@ var notes = map[int16]string{
 // absentFor says why an API is not served; it counts as long as that is so.
 var absentFor = map[int16]string{
 	17: "no security yet",
-	34: "not yet",
 	36: "no security yet",
 	38: "delegation tokens: no security yet",
 	39: "delegation tokens: no security yet",

@@ -223,6 +223,29 @@ func (f *Fake) Groups(context.Context) ([]admin.Group, error) {
 			LagRecords: 1087866, LagBytes: 9771212800, LagSeconds: 752, ETASeconds: 610, ClientID: "wh-loader", Host: "/10.0.0.7"}}}}, f.begin("Groups")
 }
 
+// Pins implements admin.Backend.
+func (f *Fake) Pins(context.Context) ([]admin.Pin, error) {
+	return []admin.Pin{
+		{Topic: "orders", Partition: 3, Dir: "hdd", Tier: "hdd", Path: "/srv/lagoon/hdd", State: "moving", Segments: 2, Bytes: 1 << 30},
+		{Topic: "prices", Partition: 0, Dir: "ssd", Tier: "ssd", Path: "/srv/lagoon/ssd", State: "waiting", Segments: 1, Bytes: 512 << 20,
+			Reason: "partition is pinned to ssd; put off: ssd holds 75 GiB and has no room"},
+	}, f.begin("Pins")
+}
+
+// Unpin implements admin.Backend.
+func (f *Fake) Unpin(_ context.Context, topic string, partition int32) (admin.Unpinned, error) {
+	pins, _ := f.Pins(context.Background())
+	e := &admin.NotFoundError{What: "pin", Name: fmt.Sprintf("%s/%d", topic, partition)}
+	for _, p := range pins {
+		if p.Topic == topic && p.Partition == partition {
+			f.note("unpin %s/%d", topic, partition)
+			return admin.Unpinned{Pin: p, PolicyBytes: map[string]int64{"hdd": 3 << 30, "ssd": 512 << 20}}, f.begin("Unpin")
+		}
+		e.Known = append(e.Known, fmt.Sprintf("%s/%d", p.Topic, p.Partition))
+	}
+	return admin.Unpinned{}, e
+}
+
 // Compactions implements admin.Backend.
 func (f *Fake) Compactions(context.Context) (admin.Compactions, error) {
 	return admin.Compactions{State: "running", Due: 1, Partitions: []admin.Compaction{
