@@ -277,3 +277,26 @@ func TestRegularExpressions(t *testing.T) {
 		}
 	})
 }
+
+// TestTargetsMayComeFirst: in a compacted log a member's target may lie before everything else of the group.
+func TestTargetsMayComeFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, &groupstest.Log{}, nil)
+		defer func() { w.Close() }()
+		synctest.Wait()
+		beat := func(id string, epoch int32, timeout time.Duration, topic string) {
+			r := consumer.HeartbeatRequest{MemberID: id, Epoch: epoch, ClientID: id, Host: "/h", Rebalance: timeout, Topics: []string{topic}}
+			if epoch == 0 {
+				r.Owned = []consumer.TopicPartitions{}
+			}
+			if res, _ := w.ConsumerHeartbeat("g", r); res.Refused != nil {
+				t.Fatalf("%s: %s", id, res.Refused.Text)
+			}
+		}
+		beat("a", 0, time.Minute, "orders")
+		beat("b", 0, time.Minute, "missing") // a new epoch, and the same target for a
+		beat("a", 1, 2*time.Minute, "orders")
+		w.put(commit("other", "orders", 0, 1)) // the last batch is not compacted
+		w = w.crash(nil)                       // compares with the compacted log
+	})
+}
