@@ -301,7 +301,7 @@ func TestController_Undisturbed(t *testing.T) {
 	t.Logf("seed %d", seed)
 	rnd := rand.New(rand.NewPCG(seed, 1))
 	var moved int64
-	const runs, span = 20, 180 // the first rates are tried with care
+	const runs, span = 12, 180 // the first rates are tried with care
 	for range runs {
 		w := &world{now: epoch}
 		c := must(admission.NewController(admission.ControllerConfig{Name: "ssd"}))(t)

@@ -21,9 +21,17 @@ func TestReadingAgainInsideWhatWasServed(t *testing.T) {
 		want = append(want, b...)
 	}
 	ref := partition.ReaderRef{ClientID: "again"}
-	res, err := l.Read(partition.ReadRequest{Reader: ref, From: 0, MaxBytes: 200_000, MustServe: true})
-	if err != nil || res.Chunk == nil {
-		t.Fatalf("first read: %+v, %v", res, err)
+	var res partition.ReadResult
+	for res.Chunk == nil { // the kernel may have taken pages that were just written
+		w := partition.NewWatch()
+		var err error
+		if res, err = l.Read(partition.ReadRequest{Reader: ref, From: 0, MaxBytes: 200_000, MustServe: true, Watch: w}); err != nil {
+			t.Fatalf("first read: %+v, %v", res, err)
+		}
+		if res.Chunk == nil {
+			<-w.C()
+		}
+		w.Close()
 	}
 	served := segment.Offset(res.Chunk.Len() / int64(len(want)/400))
 	res.Chunk.Release()

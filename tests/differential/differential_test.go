@@ -109,7 +109,7 @@ func TestDifferential(t *testing.T) {
 		met[i]++
 	}
 	for i, d := range differences {
-		if met[i] == 0 {
+		if met[i] == 0 && !d.rare {
 			t.Errorf("no longer met, take it out: %s %s: %s", d.api, d.path, d.what)
 		}
 	}
