@@ -66,10 +66,10 @@ const (
 // On a device that serves many at once latencies rise gradually, long before it gives all it can, and the harm that can be proven is
 // proven late: from calmBusy on the budget grows slowly and looks at the medians (gauge.strain) at each step.
 const (
-	calmBusy   = 0.25
+	calmBusy   = 0.15
 	strainNone = 0.05 // of the undisturbed median
-	strainHold = 0.25 // no growth beyond …
-	strainEase = 0.50 // … and less from here on
+	strainHold = 0.15 // no growth beyond …
+	strainEase = 0.30 // … and less from here on
 )
 
 // DefaultFloor is what a backlog gets whatever it does to others, in bytes per second.

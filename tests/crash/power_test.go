@@ -32,6 +32,9 @@ func TestPowerCut(t *testing.T) {
 				if r.IntN(2) == 0 {
 					both[0], both[1] = both[1], both[0]
 				}
+				// A machine without power says nothing any more. ext4 does: a sync that is cut off between the data and the conversion of
+				// its blocks succeeds (Linux 6.18: the conversion fails, and nobody hears of it), and would be acknowledged.
+				b.Freeze()
 				for _, fs := range both {
 					if err := fs.Cut(uint32(lab.CutLogFlush + r.IntN(2))); err != nil {
 						t.Fatal(err)
