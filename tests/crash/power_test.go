@@ -32,8 +32,9 @@ func TestPowerCut(t *testing.T) {
 				if r.IntN(2) == 0 {
 					both[0], both[1] = both[1], both[0]
 				}
-				// A machine without power says nothing any more. ext4 does: a sync that is cut off between the data and the conversion of
-				// its blocks succeeds (Linux 6.18: the conversion fails, and nobody hears of it), and would be acknowledged.
+				// A machine without power says nothing any more. A process on a file system that was shut down does: an fdatasync that is cut
+				// off between its data and the conversion of their blocks succeeds on ext4, and the bytes are gone (Linux 6.18, a program
+				// of six threads that append and sync: 18 of 600 files in 100 cuts), and would be acknowledged.
 				b.Freeze()
 				for _, fs := range both {
 					if err := fs.Cut(uint32(lab.CutLogFlush + r.IntN(2))); err != nil {
