@@ -145,7 +145,7 @@ func TestCompactNthFailure(t *testing.T) {
 				}
 			}
 		}
-		if shown == 0 || fenced == 0 {
+		if shown == 0 || exhaustive && fenced == 0 { // some ten calls of all fence: a sample may pass them by
 			t.Errorf("%d cases showed an error, %d a fenced directory: the test looks at nothing", shown, fenced)
 		}
 		t.Logf("%d calls, every %d: %d cases, %d with an error shown, %d with a fenced directory", all.seen, step, cases, shown, fenced)
@@ -159,7 +159,7 @@ func (w *compactWorld) failOnce(t *testing.T, what string) (failed bool) {
 	w.s.Compact(context.Background())
 	w.fault.arm(false)
 	if err := w.s.Fenced(); err != nil {
-		if !strings.Contains(w.fault.hit, "rename") && !strings.Contains(w.fault.hit, "sync") {
+		if !strings.Contains(err.Error(), "rename") && !strings.Contains(err.Error(), "sync") { // of sticky faults the first one counts
 			t.Errorf("%s: %s: fenced: %v", what, w.fault.hit, err)
 		}
 		return true

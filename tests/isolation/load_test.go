@@ -1,6 +1,7 @@
 package isolation
 
 import (
+	"errors"
 	"context"
 	"fmt"
 	"os"
@@ -316,6 +317,9 @@ func logFiles(tier, topic string, partition int) ([]logFile, error) {
 			return nil, fmt.Errorf("strange file %s", name)
 		}
 		info, err := os.Stat(name)
+		if errors.Is(err, os.ErrNotExist) { // it has just moved on
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
