@@ -1,8 +1,8 @@
 package isolation
 
 import (
-	"errors"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
