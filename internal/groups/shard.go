@@ -120,6 +120,9 @@ func (s *shard) apply(g *group) {
 	for again := g.classic != nil; again; {
 		again = false
 		e := g.classic.Effects()
+		if e.Assigned { // before a member hears of it: its first fetch is of the group already
+			s.c.owners.assign(g.id, g.Assignments())
+		}
 		for _, r := range e.Joined {
 			if c := s.joins[r.Ticket]; c != nil {
 				delete(s.joins, r.Ticket)
@@ -131,9 +134,6 @@ func (s *shard) apply(g *group) {
 				delete(s.syncs, r.Ticket)
 				c <- r.SyncResult
 			}
-		}
-		if e.Assigned {
-			s.c.owners.assign(g.id, g.Assignments())
 		}
 		for _, st := range e.Stores {
 			s.c.metrics.generations.Inc()
