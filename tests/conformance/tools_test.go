@@ -202,13 +202,19 @@ func TestToolsAsPrograms(t *testing.T) {
 	}
 }
 
-// TestToolsSeeTiers: a topic whose sealed segments move to the cold tier, through the eyes of kafka-get-offsets and kafka-log-dirs.
-func TestToolsSeeTiers(t *testing.T) {
+// TestToolsAndTiers: what the tools say of segments that lie in two tiers, and do to them.
+func TestToolsAndTiers(t *testing.T) {
 	lagoontest.Require(t, "kafka")
 	b := lagoontest.Start(t, lagoontest.Options{Set: []string{"tiering.interval=100ms"}})
+	vm := startJVM(t)
+	t.Run("seen", func(t *testing.T) { seeTiers(t, b, vm) })
+	t.Run("pinned", func(t *testing.T) { pinToTiers(t, b, vm) })
+}
+
+// seeTiers: a topic whose sealed segments move to the cold tier, through the eyes of kafka-get-offsets and kafka-log-dirs.
+func seeTiers(t *testing.T, b *lagoontest.Broker, vm *jvm) {
 	lagoontest.CreateTopic(t, b, "tiered", 1, "segment.bytes", "1048576", "local.retention.bytes", "1", "retention.ms", "-1", "lagoon.flush", "interval")
 	lagoontest.CreateTopic(t, b, "small", 1)
-	vm := startJVM(t)
 	vm.run(t, "", "kafka-producer-perf-test", "--bootstrap-server", b.Bootstrap(), "--topic", "tiered", "--num-records", "2500", "--record-size", "1000", "--throughput", "-1")
 	offset := func(spec string) (n int64, ok bool) {
 		t.Helper()
@@ -270,4 +276,85 @@ func TestToolsSeeTiers(t *testing.T) {
 	if n := strings.Count(out, "Offset:"); n != 2500 || !strings.HasSuffix(out, "Offset:2499\n") {
 		t.Errorf("read %d records across the tiers", n)
 	}
+}
+
+// pinToTiers: kafka-reassign-partitions moves a partition's sealed segments to the cold tier and back, and sees when it is done;
+// a pin outlives a kill.
+func pinToTiers(t *testing.T, b *lagoontest.Broker, vm *jvm) {
+	lagoontest.CreateTopic(t, b, "pinned", 1, "segment.bytes", "1048576", "retention.ms", "-1", "lagoon.flush", "interval")
+	vm.run(t, "", "kafka-producer-perf-test", "--bootstrap-server", b.Bootstrap(), "--topic", "pinned", "--num-records", "2500", "--record-size", "1000", "--throughput", "-1")
+	reassign := func(dir, verb string) (status int, out string) {
+		t.Helper()
+		file := filepath.Join(b.Dir(), "reassign.json")
+		writeFile(t, file, fmt.Sprintf(`{"version":1,"partitions":[{"topic":"pinned","partition":0,"replicas":[1],"log_dirs":[%q]}]}`, dir))
+		status, stdout, stderr := vm.try(t, "", "kafka-reassign-partitions", "--bootstrap-server", b.Bootstrap(), "--reassignment-json-file", file, verb)
+		return status, stdout + stderr
+	}
+	move := func(dir string) {
+		t.Helper()
+		if status, out := reassign(dir, "--execute"); status != 0 || !strings.Contains(out, "Successfully started moving log directory to "+dir+" for replica pinned-0 with broker 1") {
+			t.Fatalf("--execute to %s: status %d\n%s", dir, status, out)
+		}
+	}
+	done, moving := regexp.MustCompile(`(?m)^Reassignment of replica pinned-0\S* completed successfully`), regexp.MustCompile(`(?m)^Reassignment of replica pinned-0\S* is still in progress`)
+	arrived := func(dir string) {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		defer cancel()
+		for {
+			status, out := reassign(dir, "--verify")
+			if status == 0 && done.MatchString(out) {
+				return
+			}
+			if ctx.Err() != nil || !moving.MatchString(out) {
+				t.Fatalf("--verify of %s: status %d\n%s", dir, status, out)
+			}
+		}
+	}
+	pins := func(args ...string) string {
+		t.Helper()
+		out, err := b.CLI(append(args, "--admin", b.Admin())...)
+		if err != nil {
+			t.Fatalf("lagoon %v: %v\n%s", args, err, out)
+		}
+		return out
+	}
+	hdd, ssd := b.TierPath("hdd"), b.TierPath("ssd")
+	move(hdd)
+	arrived(hdd)
+	if out := pins("pins"); !regexp.MustCompile(`(?m)^pinned/0 +hdd +in_place `).MatchString(out) {
+		t.Errorf("pins:\n%s", out)
+	}
+	if n := len(logFiles(t, hdd)); n < 2 {
+		t.Errorf("%d segments in hdd", n)
+	}
+	move(ssd)
+	b.Kill()
+	b.Restart()
+	arrived(ssd)
+	if n := len(logFiles(t, hdd)); n != 0 {
+		t.Errorf("%d segments left in hdd", n)
+	}
+	if status, out := reassign("/no/such/directory", "--execute"); status == 0 || !strings.Contains(out, "LogDirNotFoundException") {
+		t.Errorf("--execute to nowhere: status %d\n%s", status, out)
+	}
+	out := vm.run(t, "", "kafka-console-consumer", append(consoleArgs(b, "pinned", 0, 2500), "--formatter-property", "print.offset=true", "--formatter-property", "print.value=false")...)
+	if n := strings.Count(out, "Offset:"); n != 2500 || !strings.HasSuffix(out, "Offset:2499\n") {
+		t.Errorf("read %d records", n)
+	}
+	if out := pins("unpin", "pinned/0"); !strings.HasPrefix(out, "unpinned pinned/0 from ssd; by policy its sealed segments lie as ") {
+		t.Errorf("unpin: %s", out)
+	}
+	if out := pins("pins"); !strings.HasPrefix(out, "no partition is pinned") {
+		t.Errorf("pins afterwards: %s", out)
+	}
+}
+
+func logFiles(t *testing.T, tier string) []string {
+	t.Helper()
+	names, err := filepath.Glob(filepath.Join(tier, "pinned-0", "*.log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return names
 }
