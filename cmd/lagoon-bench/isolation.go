@@ -50,7 +50,10 @@ Phases   base            no backlog: what ratios refer to
 Every reader checks every record of live and slow (sequence, partition, checksum); backlog readers check that batches follow each
 other, and a part of one response in 64 in full. A record that is lost, repeated, out of order or damaged makes the exit code 3.
 
-On the broker's machine, --pid, --data-dir and --device add what it costs, --admin what Lagoon says itself. Topics that the run made are
+With --groups each reader is a member of a consumer group (classic protocol): it joins, is assigned what it reads, heartbeats every 3s and
+commits its positions every 5s over a connection of its own, and leaves. A heartbeat or commit that is refused, and a rebalance, are counted.
+
+On the broker's machine, --pid, --data-dir and --device add what it costs, --admin what Lagoon says itself. Topics and groups that the run made are
 deleted at its end, also after Ctrl-C, unless --keep. Ctrl-C reports the phases that are whole.`,
 		Example: `  lagoon-bench isolation --brokers localhost:9092 --quick
   lagoon-bench isolation --brokers localhost:9092 --pid $(pidof lagoon) --data-dir /srv/lagoon/ssd --admin http://127.0.0.1:9645 \
@@ -70,9 +73,9 @@ deleted at its end, also after Ctrl-C, unless --keep. Ctrl-C reports the phases 
 	sizeFlag(f, &record, "record-size", 1<<10, "value of a record")
 	sizeFlag(f, &o.OldBytes, "old-size", 12<<30, "values in old")
 	f.Int32Var(&o.OldPartitions, "old-partitions", 4, "partitions of old")
-	f.BoolVar(&o.Reuse, "reuse", false, "use topics that are there; old is filled up if it is too small")
+	f.BoolVar(&o.Reuse, "reuse", false, "use topics (and, with --groups, empty groups) that are there; old is filled up if it is too small")
 	f.BoolVar(&o.FillOnly, "fill-only", false, "make and fill old, keep it, and end")
-	f.BoolVar(&o.Keep, "keep", false, "do not delete topics")
+	f.BoolVar(&o.Keep, "keep", false, "do not delete topics and groups")
 	f.StringSliceVar(&o.Phases, "phases", []string{"base", "x1", "x4", "x16", "mixed", "after"}, "base, xN, mixed, xN+mixed, after, in this order")
 	f.IntVar(&o.Repeat, "repeat", 1, "how often to run all phases, over the same old data: medians are shown, and all values")
 	durationFlag(f, &o.Phase, "phase", 30*time.Second, "length of a phase")
@@ -80,6 +83,7 @@ deleted at its end, also after Ctrl-C, unless --keep. Ctrl-C reports the phases 
 	durationFlag(f, &o.RecoveryMax, "recovery-max", time.Minute, "after a phase's backlog stopped, how long to wait until all is as in base")
 	f.StringVar(&o.BacklogRange, "backlog-range", "spread", "where backlog readers begin: spread over old, or all at the same place")
 	sizeFlag(f, &maxBytes, "backlog-max-bytes", 8*mib, "per partition in one fetch of a backlog reader")
+	f.BoolVar(&o.Groups, "groups", false, "consumer groups in place of plain consumers: every reader is the only member of PREFIXtail, PREFIXdelayed, PREFIXmixed, PREFIXbacklog-N")
 	f.BoolVar(&quick, "quick", false, "phases of 5s, settling 2s, 3s behind, 4GiB of old in 2 partitions, phases base,x1,x4,mixed,after, unless said otherwise")
 	outsideFlags(f, &o.Outside)
 	f.StringVar(&o.DeviceLimitFile, "device-limit-file", "", "file to measure the device's own speed with; default: old's in --data-dir")

@@ -15,6 +15,7 @@ type backlog struct {
 	maxBytes int32
 	parts    []oldPart
 	turn     int
+	at       *positions // nil: without a group
 	*tally
 }
 
@@ -64,6 +65,7 @@ func (b *backlog) took(f *rawkafka.Fetched) error {
 			if p.next = f.Next; p.next >= p.to {
 				p.next = p.from
 			}
+			b.at.moved(f.Topic, f.Partition, p.next)
 		}
 	}
 	return nil

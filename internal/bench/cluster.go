@@ -15,11 +15,12 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// cluster is the brokers' administration, and the topics that this run made.
+// cluster is the brokers' administration, and the topics and groups that this run made.
 type cluster struct {
 	brokers []string
 	adm     *kadm.Client
 	made    []string
+	groups  []string
 }
 
 // adminTime is how long one administrative call may take: topics on a slow disk take their time.
@@ -50,15 +51,19 @@ func connect(ctx context.Context, brokers []string) (*cluster, error) {
 // close deletes what was made, unless it is to be kept.
 func (c *cluster) close(keep bool) error {
 	defer c.adm.Close()
-	if keep || len(c.made) == 0 {
+	if keep || len(c.made)+len(c.groups) == 0 {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), pingTime)
 	defer cancel()
 	if _, err := c.adm.ListBrokers(ctx); err != nil {
-		return fmt.Errorf("topics %s were not deleted: no broker answers", strings.Join(c.made, ", "))
+		return fmt.Errorf("%s were not deleted: no broker answers", strings.Join(slices.Concat(c.made, c.groups), ", "))
 	}
-	return c.remove(context.Background(), slices.Clone(c.made)...)
+	err := c.removeGroups(context.Background())
+	if len(c.made) > 0 {
+		err = errors.Join(err, c.remove(context.Background(), slices.Clone(c.made)...))
+	}
+	return err
 }
 
 // remove deletes topics that this run made.

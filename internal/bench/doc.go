@@ -7,6 +7,7 @@
 //	tail.go        franz-go consumer that reads everything at once
 //	follower.go    the delayed reader and the mixed one
 //	backlog.go     readers of old data, as cheap as a client can be
+//	member.go      a reader's membership in a consumer group
 //	fill.go        the old data
 //	isolation.go   topics, roles, the result
 //	end.go         roles beside, what is still to come at the end; nothing is waited for without a limit

@@ -32,7 +32,7 @@ func dial(ctx context.Context, addr, clientID string) (c *rawkafka.Conn, done fu
 // delayed reads partitions that one broker leads, each record when it is due and r.behind older: it is the first to read it, after
 // so long. Once r.draining is set it reads what is left at once.
 func (r *reading) delayed(ctx context.Context, addr string, partitions []int32) error {
-	c, done, err := dial(ctx, addr, "lagoon-bench-"+r.role)
+	c, done, err := dial(ctx, addr, clientID(r.role))
 	if err != nil {
 		return err
 	}
@@ -100,6 +100,7 @@ func (r *reading) fetch(c *rawkafka.Conn, req rawkafka.FetchRequest, offsets map
 			return fmt.Errorf("%s/%d: %w", f.Topic, f.Partition, err)
 		}
 		offsets[f.Partition] = f.Next
+		r.at.moved(f.Topic, f.Partition, f.Next)
 	}
 	return nil
 }
@@ -107,7 +108,7 @@ func (r *reading) fetch(c *rawkafka.Conn, req rawkafka.FetchRequest, offsets map
 // mixed is one consumer of a live partition that, while cold is set, has an old one as well, in the same fetches. Its latencies are
 // those of the live records.
 func (r *reading) mixed(ctx context.Context, addr string, live int32, old *backlog, cold *atomic.Bool) error {
-	c, done, err := dial(ctx, addr, "lagoon-bench-"+r.role)
+	c, done, err := dial(ctx, addr, clientID(r.role))
 	if err != nil {
 		return err
 	}

@@ -44,6 +44,7 @@ type IsolationOptions struct {
 	BacklogRange    string // spread or same
 	BacklogMaxBytes int32  // per partition and fetch
 
+	Groups                bool // every reader is the only member of a consumer group
 	Reuse, Keep, FillOnly bool
 	DeviceLimitFile       string
 	EvictCommand          string // run through sh before each phase that reads old data
@@ -137,8 +138,11 @@ type runner struct {
 	readings   []*reading
 	recorders  []*recorder // as in report.Roles, of the roles that take part
 	late       *recorder
+	groups     *groupTally           // nil: plain consumers
+	at         map[string]*positions // of the live roles, with groups
 	mixedCold  atomic.Bool
 	mixedOld   backlog
+	mixedAddr  string // of the broker that both are read from
 	mixedTally *tally
 	old        []oldPart
 	oldLeads   map[int32]string
@@ -160,6 +164,9 @@ func RunIsolation(ctx context.Context, o IsolationOptions, log io.Writer) (resul
 		return nil, err
 	}
 	r := &runner{o: o, log: log, mixedTally: &tally{}, running: map[string]int{}}
+	if o.Groups {
+		r.groups = &groupTally{}
+	}
 	r.specs, _ = parsePhases(o.Phases) // validated
 	if r.devices, err = o.Outside.check(ctx); err != nil {
 		return nil, err
@@ -183,7 +190,7 @@ func (o *IsolationOptions) load() report.Load {
 	return report.Load{
 		Brokers: o.Brokers, LiveBytesPerSec: o.LiveRate, LivePartitions: o.LivePartitions, SlowBytesPerSec: o.SlowRate, SlowPartitions: o.SlowPartitions,
 		OldBytes: o.OldBytes, OldPartitions: o.OldPartitions, RecordBytes: o.RecordBytes, LingerSeconds: o.Linger.Seconds(),
-		BehindSeconds: o.Behind.Seconds(), BacklogRange: o.BacklogRange, BacklogMaxBytes: o.BacklogMaxBytes,
+		BehindSeconds: o.Behind.Seconds(), BacklogRange: o.BacklogRange, BacklogMaxBytes: o.BacklogMaxBytes, Groups: o.Groups,
 		PhaseSeconds: o.Phase.Seconds(), SettleSeconds: o.Settle.Seconds(), Repeats: o.Repeat, TopicConfigs: slices.Concat(o.TopicConfigs, o.OldConfigs),
 	}
 }
@@ -214,6 +221,9 @@ func (r *runner) prepare(ctx context.Context) error {
 	if err := r.prepareOld(ctx); err != nil || r.o.FillOnly {
 		return err
 	}
+	if err := r.c.claim(ctx, r.o.Reuse, r.groupNames()...); err != nil {
+		return err
+	}
 	for _, t := range []struct {
 		name       string
 		rate       int64
@@ -223,6 +233,11 @@ func (r *runner) prepare(ctx context.Context) error {
 			if _, err := r.c.create(ctx, r.topic(t.name), t.partitions, r.o.Replication, r.o.TopicConfigs, r.o.Reuse); err != nil {
 				return err
 			}
+		}
+	}
+	if r.o.LiveRate > 0 {
+		if err := r.prepareMixed(ctx); err != nil {
+			return err
 		}
 	}
 	files := r.sealedOld
@@ -314,15 +329,20 @@ func (r *runner) run(ctx context.Context) error {
 	produce, stopProducing := context.WithCancel(roles)
 	defer stopProducing()
 
+	err := r.joinLive(roles)
 	r.begun = time.Now().Truncate(time.Second).Add(time.Second) // seconds of the charts are whole ones
 	r.result.Started = r.begun
 	r.late = newRecorder("generator", r.begun)
-	if err := r.startRoles(roles, produce); err != nil {
-		return err
+	if err == nil {
+		err = r.startRoles(roles, produce)
+	}
+	if err != nil {
+		cancel(nil)
+		return errors.Join(err, r.wait())
 	}
 	r.background("looking from outside", func() error { return r.sample(roles) })
 
-	err := r.phases(roles)
+	err = r.phases(roles)
 	if cause := context.Cause(roles); cause != nil {
 		err = cause
 	}
@@ -365,11 +385,13 @@ func (r *runner) startRoles(roles, produce context.Context) error {
 	}
 	if r.live != nil {
 		tail := newReading(report.Tail, r.live, r.recorder(report.Tail), 0, numbered(r.o.LivePartitions)...)
+		tail.at = r.at[report.Tail]
 		r.readings = append(r.readings, tail)
 		r.background(tail.role, func() error { return tail.tail(roles, r.o.Brokers) })
 	}
 	if r.slow != nil {
 		delayed := newReading(report.Delayed, r.slow, r.recorder(report.Delayed), r.o.Behind, numbered(r.o.SlowPartitions)...)
+		delayed.at = r.at[report.Delayed]
 		r.readings = append(r.readings, delayed)
 		leaders, err := r.c.leaders(roles, r.slow.topic)
 		if err != nil {
@@ -380,7 +402,10 @@ func (r *runner) startRoles(roles, produce context.Context) error {
 		}
 	}
 	if r.live != nil {
-		return r.startMixed(roles)
+		mixed := newReading(report.Mixed, r.live, r.recorder(report.Mixed), 0, 0)
+		mixed.at, r.mixedOld.at = r.at[report.Mixed], r.at[report.Mixed]
+		r.readings = append(r.readings, mixed)
+		r.background(mixed.role, func() error { return mixed.mixed(roles, r.mixedAddr, 0, &r.mixedOld, &r.mixedCold) })
 	}
 	return nil
 }
@@ -411,40 +436,51 @@ func (r *runner) startStream(ctx, produce context.Context, name string, rate int
 	return s, nil
 }
 
-// startMixed has one client read live partition 0, and, when told to, an old partition of the same broker.
-func (r *runner) startMixed(ctx context.Context) error {
-	leaders, err := r.c.leaders(ctx, r.live.topic)
+// prepareMixed chooses what the mixed client reads: live partition 0 and, when told to, an old partition of the same broker.
+func (r *runner) prepareMixed(ctx context.Context) error {
+	leaders, err := r.c.leaders(ctx, r.topic("live"))
 	if err != nil {
 		return err
 	}
+	r.mixedAddr = leaders[0]
 	r.mixedOld = backlog{topic: r.topic("old"), maxBytes: r.o.BacklogMaxBytes, tally: r.mixedTally}
-	for _, p := range r.old {
-		if r.oldLeads[p.partition] == leaders[0] {
-			// Half a partition away from where backlog readers begin.
-			p.next = p.from + (p.to-p.from)/2
-			r.mixedOld.parts = append(r.mixedOld.parts, p)
-			break
-		}
+	if i := slices.IndexFunc(r.old, func(p oldPart) bool { return r.oldLeads[p.partition] == leaders[0] }); i >= 0 {
+		p := r.old[i]
+		p.next = p.from + (p.to-p.from)/2 // half a partition away from where backlog readers begin
+		r.mixedOld.parts = []oldPart{p}
+	} else if len(r.old) > 0 {
+		r.note("mixed: no old partition is on the broker that leads %s/0, so its cold half is missing", r.topic("live"))
 	}
-	if len(r.mixedOld.parts) == 0 && len(r.old) > 0 {
-		r.note("mixed: no old partition is on the broker that leads %s/0, so its cold half is missing", r.live.topic)
-	}
-	mixed := newReading(report.Mixed, r.live, r.recorder(report.Mixed), 0, 0)
-	r.readings = append(r.readings, mixed)
-	r.background(mixed.role, func() error { return mixed.mixed(ctx, leaders[0], 0, &r.mixedOld, &r.mixedCold) })
 	return nil
 }
 
-// startReaders starts backlog readers; stop ends them and waits.
-func (r *runner) startReaders(ctx context.Context, n int) (stop func()) {
+// startReaders starts backlog readers, as members of their groups where there are groups; stop ends them and waits.
+func (r *runner) startReaders(ctx context.Context, n int) (stop func(), err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	var running sync.WaitGroup
-	readers := make([]*tally, n)
+	stop = func() { cancel(); running.Wait() }
+	readers, at, members := make([]*tally, n), make([]*positions, n), make([]*member, 0, n)
 	for i := range readers {
 		readers[i] = &tally{}
-		for addr, one := range r.reader(i, n, readers[i]) {
+		if r.groups != nil {
+			m := r.member(backlogRole(i), r.oldPartitions())
+			at[i], members = m.at, append(members, m)
+		}
+	}
+	if err := r.join(ctx, members, func(m *member, run func() error) {
+		running.Go(func() {
+			if err := run(); err != nil {
+				r.fail(fmt.Errorf("group %s: %w", m.group, explain(err)))
+			}
+		})
+	}); err != nil {
+		stop()
+		return nil, err
+	}
+	for i := range readers {
+		for addr, one := range r.reader(i, n, readers[i], at[i]) {
 			running.Go(func() {
-				if err := one.read(ctx, addr, "lagoon-bench-backlog-"+strconv.Itoa(i)); err != nil {
+				if err := one.read(ctx, addr, clientID(backlogRole(i))); err != nil {
 					r.fail(fmt.Errorf("backlog reader %d: %w", i, explain(err)))
 				}
 			})
@@ -456,16 +492,23 @@ func (r *runner) startReaders(ctx context.Context, n int) (stop func()) {
 	}
 	r.readers = readers
 	r.mu.Unlock()
-	return func() { cancel(); running.Wait() }
+	return stop, nil
+}
+
+func (r *runner) oldPartitions() (out []topicPartition) {
+	for _, p := range r.old {
+		out = append(out, topicPartition{r.topic("old"), p.partition})
+	}
+	return out
 }
 
 // reader is the i-th backlog reader of n: one connection to each broker that leads a part of the old topic.
-func (r *runner) reader(i, n int, got *tally) map[string]*backlog {
+func (r *runner) reader(i, n int, got *tally, at *positions) map[string]*backlog {
 	out := map[string]*backlog{}
 	for _, p := range r.old {
 		addr := r.oldLeads[p.partition]
 		if out[addr] == nil {
-			out[addr] = &backlog{topic: r.topic("old"), maxBytes: r.o.BacklogMaxBytes, tally: got}
+			out[addr] = &backlog{topic: r.topic("old"), maxBytes: r.o.BacklogMaxBytes, at: at, tally: got}
 		}
 		if r.o.BacklogRange == "spread" {
 			p.next = p.from + (p.to-p.from)*int64(i)/int64(n)
@@ -507,6 +550,12 @@ func (r *runner) finish(err error) {
 	}
 	for _, rec := range r.recorders {
 		r.result.Series = append(r.result.Series, rec.series())
+	}
+	if r.groups != nil {
+		r.result.Groups = r.groups.report()
+		if why := r.groups.why(); why != "" {
+			r.note("%s", why)
+		}
 	}
 	r.result.Conclude()
 	if what, on := lab.ProactiveReclaim(); on && len(r.o.Outside.DataDirs) > 0 {

@@ -76,8 +76,11 @@ func (r *runner) phase(ctx context.Context, s phaseSpec, repeat int) error {
 		if err := r.evictOld(ctx); err != nil {
 			return err
 		}
+		stopReaders, err := r.startReaders(ctx, s.readers)
+		if err != nil {
+			return err
+		}
 		r.mixedCold.Store(s.mixed)
-		stopReaders := r.startReaders(ctx, s.readers)
 		stop = func() { r.mixedCold.Store(false); stopReaders() }
 	}
 	defer stop()

@@ -129,7 +129,8 @@ type reading struct {
 	role   string
 	stream *stream
 	rec    *recorder
-	behind int64 // ns after its due time at which the role wants a record
+	behind int64      // ns after its due time at which the role wants a record
+	at     *positions // nil: without a group
 
 	draining atomic.Bool // the run has ended: what is left is read although it is not due
 

@@ -14,7 +14,7 @@ func (r *reading) tail(ctx context.Context, brokers []string) error {
 	for p := range r.parts {
 		from[p] = kgo.NewOffset().At(r.stream.first[p])
 	}
-	cl, err := kgo.NewClient(kgo.SeedBrokers(brokers...), kgo.ClientID("lagoon-bench-"+r.role),
+	cl, err := kgo.NewClient(kgo.SeedBrokers(brokers...), kgo.ClientID(clientID(r.role)),
 		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{r.stream.topic: from}),
 		kgo.RequestTimeoutOverhead(patience))
 	if err != nil {
@@ -33,6 +33,9 @@ func (r *reading) tail(ctx context.Context, brokers []string) error {
 		fetches.EachPartition(func(p kgo.FetchTopicPartition) {
 			for _, rec := range p.Records {
 				r.take(p.Partition, rec.Value, now)
+			}
+			if n := len(p.Records); n > 0 {
+				r.at.moved(p.Topic, p.Partition, p.Records[n-1].Offset+1)
 			}
 		})
 	}

@@ -83,6 +83,7 @@ func conditions(runs []*Isolation, names []string) [][]string {
 	add("started", func(r *Isolation) string { return r.Started.UTC().Format("2006-01-02 15:04") })
 	add("live, slow", func(r *Isolation) string { return rate(r.Load.LiveBytesPerSec) + ", " + rate(r.Load.SlowBytesPerSec) })
 	add("old, backlog range", func(r *Isolation) string { return size(r.Load.OldBytes) + ", " + r.Load.BacklogRange })
+	add("readers", func(r *Isolation) string { return r.Load.readers() })
 	add("phase, delayed reader behind", func(r *Isolation) string {
 		return fmt.Sprintf("%.0f s%s, %.0f s", r.Load.PhaseSeconds, often(r.repeats()), r.Load.BehindSeconds)
 	})
@@ -221,5 +222,9 @@ func checkRows(runs []*Isolation, names []string) [][]string {
 			rows = append(rows, row)
 		}
 	}
-	return append(rows, each(runs, []string{"backlog"}, (*Isolation).backlogCell))
+	rows = append(rows, each(runs, []string{"backlog"}, (*Isolation).backlogCell))
+	if slices.ContainsFunc(runs, func(r *Isolation) bool { return r.Groups != nil }) {
+		rows = append(rows, each(runs, []string{"groups"}, func(r *Isolation) string { return r.Groups.cell() }))
+	}
+	return rows
 }

@@ -24,6 +24,7 @@ type Isolation struct {
 	Phases    []Phase   `json:"phases"`
 	Medians   []Phase   `json:"medians,omitempty"` // one for each name, when the phases were repeated
 	Checks    []Check   `json:"checks"`
+	Groups    *Groups   `json:"groups,omitempty"` // nil: plain consumers
 	Series    []Series  `json:"series"`
 	Backlog   []float64 `json:"backlog_mb_per_second"` // per second since Started
 	Residency []Window  `json:"residency,omitempty"`
@@ -47,6 +48,7 @@ type Load struct {
 	PhaseSeconds     float64  `json:"phase_seconds"`
 	SettleSeconds    float64  `json:"settle_seconds"`
 	Repeats          int      `json:"repeats"`
+	Groups           bool     `json:"consumer_groups,omitempty"` // every reader is a member of a group of its own
 	TopicConfigs     []string `json:"topic_configs,omitempty"`
 	BacklogWasReused bool     `json:"old_was_reused"`
 }
@@ -172,6 +174,17 @@ type Check struct {
 // OK tells whether the broker kept its word.
 func (c *Check) OK() bool {
 	return c.Lost == 0 && c.Duplicates == 0 && c.Reordered == 0 && c.Corrupt == 0
+}
+
+// Groups is what the readers' consumer groups did over the whole run.
+type Groups struct {
+	Groups      int     `json:"groups"`
+	Heartbeats  int64   `json:"heartbeats"` // answered well, as are Commits
+	Commits     int64   `json:"commits"`
+	SlowestMs   float64 `json:"slowest_commit_ms"`
+	Refused     int64   `json:"refused"`    // heartbeats, commits and leaves that were refused, or not answered
+	Rebalances  int64   `json:"rebalances"` // joins beyond the one with which a reader begins
+	FirstReason string  `json:"first_reason,omitempty"`
 }
 
 // Series is a role's latency by the second in which records were due.

@@ -33,6 +33,9 @@ func (r *Isolation) Text(w io.Writer) error {
 	b.WriteString("\nEvery record checked\n")
 	r.checks(&b)
 	fmt.Fprintf(&b, "backlog: %s\n", r.backlogCell())
+	if r.Groups != nil {
+		fmt.Fprintf(&b, "groups: %s\n", r.Groups.cell())
+	}
 	for _, n := range r.Notes {
 		fmt.Fprintf(&b, "note: %s\n", n)
 	}
@@ -73,7 +76,23 @@ func (r *Isolation) title() string {
 	if r.Interrupted {
 		state = " (interrupted)"
 	}
-	return fmt.Sprintf("lagoon-bench isolation: %s, %s%s", name, r.Started.UTC().Format("2006-01-02 15:04 UTC"), state)
+	return fmt.Sprintf("lagoon-bench isolation: %s, %s, %s%s", name, r.Load.readers(), r.Started.UTC().Format("2006-01-02 15:04 UTC"), state)
+}
+
+// readers says what kind of consumers the readers are.
+func (l *Load) readers() string {
+	if l.Groups {
+		return "consumer groups"
+	}
+	return "plain consumers"
+}
+
+func (g *Groups) cell() string {
+	if g == nil {
+		return "-"
+	}
+	return fmt.Sprintf("%d, %d heartbeats, %d commits (slowest %s ms), %d refused, %d rebalances", g.Groups, g.Heartbeats, g.Commits, ms(g.SlowestMs),
+		g.Refused, g.Rebalances)
 }
 
 // table lines up tab-separated rows.
