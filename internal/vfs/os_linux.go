@@ -60,7 +60,7 @@ func (s *osFS) Create(name string) (File, error) {
 	if err != nil {
 		return nil, s.fail(op, name, err)
 	}
-	return newOSFile(fd, clean, s.full(clean), false)
+	return newOSFile(fd, clean, s.full(clean), ReadWrite)
 }
 
 func (s *osFS) Open(name string, mode Mode) (File, error) {
@@ -91,7 +91,7 @@ func (s *osFS) Open(name string, mode Mode) (File, error) {
 	if err != nil {
 		return nil, s.fail(op, name, err)
 	}
-	return newOSFile(fd, clean, s.full(clean), mode == Direct)
+	return newOSFile(fd, clean, s.full(clean), mode)
 }
 
 func (s *osFS) Rename(oldName, newName string) error {

@@ -8,6 +8,7 @@
 //	TestKillMigration  kill -9 at each step of a migration; one copy of every segment afterwards
 //	TestKillTransactions  a pipeline from topic to topic in transactions; each input exactly once
 //	TestPowerCut       FS_IOC_SHUTDOWN on ext4 and xfs, tiers on two file systems that stop at different moments
+//	TestSyncIsNotBelieved  the same under files that are appended to and synced: what SyncData calls durable is there
 //	TestSyncFailure    thin storage runs full below the file system: sync fails, the directory is fenced
 //	TestDiskFull, TestReadOnly
 //

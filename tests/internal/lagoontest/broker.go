@@ -8,7 +8,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -224,33 +223,6 @@ func (b *Broker) Signal(sig os.Signal) {
 func (b *Broker) Kill() {
 	_ = b.run.cmd.Process.Kill() // it may have ended
 	<-b.run.exited
-}
-
-// Freeze stops the process where it stands: when it returns, no thread runs but those inside a call of the kernel, and nothing more
-// comes out of it. Kill ends it.
-func (b *Broker) Freeze() {
-	b.t.Helper()
-	b.Signal(syscall.SIGSTOP)
-	for deadline := time.Now().Add(10 * time.Second); ; runtime.Gosched() {
-		tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", b.PID()))
-		if err != nil || len(tasks) == 0 {
-			b.t.Fatalf("threads of %d: %v", b.PID(), err)
-		}
-		running := 0
-		for _, task := range tasks {
-			stat, err := os.ReadFile(task)
-			_, after, ok := strings.Cut(string(stat), ") ")
-			if err == nil && (!ok || !strings.ContainsAny(after[:1], "TD")) { // stopped, or waiting for a device
-				running++
-			}
-		}
-		if running == 0 {
-			return
-		}
-		if time.Now().After(deadline) {
-			b.t.Fatalf("%d threads of %d still run", running, b.PID())
-		}
-	}
 }
 
 // Stop ends the process with SIGTERM; it must exit with status 0 within StopTime.
