@@ -201,9 +201,14 @@ func (d *Disk) pickRead(t time.Duration) int {
 		return 0
 	}
 	best, cost := -1, time.Duration(math.MaxInt64)
+	here, elsewhere := d.inRow(visible)
 	for i, r := range visible {
-		c := d.positioning(t, r.pos)
-		if c == 0 && d.visit >= d.p.Visit && len(visible) > 1 {
+		from := d.starts(r)
+		if from == r.pos+r.n {
+			return i // read ahead after it had been queued
+		}
+		c := d.positioning(t, from)
+		if elsewhere && d.visit >= d.p.Visit && d.head <= from && from <= here {
 			c = d.p.SeekMax + d.p.Turn
 		}
 		if c < cost {
@@ -214,6 +219,34 @@ func (d *Disk) pickRead(t time.Duration) int {
 		return -1
 	}
 	return best
+}
+
+// inRow is how far the requests reach that go on from where the head is, one after the other, and whether there are others: a stream is
+// left for another one, and not for what it asks for next itself.
+func (d *Disk) inRow(visible []request) (end int64, elsewhere bool) {
+	end = d.head
+	for more := true; more; {
+		more, elsewhere = false, false
+		for _, r := range visible {
+			switch from := d.starts(r); {
+			case from < d.head || from > end:
+				elsewhere = elsewhere || from < r.pos+r.n
+			case r.pos+r.n > end:
+				end, more = r.pos+r.n, true
+			}
+		}
+	}
+	return end, elsewhere
+}
+
+// starts is where the head has to be for a read: behind what it has read of it before, which may be all.
+func (d *Disk) starts(r request) int64 {
+	for _, s := range d.streams {
+		if s.continuedBy(r.pos) {
+			return min(max(r.pos, s.to), r.pos+r.n)
+		}
+	}
+	return r.pos
 }
 
 // pressed tells whether writes compete with reads.
@@ -285,21 +318,16 @@ func (d *Disk) bus(n int64) time.Duration {
 func (d *Disk) read(t time.Duration, i int) {
 	r := d.reads[i]
 	d.reads = slices.Delete(d.reads, i, i+1)
-	from, to := r.pos, r.pos+r.n
-	s, sequential := d.stream(from)
-	if sequential {
-		from = min(max(from, s.to), to) // its beginning was read ahead
-	}
-	wait := d.positioning(t, from)
-	if wait > 0 {
-		d.visit = 0
-	}
-	d.visit += to - from
-	end := t + wait + d.transfer(to-from)
-	if from == to { // read ahead after it had been queued
-		end = t
-	} else {
-		d.head = to
+	from, to := d.starts(r), r.pos+r.n
+	s, sequential := d.stream(r.pos)
+	end := t
+	if from < to {
+		wait := d.positioning(t, from)
+		if wait > 0 {
+			d.visit = 0
+		}
+		d.visit += to - from
+		d.head, end = to, t+wait+d.transfer(to-from)
 	}
 	d.finish(r.id, end+d.p.Command)
 	if s.to < to {
@@ -321,10 +349,13 @@ func (d *Disk) read(t time.Duration, i int) {
 // each read with the page that the last one ended in, waits for no turn.
 const behind = 64 << 10
 
+// continuedBy tells whether a read at pos goes on with the stream.
+func (e extent) continuedBy(pos int64) bool { return e.from-behind <= pos && pos <= e.to }
+
 // stream takes out the stream that a read at pos continues, or makes one.
 func (d *Disk) stream(pos int64) (s extent, sequential bool) {
 	for i, s := range d.streams {
-		if s.from-behind <= pos && pos <= s.to {
+		if s.continuedBy(pos) {
 			d.streams = slices.Delete(d.streams, i, i+1)
 			return s, true
 		}

@@ -223,3 +223,35 @@ func TestOverlappingReads(t *testing.T) {
 		t.Errorf("%.0f MB/s, a page read again %.0f, half of everything read again %.0f", plain, again, far)
 	}
 }
+
+// TestDeepStream: one stream is as fast with several requests in flight as with one, also when each begins with the page in which the
+// last one ended.
+func TestDeepStream(t *testing.T) {
+	speed := func(n, overlap int64, depth, burst int) float64 {
+		h := newHost(t)
+		pos, flying := int64(1<<30), 0
+		for range 300 {
+			for flying < depth {
+				for range burst {
+					h.submit(spindle.Read, pos, n)
+					pos += n - overlap
+					flying++
+				}
+			}
+			flying -= len(h.step())
+			h.now += gap
+		}
+		return float64(pos-1<<30-int64(flying)*n) / 1e6 / h.now.Seconds()
+	}
+	for _, c := range []struct{ n, overlap int64 }{{128 << 10, 0}, {1 << 20, 0}, {1 << 20, 4 << 10}} {
+		one := speed(c.n, c.overlap, 1, 1)
+		for _, depth := range []int{2, 4, 6} {
+			for _, burst := range []int{1, 2} {
+				if got := speed(c.n, c.overlap, depth, burst); got < 0.97*one {
+					t.Errorf("%d KiB, %d in flight, %d at a time, %d KiB read again: %.0f MB/s, one by one %.0f",
+						c.n>>10, depth, burst, c.overlap>>10, got, one)
+				}
+			}
+		}
+	}
+}
