@@ -51,7 +51,14 @@ const (
 	graveCPU      = 0.30
 	blameShare    = 0.25 // of all cold bytes, from which a device answers for harm to the whole machine
 	slotBytes     = 64 << 20
-	cheapRate     = 64 << 20 // bytes per second below which cold reads are not what makes cores scarce: some 3 % of one
+)
+
+// Bytes per second below which cold reads are not what makes cores scarce: some 3 % of one. Of a rotating disk it is what one disk can give at
+// most: a tenth of a core (measured: 0.2 to 0.6 core-seconds per GB, with a reader on the same machine). A cut there would give the cores
+// next to nothing, and take half of the disk; who is hurt all the same, fetches show.
+const (
+	cheapRate = 64 << 20
+	cheapDisk = 256 << 20
 )
 
 // cheapBusy is the share of the time in which cold reads occupy a device, below which they are not what makes its syncs slow: a
@@ -281,7 +288,7 @@ func (c *Controller) blamed(sig Signal, s *Sample) bool {
 		if c.cfg.ProtectP99 > 0 {
 			return false // the target is about what the path itself shows
 		}
-		if c.rate < cheapRate {
+		if c.rate < c.cheapRate() {
 			return false
 		}
 	case SignalProduce, SignalSync, SignalFetch:
@@ -290,6 +297,14 @@ func (c *Controller) blamed(sig Signal, s *Sample) bool {
 		}
 	}
 	return s.AllColdBytes == 0 || float64(s.ColdBytes) >= blameShare*float64(s.AllColdBytes)
+}
+
+// cheapRate is up to which cold reads are not blamed for cores that are scarce, in bytes per second.
+func (c *Controller) cheapRate() float64 {
+	if c.cfg.Rotating {
+		return cheapDisk
+	}
+	return cheapRate
 }
 
 // cheap: so little that the real-time path cannot feel it.
@@ -509,7 +524,7 @@ func (c *Controller) cut(g *gauge, grave bool) {
 	}
 	to := from * by
 	if g.signal == SignalSched || g.signal == SignalCPU {
-		to = max(to, min(from, 0.9*cheapRate))
+		to = max(to, min(from, 0.9*c.cheapRate()))
 	}
 	to = max(to, floor)
 	c.limit = c.within(to)

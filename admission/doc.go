@@ -117,7 +117,8 @@
 //	     ─ at 95 %                                     holding: 4 s, doubled to 60 s each time that it was harmful again
 //	     ─ then                                        5 % of it a second, and from 120 % on it is forgotten
 //
-// Cores that are scarce are blamed on cold reads from 64 MiB/s on: below it they cost some 3 % of one. Slow syncs, appends and fetches
+// Cores that are scarce are blamed on cold reads from 64 MiB/s on: below it they cost some 3 % of one; on a rotating disk from 256 MiB/s on, which
+// is more than one of them gives. Slow syncs, appends and fetches
 // are blamed on cold reads that occupy an SSD or NVMe device 10 % of the time or more: below that it is not their doing, and what
 // is measured meanwhile counts as undisturbed.
 //
