@@ -77,9 +77,9 @@ func (c *coldChunk) submit() bool {
 	return err == nil
 }
 
-// withdrawn is the end of a chunk that has left the device's queue unread.
-func (c *coldChunk) withdrawn() {
-	c.convoy.log.store.askedChunks.Add(-1)
+// withdrawnLocked is the end of a chunk that has left the device's queue unread.
+func (c *coldChunk) withdrawnLocked() {
+	c.convoy.unaskLocked(c)
 	c.handle.release()
 }
 
@@ -89,8 +89,8 @@ func (c *coldChunk) run() (device, shared int64) {
 	cv, st := c.convoy, c.convoy.log.store
 	cv.mu.Lock()
 	if c.takers == 0 {
+		c.withdrawnLocked()
 		cv.mu.Unlock()
-		c.withdrawn()
 		return 0, 0
 	}
 	if o := cv.atLocked(c.handle.seg, c.pos); c.shared && o != nil {
@@ -98,15 +98,15 @@ func (c *coldChunk) run() (device, shared int64) {
 		w := c.asker.watch
 		c.asker.replaceLocked(slices.Index(c.asker.chunks, c), o)
 		there := o.state == chunkReady
+		c.withdrawnLocked()
 		cv.mu.Unlock()
-		c.withdrawn()
 		if there && w != nil {
 			w.Notify()
 		}
 		return 0, shared
 	}
 	c.state = chunkReading
-	st.askedChunks.Add(-1)
+	cv.unaskLocked(c)
 	if c.shared {
 		c.asker.aloneLocked(c)
 		cv.listLocked(c)

@@ -29,10 +29,11 @@ import (
 type convoy struct {
 	log *Log
 
-	mu      sync.Mutex   // also of every stream and chunk of the log
-	streams []*stream    // that have been started and not been reset
-	listed  []*coldChunk // bypass chunks that are being read or in memory: what can be shared
-	kept    int          // of those, the ones that no stream has
+	mu      sync.Mutex      // also of every stream and chunk of the log
+	streams []*stream       // that have been started and not been reset
+	listed  []*coldChunk    // bypass chunks that are being read or in memory: what can be shared
+	kept    int             // of those, the ones that no stream has
+	asked   map[askedAt]int // chunks at the device's queue that may be shared, by where they begin: all of one place want one buffer
 
 	waiting  []*coldChunk // of readers in front, not yet asked for: see waitsLocked
 	since    time.Time    // when the first of them began to wait
@@ -134,6 +135,38 @@ func (cv *convoy) atLocked(seg *logSegment, pos int64) *coldChunk {
 	return nil
 }
 
+// askedAt is where a chunk that is asked for begins.
+type askedAt struct {
+	seg *logSegment
+	pos int64
+}
+
+// askLocked notes that c will want a buffer, unless one that is asked for already will do for it.
+func (cv *convoy) askLocked(c *coldChunk) {
+	if c.shared {
+		if cv.asked == nil {
+			cv.asked = map[askedAt]int{}
+		}
+		at := askedAt{c.handle.seg, c.pos}
+		if cv.asked[at]++; cv.asked[at] > 1 {
+			return
+		}
+	}
+	cv.log.store.askedChunks.Add(1)
+}
+
+// unaskLocked notes that c is being read, or withdrawn.
+func (cv *convoy) unaskLocked(c *coldChunk) {
+	if c.shared {
+		at := askedAt{c.handle.seg, c.pos}
+		if cv.asked[at]--; cv.asked[at] > 0 {
+			return
+		}
+		delete(cv.asked, at)
+	}
+	cv.log.store.askedChunks.Add(-1)
+}
+
 // recruitLocked gives c, whose read begins, to all who have asked for the same bytes and wait for their turn.
 func (cv *convoy) recruitLocked(c *coldChunk) {
 	for _, s := range cv.streams {
@@ -146,7 +179,7 @@ func (cv *convoy) recruitLocked(c *coldChunk) {
 		d := s.chunks[i]
 		if c.handle.seg.dir.cold.shareQueued(d.id, d.request(c.end()-d.pos)) {
 			s.replaceLocked(i, c)
-			d.withdrawn()
+			d.withdrawnLocked()
 		}
 	}
 }
@@ -270,7 +303,7 @@ func (cv *convoy) goOnLocked() {
 			s.chunks = s.chunks[:i]
 			s.nextPos = c.pos
 			c.takers = 0
-			c.withdrawn()
+			c.withdrawnLocked()
 			if i == 0 && s.watch != nil {
 				s.watch.Notify()
 			}

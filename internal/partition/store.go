@@ -152,7 +152,7 @@ type Store struct {
 	closed bool
 
 	keepers     keepers
-	askedChunks atomic.Int64 // queued at devices: each will want a buffer
+	askedChunks atomic.Int64 // queued at devices: so many buffers will be wanted; what several readers ask for counts once
 
 	readersMu sync.Mutex
 	readers   *admission.Readers

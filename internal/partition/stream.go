@@ -216,9 +216,9 @@ func (s *stream) enqueueLocked() bool {
 	c := &coldChunk{convoy: &s.log.convoy, asker: s, handle: s.handle, lane: s.lane, pos: s.nextPos, want: want, limit: limit, exact: exact,
 		shared: shared, takers: 1}
 	c.handle.retain()
-	s.log.store.askedChunks.Add(1)
+	c.convoy.askLocked(c)
 	if !s.log.convoy.waitsLocked(c) && !c.submit() {
-		c.withdrawn()
+		c.withdrawnLocked()
 		return false
 	}
 	s.chunks = append(s.chunks, c)
@@ -513,7 +513,7 @@ func (s *stream) dropLocked(i int) {
 		c.handle.release()
 	case chunkQueued:
 		if c.convoy.stopWaitingLocked(c) || c.handle.seg.dir.cold.cancel(c.id) {
-			c.withdrawn()
+			c.withdrawnLocked()
 		}
 	case chunkReading: // its end sees that nobody has it
 	}
