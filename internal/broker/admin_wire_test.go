@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"slices"
 	"strings"
@@ -31,6 +32,27 @@ type wireBroker struct {
 // startWireBroker opens the catalogue and two tiers under dir and serves them until stop, or the end of the test.
 func startWireBroker(t testing.TB, dir string) *wireBroker {
 	t.Helper()
+	root, err := vfs.OS(dir)
+	var tiers []vfs.FS
+	for _, name := range []string{"ssd", "hdd"} {
+		if err == nil {
+			err = root.MkdirAll(name)
+		}
+		var tier vfs.FS
+		if err == nil {
+			tier, err = vfs.OS(dir + "/" + name)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		tiers = append(tiers, tier)
+	}
+	return startWireBrokerOn(t, cachectl.LinuxKernel(), nil, tiers[0], tiers[1])
+}
+
+// startWireBrokerOn is startWireBroker on file systems of the test's, with further defaults of topics.
+func startWireBrokerOn(t testing.TB, kernel cachectl.Kernel, topicDefaults map[string]string, ssd, hdd vfs.FS) *wireBroker {
+	t.Helper()
 	check := func(err error) {
 		t.Helper()
 		if err != nil {
@@ -38,23 +60,16 @@ func startWireBroker(t testing.TB, dir string) *wireBroker {
 		}
 	}
 	log := slog.New(slog.DiscardHandler)
-	var dirs []partition.DirSpec
-	for _, tier := range []string{"ssd", "hdd"} {
-		root, err := vfs.OS(dir)
-		check(err)
-		check(root.MkdirAll(tier))
-		fs, err := vfs.OS(dir + "/" + tier)
-		check(err)
-		dirs = append(dirs, partition.DirSpec{Tier: tier, FS: fs, ReserveBytes: 1})
-	}
+	dirs := []partition.DirSpec{{Tier: "ssd", FS: ssd, ReserveBytes: 1}, {Tier: "hdd", FS: hdd, ReserveBytes: 1}}
 	meta, err := metadata.Open(dirs[0].FS, "lagoon-metadata", metadata.Options{})
 	check(err)
 	pool, err := cachectl.NewPool(8<<20, 1<<20)
 	check(err)
-	store, err := partition.Open(partition.Options{Dirs: dirs, Cache: cachectl.New(cachectl.LinuxKernel(), cachectl.Options{}), Pool: pool,
+	store, err := partition.Open(partition.Options{Dirs: dirs, Cache: cachectl.New(kernel, cachectl.Options{}), Pool: pool,
 		Readers: admission.Config{MinBytes: 1 << 20, MinAge: time.Minute}, Logger: log})
 	check(err)
 	defaults := map[string]string{"file.delete.delay.ms": "0"}
+	maps.Copy(defaults, topicDefaults)
 	specs, err := TopicSpecs(meta.Snapshot(), defaults, 1)
 	check(err)
 	check(store.Load(t.Context(), specs))

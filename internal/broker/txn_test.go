@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -14,6 +17,10 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"github.com/twmb/franz-go/pkg/kversion"
+
+	"lagoon/cachectl/cachetest"
+	"lagoon/internal/groups"
+	"lagoon/internal/vfs"
 )
 
 // protocols are a client that uses the newest transaction protocol and one from before KIP-890.
@@ -265,16 +272,20 @@ func TestOffsetsOfTransactions(t *testing.T) {
 	}
 }
 
-// TestPendingOffsetsAreUnstable: before its marker a transaction's offset is told to nobody, and who requires stable ones is sent away.
-func TestPendingOffsetsAreUnstable(t *testing.T) {
-	w := startWireBroker(t, t.TempDir())
-	client := wireClient(t, w, kgo.DefaultProduceTopic("in"))
+// beginTransaction asks for a producer id of the transactional id tx.
+func beginTransaction() *kmsg.InitProducerIDRequest {
+	begin := kmsg.NewPtrInitProducerIDRequest()
+	begin.TransactionalID, begin.TransactionTimeoutMillis, begin.ProducerID, begin.ProducerEpoch = kmsg.StringPtr("tx"), 60_000, -1, -1
+	return begin
+}
+
+// offsetInTransaction makes topic in, and commits offset 7 of group g there in a transaction of tx. It gives the request that commits that.
+func offsetInTransaction(t *testing.T, client *kgo.Client) *kmsg.EndTxnRequest {
+	t.Helper()
 	if err := client.ProduceSync(t.Context(), kgo.StringRecord("one")).FirstErr(); err != nil {
 		t.Fatal(err)
 	}
-	begin := kmsg.NewPtrInitProducerIDRequest()
-	begin.TransactionalID, begin.TransactionTimeoutMillis, begin.ProducerID, begin.ProducerEpoch = kmsg.StringPtr("tx"), 60_000, -1, -1
-	who, err := begin.RequestWith(t.Context(), client)
+	who, err := beginTransaction().RequestWith(t.Context(), client)
 	if err != nil || who.ErrorCode != 0 {
 		t.Fatalf("%+v, %v", who, err)
 	}
@@ -286,6 +297,16 @@ func TestPendingOffsetsAreUnstable(t *testing.T) {
 	if resp, err := commit.RequestWith(t.Context(), client); err != nil || resp.Topics[0].Partitions[0].ErrorCode != 0 {
 		t.Fatalf("%+v, %v", resp, err)
 	}
+	end := kmsg.NewPtrEndTxnRequest()
+	end.TransactionalID, end.ProducerID, end.ProducerEpoch, end.Commit = "tx", who.ProducerID, who.ProducerEpoch, true
+	return end
+}
+
+// TestPendingOffsetsAreUnstable: before its marker a transaction's offset is told to nobody, and who requires stable ones is sent away.
+func TestPendingOffsetsAreUnstable(t *testing.T) {
+	w := startWireBroker(t, t.TempDir())
+	client := wireClient(t, w, kgo.DefaultProduceTopic("in"))
+	end := offsetInTransaction(t, client)
 	in := topicID(t, w, "in")
 	is := func(when string, stable, all bool, want string) {
 		t.Helper()
@@ -314,14 +335,79 @@ func TestPendingOffsetsAreUnstable(t *testing.T) {
 	is("open", true, false, fmt.Sprintf("-1:%d", kerr.UnstableOffsetCommit.Code))
 	is("open", false, false, "-1:0")
 	is("open", false, true, "")
-	end := kmsg.NewPtrEndTxnRequest()
-	end.TransactionalID, end.ProducerID, end.ProducerEpoch, end.Commit = "tx", who.ProducerID, who.ProducerEpoch, true
 	if resp, err := end.RequestWith(t.Context(), client); err != nil || resp.ErrorCode != 0 {
 		t.Fatalf("%+v, %v", resp, err)
 	}
 	waitSettled(t, w, "tx")
 	is("committed", true, false, "7:0")
 	is("committed", true, true, "7:0")
+}
+
+// TestOffsetsOfTransactionsSurviveAPowerCut: the power goes just before the marker is written, before it is synced, or when the transaction is on
+// record as complete. The offsets are committed after the next start, also where topics by default do not sync what they acknowledge.
+func TestOffsetsOfTransactionsSurviveAPowerCut(t *testing.T) {
+	type disks [2]*vfs.Mem
+	start := func(d disks, inj vfs.Injector) *wireBroker {
+		sim := cachetest.New(cachetest.Options{})
+		return startWireBrokerOn(t, sim, map[string]string{"lagoon.flush": "interval", "lagoon.flush.interval.ms": "3600000"},
+			sim.FS(vfs.WithFaults(d[0], inj)), sim.FS(d[1]))
+	}
+	d := disks{vfs.NewMem(1), vfs.NewMem(2)}
+	var mu sync.Mutex
+	cuts, ending := map[string]disks{}, false
+	cut := func(when string) {
+		cuts[when] = disks{d[0].Crash(vfs.CrashOptions{Live: true}), d[1].Crash(vfs.CrashOptions{Live: true})}
+	}
+	w := start(d, vfs.InjectorFunc(func(op vfs.Op) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if ending && strings.HasPrefix(op.Name, groups.Topic) && strings.HasSuffix(op.Name, ".log") && (op.Kind == vfs.OpWrite || op.Kind == vfs.OpSync) {
+			cut(fmt.Sprint("before ", op.Kind))
+		}
+		return nil
+	}))
+	client := wireClient(t, w, kgo.DefaultProduceTopic("in"))
+	end := offsetInTransaction(t, client)
+	mu.Lock()
+	ending = true
+	mu.Unlock()
+	if resp, err := end.RequestWith(t.Context(), client); err != nil || resp.ErrorCode != 0 {
+		t.Fatalf("%+v, %v", resp, err)
+	}
+	settle := func(what string, client *kgo.Client) {
+		t.Helper()
+		for deadline := time.Now().Add(20 * time.Second); ; { // until the transaction before is over
+			resp, err := beginTransaction().RequestWith(t.Context(), client)
+			if err == nil && resp.ErrorCode == 0 {
+				return
+			}
+			if err != nil || resp.ErrorCode != kerr.ConcurrentTransactions.Code && resp.ErrorCode != kerr.CoordinatorLoadInProgress.Code || time.Now().After(deadline) {
+				t.Fatalf("%s: %+v, %v", what, resp, err)
+			}
+		}
+	}
+	settle("the first broker", client)
+	mu.Lock()
+	cut("complete")
+	ending = false
+	mu.Unlock()
+	w.stop()
+	if len(cuts) != 3 {
+		t.Errorf("cuts: %v", slices.Sorted(maps.Keys(cuts)))
+	}
+	for when, after := range cuts {
+		w := start(after, vfs.InjectorFunc(func(vfs.Op) error { return nil }))
+		client := wireClient(t, w)
+		settle(when, client)
+		offsets, err := kadm.NewClient(client).FetchOffsets(t.Context(), "g")
+		if err != nil {
+			t.Fatalf("%s: %v", when, err)
+		}
+		if o, ok := offsets.Lookup("in", 0); !ok || o.At != 7 {
+			t.Errorf("%s: offset %+v, %v", when, o, ok)
+		}
+		w.stop()
+	}
 }
 
 // topicID is the id of a topic.

@@ -271,6 +271,7 @@ type Pending struct {
 	log     Log
 	next    segment.Offset
 	timeout time.Duration
+	synced  bool // whatever the topic's flush setting
 }
 
 // Wait returns when the change is durable, with Kafka's error when it will not be, or not in time.
@@ -280,9 +281,12 @@ func (p Pending) Wait(ctx context.Context) classic.Error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, p.timeout)
 	defer cancel()
+	if p.synced {
+		return refusal(p.log.Synced(ctx, p.next))
+	}
 	return refusal(p.log.Durable(ctx, p.next))
 }
 
 func (s *shard) pending(next segment.Offset) Pending {
-	return Pending{s.log, next, s.c.opt.CommitTimeout}
+	return Pending{log: s.log, next: next, timeout: s.c.opt.CommitTimeout}
 }

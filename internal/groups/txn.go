@@ -121,7 +121,9 @@ func (c *Coordinator) CommitTxn(r TxnCommitRequest) (errs []classic.Error, wait 
 		}
 	}
 	c.metrics.commits.Add(float64(len(r.Offsets)))
-	return errs, s.pending(done.Next), classic.None
+	wait = s.pending(done.Next)
+	wait.synced = true // the decision to commit is on stable storage before its marker, and must not find the offsets gone
+	return errs, wait, classic.None
 }
 
 // txnRefusal is refusal for what only transactions meet.

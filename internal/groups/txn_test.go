@@ -1,6 +1,7 @@
 package groups_test
 
 import (
+	"context"
 	"testing"
 	"testing/synctest"
 
@@ -74,6 +75,55 @@ func TestOffsetsOfTransactionsAreToldAfterTheirMarker(t *testing.T) {
 		w.wantOffset("marker not durable", 11, true) // neither told nor, with require_stable, the one before
 		w.log.Sync()
 		w.wantOffset("marker durable", 30, false)
+	})
+}
+
+// TestOffsetsOfTransactionsAreSynced: where the topic does not sync what it acknowledges, offsets in transactions and markers still wait for stable
+// storage. The coordinator of transactions relies on both.
+func TestOffsetsOfTransactionsAreSynced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := &groupstest.Log{}
+		w := start(t, log, nil)
+		defer func() { w.Close() }()
+		synctest.Wait()
+		log.Lazy()
+		log.Hold()
+		if err := w.put(commit("g", "orders", 0, 5)).Wait(t.Context()); err != classic.None {
+			t.Fatal(err)
+		}
+		waits := func(what string, wait func(context.Context) error) {
+			t.Helper()
+			done := make(chan error, 1)
+			go func() { done <- wait(t.Context()) }()
+			synctest.Wait()
+			select {
+			case err := <-done:
+				t.Fatalf("%s: acknowledged before it was durable: %v", what, err)
+			default:
+			}
+			log.Sync()
+			if err := <-done; err != nil {
+				t.Fatalf("%s: %v", what, err)
+			}
+		}
+		guard, _ := w.GuardTxn("g", 7, 0)
+		_, wait, refused := w.CommitTxn(groups.TxnCommitRequest{CommitRequest: commit("g", "orders", 0, 10), ProducerID: 7, Guard: guard})
+		if refused != classic.None {
+			t.Fatal(refused)
+		}
+		waits("offsets", func(ctx context.Context) error {
+			if err := wait.Wait(ctx); err != classic.None {
+				return err
+			}
+			return nil
+		})
+		marker, err := w.EndTxn(0, 7, 0, segment.Marker{Commit: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		waits("marker", marker)
+		w = w.crash(nil)
+		w.wantOffset("after a power cut", 10, false)
 	})
 }
 

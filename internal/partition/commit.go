@@ -164,7 +164,12 @@ func (l *Log) Durable(ctx context.Context, next segment.Offset) error {
 // Synced is Durable whatever the topic's flush setting: it has the log synced. For what others rely on, such as markers.
 func (l *Log) Synced(ctx context.Context, next segment.Offset) error {
 	if l.config().FlushInterval > 0 && l.durable.Load().offset < next {
-		l.home.commit.schedule(l)
+		l.mu.Lock()
+		if !l.closed {
+			l.flushDue = true // not only written, and not only when the interval is over
+			l.home.commit.schedule(l)
+		}
+		l.mu.Unlock()
 	}
 	return l.waitDurable(ctx, next)
 }

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"lagoon/internal/partition"
@@ -302,4 +303,34 @@ func TestTransactionsOpenOnlyWithTheirGuard(t *testing.T) {
 	}
 	l.DropGuard(7, guard)
 	closeStore(t, s)
+}
+
+// TestSyncedDoesNotWaitForTheFlushInterval: what others rely on is on stable storage at once, also where the topic does without synced acks.
+func TestSyncedDoesNotWaitForTheFlushInterval(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk, cfg := vfs.NewMem(1), config()
+		cfg.FlushInterval = time.Hour
+		s := open(t, nil, disk)
+		l := load(t, s, cfg, 1)
+		for range 3 {
+			a, err := l.Append(t.Context(), partition.AppendRequest{Records: batch("a", 2, 30, nil, time.Now().UnixMilli())})
+			if err != nil {
+				t.Fatal(err)
+			}
+			asked := time.Now()
+			if err := l.Synced(t.Context(), a.Next); err != nil {
+				t.Fatal(err)
+			}
+			if waited := time.Since(asked); waited > 0 {
+				t.Errorf("waited %v", waited)
+			}
+		}
+		after := disk.Crash(vfs.CrashOptions{Live: true})
+		closeStore(t, s)
+		s = open(t, nil, after)
+		if end := load(t, s, cfg, 1).Offsets().End; end != 6 {
+			t.Errorf("after a power cut the log ends at %d", end)
+		}
+		closeStore(t, s)
+	})
 }

@@ -18,6 +18,7 @@ type Log struct {
 	next    segment.Offset
 	durable segment.Offset
 	held    bool
+	lazy    bool
 	err     error
 	changed chan struct{} // closed and replaced when something changes; nil: nobody waits
 }
@@ -34,6 +35,13 @@ func (l *Log) Hold() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.held = true
+}
+
+// Lazy makes this a log of a topic with a flush interval: Durable does not wait, Synced does.
+func (l *Log) Lazy() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lazy = true
 }
 
 // Sync makes everything durable that was appended so far.
@@ -175,11 +183,19 @@ func (l *Log) Append(_ context.Context, r partition.AppendRequest) (partition.Ap
 	return partition.Appended{Base: base, Next: l.next}, nil
 }
 
-// Synced implements groups.Log.
-func (l *Log) Synced(ctx context.Context, next segment.Offset) error { return l.Durable(ctx, next) }
-
 // Durable implements groups.Log.
 func (l *Log) Durable(ctx context.Context, next segment.Offset) error {
+	l.mu.Lock()
+	lazy, err := l.lazy, l.err
+	l.mu.Unlock()
+	if lazy {
+		return err
+	}
+	return l.Synced(ctx, next)
+}
+
+// Synced implements groups.Log.
+func (l *Log) Synced(ctx context.Context, next segment.Offset) error {
 	for {
 		l.mu.Lock()
 		if l.err != nil || l.durable >= next {
