@@ -35,6 +35,13 @@ func TestAPIVersionsListsTheTable(t *testing.T) {
 			len(resp.SupportedFeatures) != int(version/4)*len(features) {
 			t.Fatalf("v%d: features %+v", version, resp)
 		}
+		finalized := map[string]int16{}
+		for _, f := range resp.FinalizedFeatures {
+			finalized[f.Name] = f.MaxVersionLevel
+		}
+		if version >= 3 && (finalized["transaction.version"] != 2 || finalized["group.version"] != 1) {
+			t.Fatalf("v%d: finalized %v: clients would do without the protocols of KIP-890 and KIP-848", version, finalized)
+		}
 	}
 	if p := r.b.apis[0]; p.key != 0 || p.min != 0 || p.refuseBelow != 3 {
 		t.Fatalf("librdkafka before 2.11 looks for Produce v0: %+v", p)
