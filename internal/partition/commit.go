@@ -249,7 +249,7 @@ func (l *Log) sync() {
 	l.unsyncedAt = time.Time{}
 	l.mu.Unlock()
 
-	l.pinUnsynced(end)
+	pinned := l.pinUnsynced(end)
 	started := l.store.now()
 	waited := !oldest.IsZero() // acks wait for this sync
 	if waited {
@@ -278,6 +278,9 @@ func (l *Log) sync() {
 	}
 	synced := l.store.now()
 	l.store.metrics.syncSeconds.Observe(synced.Sub(started).Seconds())
+	if !pinned {
+		l.pinUnsynced(end)
+	}
 	l.publishDurable(end)
 	if waited {
 		l.home.harm.syncs.observe(synced.Sub(started))

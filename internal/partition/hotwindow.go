@@ -59,7 +59,7 @@ const (
 	// (measured, docs/decisions/0009).
 	pinStep  = 256 << 10
 	pinDelay = 50 * time.Millisecond // less than pinStep is pinned when so much time has passed …
-	pinSmall = 320                   // … or at once by so many syncs from plan to plan (1,280 a second, about 2 % of a core) …
+	pinSmall = 320                   // … or by so many syncs from plan to plan (1,280 a second, about 2 % of a core), shared evenly by the logs …
 	pinLate  = time.Second           // … and by the others then
 	// smallWindow: windows below it end in steps of pinStep, larger ones in whole windows of the cache, which costs less.
 	smallWindow = 16 << 20
@@ -162,6 +162,7 @@ type hotWindows struct {
 	pinned   int64
 	room     atomic.Int64 // bytes by which all pins may grow until the next plan
 	small    atomic.Int64 // of pinSmall, what is left until then
+	spacing  atomic.Int64 // between two of a log's, nanoseconds: one plan's logs share them
 	growth   int64        // left free by the next plan: four times the bytes that came in before the last one: plans come late on a busy machine
 
 	// Scratch of a round: ten thousand partitions come by four times a second.
@@ -252,17 +253,21 @@ func (s *Store) hotLoop() {
 // pinUnsynced makes the log's pins reach up to b, which a sync is about to make durable. Proactive reclaim judges regions of
 // memory, and takes the pages of such a region as soon as they are clean, which they are from the sync on: pins that followed
 // 25 ms later came too late for some (measured, docs/decisions/0009). Only what the last plan left room for is pinned, since
-// locked memory cannot be taken back, and nothing is read or waited for. Called by the committer.
-func (l *Log) pinUnsynced(b *bound) {
+// locked memory cannot be taken back, and nothing is read or waited for. False: a plan is at the log's pins just now. Called by the
+// committer.
+func (l *Log) pinUnsynced(b *bound) bool {
 	from := l.hot.planned.Load() - 1
-	if from < 0 || !l.hot.pinning.TryLock() {
-		return
+	if from < 0 {
+		return true
+	}
+	if !l.hot.pinning.TryLock() {
+		return false
 	}
 	defer l.hot.pinning.Unlock()
 	v := l.view.Load()
 	i := v.find(b.base)
 	if i < 0 || v.segs[i].base != b.base {
-		return
+		return true
 	}
 	if i > 0 && v.segs[i].pin.pinned() == 0 { // it was rolled to: the one before has an end now
 		if s := v.segs[i-1]; s.pin.pinned() > 0 {
@@ -270,6 +275,7 @@ func (l *Log) pinUnsynced(b *bound) {
 		}
 	}
 	l.growPin(v.segs[i], from, b.pos)
+	return true
 }
 
 // growPin lets a segment's pin reach up to to. l.hot.pinning is held.
@@ -286,8 +292,8 @@ func (l *Log) growPin(s *logSegment, from, to int64) {
 		}
 		heldFrom, heldTo = 0, 0
 	}
-	grown := to - heldTo
-	if grown <= 0 || grown > pinUnseen || grown < pinStep && h.small.Add(-1) < 0 {
+	grown, now := to-heldTo, l.store.now()
+	if grown <= 0 || grown > pinUnseen || grown < pinStep && (now.Sub(s.pin.last) < time.Duration(h.spacing.Load()) || h.small.Add(-1) < 0) {
 		return
 	}
 	if h.room.Add(-grown) < 0 {
@@ -303,7 +309,7 @@ func (l *Log) growPin(s *logSegment, from, to int64) {
 		if r, e := cache.Residency(f, heldTo, grown); e != nil || r.Resident < r.Pages {
 			return // the plan counts what is lost, and reads nothing in unasked
 		}
-		s.pin.last = l.store.now()
+		s.pin.last = now
 		err = pin.Hold(f, heldFrom, to, int64(l.config().SegmentBytes))
 	}
 	if err != nil {
@@ -367,9 +373,13 @@ func (s *Store) hotRound(now time.Time) (end int64, busy bool) {
 		}
 		return false
 	})
+	read := 0
 	for _, l := range h.logs {
 		k, v := l.hotKnown(now)
 		end += k.end
+		if k.reader >= 0 {
+			read++
+		}
 		h.known, h.views = append(h.known, k), append(h.views, v)
 	}
 	known := h.known
@@ -378,6 +388,7 @@ func (s *Store) hotRound(now time.Time) (end int64, busy bool) {
 	drop := int64(dropStep)
 	h.pinned = 0
 	h.small.Store(pinSmall)
+	h.spacing.Store(int64(read) * int64(hotEvery) / pinSmall)
 	room := budget - p.kept
 	for i, l := range h.logs {
 		k := p.logs[i]

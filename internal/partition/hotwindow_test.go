@@ -250,6 +250,35 @@ func TestPinnedBeforeSync(t *testing.T) {
 	}
 }
 
+// TestSmallPinsAreShared: many logs with a sync each 5 ms, of little: between two plans nothing of any of them waits for its pin much longer than
+// their share of the steps, neither at the beginning nor at the end.
+func TestSmallPinsAreShared(t *testing.T) {
+	const logs, every, step = 16, 5 * time.Millisecond, 2000 // bytes
+	w := newHotWorld(t, cachetest.Options{CapacityBytes: 256 * mib}, partition.HotWindows{Share: 0.5, Keep: time.Hour})
+	cfg := config()
+	cfg.SegmentBytes = 4 * mib
+	w.l = load(t, w.s, cfg, logs)
+	var all []*partition.Log
+	for p := range int32(logs) {
+		l, _ := w.s.Log("orders", p)
+		all, w.l = append(all, l), l
+		w.readTo("tail", 0, produce(t, l, batch("hot", 8, step/8, nil, w.now.Load()/1e6)).Next)
+	}
+	w.s.HotRound()
+	for at := time.Duration(0); at < 240*time.Millisecond; at += every {
+		w.wait(every)
+		total := int64(0)
+		for _, l := range all {
+			produce(t, l, batch("hot", 8, step/8, nil, w.now.Load()/1e6))
+			total += l.SizeBytes()
+		}
+		// 16 logs have a step each 12.5 ms, so each third sync.
+		if loose := total - w.sim.LockedBytes(); loose > 3*logs*step*11/10 {
+			t.Fatalf("%v after the plan %d of %d bytes are not pinned", at, loose, total)
+		}
+	}
+}
+
 // TestPinsEndWithSegments: deleted segments and a closed store hold no pages.
 func TestPinsEndWithSegments(t *testing.T) {
 	w := newHotWorld(t, cachetest.Options{CapacityBytes: 256 * mib}, partition.HotWindows{Share: 0.5, Keep: time.Hour})
