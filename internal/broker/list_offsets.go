@@ -44,10 +44,11 @@ func (b *Broker) handleListOffsets(ctx context.Context, r *request) (kmsg.Respon
 		defer cancel()
 	}
 	snap := b.meta.Snapshot()
+	resp.Topics = make([]kmsg.ListOffsetsResponseTopic, 0, len(req.Topics))
 	seen := map[string]map[int32]bool{} // Kafka: a partition asked for twice is INVALID_REQUEST
 	for _, t := range req.Topics {
 		out := kmsg.NewListOffsetsResponseTopic()
-		out.Topic = t.Topic
+		out.Topic, out.Partitions = t.Topic, make([]kmsg.ListOffsetsResponseTopicPartition, 0, len(t.Partitions))
 		topic, err := findTopic(snap, false, t.Topic, [16]byte{})
 		if seen[t.Topic] == nil {
 			seen[t.Topic] = map[int32]bool{}

@@ -67,19 +67,48 @@ func (f *FetchRequest) Read(version int16, body []byte) error {
 		f.Rack = aliased(r.String(flexible))
 	}
 	if flexible {
-		for range r.tagCount() {
-			tag, v := r.tag()
-			if tag == 1 && version >= 15 && !r.bad {
-				f.ReplicaID = v.Int32()
-				v.Int64() // replica epoch
-				v.SkipTags()
-				if v.Err("ReplicaState") != nil {
-					r.fail()
-				}
-			}
-		}
+		f.readTags(&r, version)
 	}
 	return r.Err("Fetch")
+}
+
+// readTags reads the tag section at the end. What Kafka defines has to be whole, whether or not it is of use here, or is of this version.
+func (f *FetchRequest) readTags(r *Reader, version int16) {
+	for range r.tagCount() {
+		tag, v := r.tag()
+		switch tag {
+		case 0: // cluster id
+			v.CompactNullable()
+		case 1: // replica state
+			id := v.Int32()
+			v.Int64() // replica epoch
+			v.SkipTags()
+			if version >= 15 {
+				f.ReplicaID = id
+			}
+		default:
+			continue
+		}
+		if v.Err("tag") != nil {
+			r.fail()
+		}
+		if r.bad {
+			return
+		}
+	}
+}
+
+// skipPartitionTags steps over the tag section of a partition, in which replicas say who they are and how far they have read.
+func skipPartitionTags(r *Reader) {
+	for range r.tagCount() {
+		tag, v := r.tag()
+		if tag == 0 && len(v.src) != 16 || tag == 1 && len(v.src) != 8 { // directory id, high watermark
+			r.fail()
+		}
+		if r.bad {
+			return
+		}
+	}
 }
 
 func readTopicName(r *Reader, version int16, flexible bool) (name string, id [16]byte) {
@@ -105,7 +134,7 @@ func (f *FetchRequest) readTopic(r *Reader, version int16, flexible bool) {
 		}
 		p.MaxBytes = r.Int32()
 		if flexible {
-			r.SkipTags()
+			skipPartitionTags(r)
 		}
 		if r.bad {
 			return
