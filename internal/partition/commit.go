@@ -95,13 +95,19 @@ func (c *fileCommitter) popLocked() *Log {
 	return l
 }
 
-// wakeInLocked has all workers look again.
+// wakeInLocked has all workers look again, the caller included: not before it waits, for the timer needs the lock.
 func (c *fileCommitter) wakeInLocked(wait time.Duration) {
 	if c.again == nil {
-		c.again = time.AfterFunc(wait, c.ready.Broadcast)
+		c.again = time.AfterFunc(wait, c.wake)
 	} else {
 		c.again.Reset(wait)
 	}
+}
+
+func (c *fileCommitter) wake() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ready.Broadcast()
 }
 
 func (c *fileCommitter) work() {

@@ -9,7 +9,6 @@ import (
 	"hash/crc32"
 	"maps"
 	"math/rand/v2"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -501,9 +500,7 @@ func TestCompactAcrossTiers(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		for s.MoveTotals().Segments == 0 { // the first has moved
-			runtime.Gosched()
-		}
+		waitFor(t, "the first segment to move", func() bool { return s.MoveTotals().Segments > 0 })
 		s.Compact(context.Background())
 		cleaned, err := cleanedTo(s)
 		if err := errors.Join(err, k.check(l, cleaned)); err != nil {

@@ -139,7 +139,7 @@ func consume(t testing.TB, l *partition.Log, ref partition.ReaderRef, from segme
 	t.Helper()
 	var p []byte
 	start, n := from, len(want)
-	deadline := time.After(60 * time.Second)
+	deadline := time.After(5 * time.Minute)
 	for {
 		w := partition.NewWatch()
 		res, err := l.Read(partition.ReadRequest{Reader: ref, From: from, MaxBytes: maxBytes, MustServe: true, Watch: w})
@@ -211,7 +211,7 @@ func since(t testing.TB, all []byte, from segment.Offset) []byte {
 
 func closeStore(t testing.TB, s *partition.Store) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	if err := s.Close(ctx); err != nil {
 		t.Fatal(err)

@@ -69,7 +69,7 @@ type Log struct {
 	due      atomic.Pointer[bound] // how far a delayed log is seen, nil without a delay
 	delivery delivery
 
-	grow        growth     // of the race loop alone
+	grow        growth     // guarded by Store.racing
 	maintenance sync.Mutex // one retention, trim, compaction swap or migration publish at a time
 	mending     sync.Mutex // one repair of a list of aborted transactions at a time
 	cursors     cursorSet

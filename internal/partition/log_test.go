@@ -201,7 +201,6 @@ func TestSegmentsMoveToTheColderTier(t *testing.T) {
 	closeStore(t, s)
 }
 
-// waitFor polls a condition that other goroutines bring about and that has no event for tests.
 // A segment that was sealed is below the recovery point soon, whatever the checkpoint interval: after a kill nobody has to
 // read all of it. Takes a second.
 func TestSealedSegmentsGetARecoveryPointSoon(t *testing.T) {
@@ -227,16 +226,17 @@ func TestSealedSegmentsGetARecoveryPointSoon(t *testing.T) {
 	closeStore(t, s)
 }
 
+// waitFor polls a condition that other goroutines bring about and that has no event for tests.
 func waitFor(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	deadline := time.After(30 * time.Second)
+	deadline := time.After(2 * time.Minute)
 	for !ok() {
 		select {
 		case <-tick.C:
 		case <-deadline:
-			t.Fatalf("%s: not within 30 s", what)
+			t.Fatalf("%s: not within two minutes", what)
 		}
 	}
 }

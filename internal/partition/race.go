@@ -49,6 +49,8 @@ func (g *growth) note(pos int64, now time.Time) {
 
 // race lets admission see which readers retention is about to overtake, and says so once per race.
 func (s *Store) race(now time.Time) {
+	s.racing.Lock()
+	defer s.racing.Unlock()
 	racers := s.racers(now)
 	s.limitsMu.Lock()
 	devices := make([]admission.DeviceView, len(s.dirs))

@@ -1,11 +1,11 @@
 package partition_test
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -25,7 +25,7 @@ func TestRetentionRaceIsSeen(t *testing.T) {
 			start := time.Now()
 			clock.Store(start.UnixNano())
 			pass := func(d time.Duration) time.Time { return time.Unix(0, clock.Add(int64(d))) }
-			var logs bytes.Buffer
+			var logs logText
 			reg := prometheus.NewRegistry()
 			s := open(t, func(o *partition.Options) {
 				o.Now = func() time.Time { return time.Unix(0, clock.Load()) }
@@ -109,13 +109,31 @@ func TestRetentionRaceIsSeen(t *testing.T) {
 			if !strings.Contains(logs.String(), "retention deleted data that a reader had not read") || !strings.Contains(logs.String(), "reader=client:slow") {
 				t.Errorf("log says\n%s", logs.String())
 			}
-			ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+			ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 			defer cancel()
 			if err := s.Close(ctx); err != nil {
 				t.Fatal(err)
 			}
 		})
 	}
+}
+
+// logText is what was logged, by whichever goroutine.
+type logText struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *logText) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *logText) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
 }
 
 // gauge is the value of the only sample of a metric, NaN-free: 0 when there is none.

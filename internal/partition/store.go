@@ -130,6 +130,7 @@ type Store struct {
 	metrics   *metrics
 	limits    *admission.Limits
 	races     *admission.Races
+	racing    sync.Mutex  // one look at the races at a time
 	limitsMu  *sync.Mutex // of limits, races and the devices' schedulers
 	migrator  *tiering.Migrator
 	ctx       context.Context
