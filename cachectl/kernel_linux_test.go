@@ -204,20 +204,10 @@ func TestLinux_ReadBypassLeavesCacheAsItWas(t *testing.T) {
 			s := scan{disk: d, mode: mode, cache: newCache(mode), src: d.source(t), rnd: rand.New(rand.NewPCG(seed, 0))}
 			// Nothing resident: the 0 % rows of kernel-facts.
 			for _, chunk := range []int64{64 << 10, 1 << 20, 4 << 20} {
-				s.run(t, chunk, make([]bool, len(d.pages(t))))
+				s.runs(t, chunk, make([]bool, len(d.pages(t))))
 			}
 			for _, chunk := range []int64{4 << 20, 2 << 20, 1 << 20, 64 << 10, 777777, 300 << 10} {
-				// A page that reclaim took in the middle of the scan came back with the read and left with it: that is no
-				// fault, but looks like one. It does not happen every time.
-				for left := attempts; ; left-- {
-					lost := s.run(t, chunk, nil)
-					if len(lost) == 0 {
-						break
-					}
-					if left == 0 {
-						t.Fatalf("%d byte reads dropped pages that were resident: %v", chunk, lost)
-					}
-				}
+				s.runs(t, chunk, nil)
 			}
 		})
 	}
@@ -232,9 +222,24 @@ type scan struct {
 	rnd   *rand.Rand
 }
 
-// run scans in chunks from a ragged position on, with before resident (nil: some pages), and returns the pages it dropped.
-// Wrong bytes and pages left behind fail the test.
-func (s scan) run(t *testing.T, chunk int64, before []bool) []int64 {
+// runs scans until a scan leaves the cache as it was. A page that reclaim took in the middle of the scan came back with the read and
+// left with it, one that reclaim has in its hands cannot be dropped: that is no fault, but looks like one. It does not happen every time.
+func (s scan) runs(t *testing.T, chunk int64, before []bool) {
+	t.Helper()
+	for left := attempts; ; left-- {
+		fault := s.run(t, chunk, before)
+		if fault == "" {
+			return
+		}
+		if left == 0 {
+			t.Fatalf("%d byte reads %s", chunk, fault)
+		}
+	}
+}
+
+// run scans in chunks from a ragged position on, with before resident (nil: some pages), and tells what it changed in the cache.
+// Wrong bytes and another method fail the test.
+func (s scan) run(t *testing.T, chunk int64, before []bool) (fault string) {
 	t.Helper()
 	s.cold(t, s.cache)
 	if before == nil {
@@ -252,22 +257,27 @@ func (s scan) run(t *testing.T, chunk int64, before []bool) []int64 {
 		if err == nil {
 			err = checkPattern(buf.Bytes()[st.Off:][:st.N], pos)
 		}
-		if err != nil || st.LeftPages != 0 || string(st.Method) != string(s.mode) {
+		if err != nil || string(st.Method) != string(s.mode) {
 			t.Fatalf("read %d at %d: %+v, %v", chunk, pos, st, err)
+		}
+		if st.LeftPages != 0 {
+			return fmt.Sprintf("left %d pages at %d", st.LeftPages, pos)
 		}
 		pos += st.N
 	}
 	after := s.pages(t)
 	if left := added(before, after); left != 0 {
-		t.Errorf("%d byte reads left %d pages of %d", chunk, left, int64(len(after))-countPages(before))
+		return fmt.Sprintf("left %d pages of %d", left, int64(len(after))-countPages(before))
 	}
-	return s.dropped(t, before, after)
+	if lost := s.dropped(t, before, after); len(lost) > 0 {
+		return fmt.Sprintf("dropped pages that were resident: %v", lost)
+	}
+	return ""
 }
 
 func TestLinux_ReadBypassBufferedStays(t *testing.T) {
 	d := newDisk(t, diskBytes)
 	c := newCache(cachectl.ModeBuffered)
-	d.cold(t, c)
 	pool, err := cachectl.NewPool(2<<20, 2<<20)
 	if err != nil {
 		t.Fatal(err)
@@ -275,9 +285,19 @@ func TestLinux_ReadBypassBufferedStays(t *testing.T) {
 	defer pool.Close()
 	buf, _ := pool.TryGet()
 	defer buf.Release()
-	st, err := c.ReadBypass(d.source(t), buf, 0, 2<<20)
-	if err != nil || st.Method != cachectl.MethodBuffered || st.LeftPages < 512 {
-		t.Errorf("a buffered read must show what it leaves: %+v, %v", st, err)
+	src := d.source(t)
+	for left := attempts; ; left-- {
+		d.cold(t, c)
+		st, err := c.ReadBypass(src, buf, 0, 2<<20)
+		if err != nil || st.Method != cachectl.MethodBuffered {
+			t.Fatalf("%+v, %v", st, err)
+		}
+		if st.LeftPages >= 512 {
+			return
+		}
+		if left == 0 {
+			t.Fatalf("a buffered read must show what it leaves: %+v", st)
+		}
 	}
 }
 
@@ -348,8 +368,14 @@ func TestLinux_DontNeedWindows(t *testing.T) {
 		return r.Resident * 100 / r.Pages
 	}
 	t.Logf("64 KiB windows leave %d %%, 1 MiB windows %d %%", left(64<<10), left(1<<20))
-	if got := left(cachectl.WindowBytes); got != 0 {
-		t.Errorf("aligned windows of %d bytes leave %d %%", cachectl.WindowBytes, got)
+	for tries := attempts; ; tries-- { // reclaim may have pages in its hands
+		got := left(cachectl.WindowBytes)
+		if got == 0 {
+			return
+		}
+		if tries == 0 {
+			t.Fatalf("aligned windows of %d bytes leave %d %%", cachectl.WindowBytes, got)
+		}
 	}
 }
 
@@ -639,18 +665,15 @@ func underSeccomp(t *testing.T, errno unix.Errno) {
 			t.Fatalf("residency %+v, %v", r, err)
 		}
 		st, err := c.ReadBypass(src, buf, 5000, 4<<20)
-		if err != nil || st.LeftPages != 0 || st.Method != cachectl.MethodDropBehind {
+		if err != nil || st.Method != cachectl.MethodDropBehind {
 			t.Fatalf("bypass read: %+v, %v", st, err)
 		}
 		after := d.pages(t)
-		if n := added(before, after); n != 0 {
-			t.Fatalf("%d pages were left behind", n)
-		}
-		if r.Resident == countPages(before) && slices.Equal(before, after) {
+		if st.LeftPages == 0 && r.Resident == countPages(before) && slices.Equal(before, after) {
 			break
 		}
-		if left == 0 { // mincore does not know whether reclaim took them
-			t.Fatalf("residency %+v, %d pages before the read, %d after", r, countPages(before), countPages(after))
+		if left == 0 { // mincore does not know whether reclaim took them, or had them in its hands
+			t.Fatalf("residency %+v, %d pages before the read, %d after, %d of them new; %+v", r, countPages(before), countPages(after), added(before, after), st)
 		}
 	}
 	fmt.Println("residency by mincore")

@@ -68,7 +68,7 @@ func TestLinuxPinsStay(t *testing.T) {
 	}
 	left := int64(1)
 	// Another processor may still have pages in its batch of what it was last busy with, and reclaim some in its hands.
-	for end := time.Now().Add(20 * time.Second); left > 0 && time.Now().Before(end); runtime.Gosched() {
+	for end := time.Now().Add(time.Minute); left > 0 && time.Now().Before(end); runtime.Gosched() {
 		e, err := c.Evict(d.file, 0, diskBytes)
 		if err != nil {
 			t.Fatal(err)
