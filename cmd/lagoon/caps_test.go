@@ -15,7 +15,7 @@ func TestCapsFromKafkaConfigs(t *testing.T) {
 	root := t.TempDir()
 	cfg := testConfig(t, root, "throttle.mode=fixed", "throttle.catchup_total=300MiB/s")
 	d, stop := startDaemon(t, cfg, daemonOptions{MakeTiers: true})
-	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
 	shown := func(want ...string) {
 		t.Helper()

@@ -63,7 +63,7 @@ func (d *daemon) testClient(t *testing.T, opts ...kgo.Opt) *kgo.Client {
 
 func produce(t *testing.T, cl *kgo.Client, topic string, first, n int) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	var records []*kgo.Record
 	for i := range n {
@@ -78,7 +78,7 @@ func produce(t *testing.T, cl *kgo.Client, topic string, first, n int) {
 func consume(t *testing.T, d *daemon, topic string, n int) {
 	t.Helper()
 	cl := d.testClient(t, kgo.ConsumeTopics(topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.ClientID("test-reader"))
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	for got := 0; got < n; {
 		fetches := cl.PollFetches(ctx)

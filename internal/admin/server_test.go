@@ -514,7 +514,7 @@ func TestOverTheWire(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := c.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		if err := c.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 			t.Fatal(err)
 		}
 		go func() { _, _ = io.WriteString(c, tc.request) }()
@@ -531,7 +531,7 @@ func TestOverTheWire(t *testing.T) {
 	if err := second.Listen(); err == nil || !strings.Contains(err.Error(), "taken by another process") {
 		t.Errorf("a taken port: %v", err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if err := f.Close(ctx); err != nil {
 		t.Error(err)

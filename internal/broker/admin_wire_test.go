@@ -93,7 +93,7 @@ func startWireBrokerOn(t testing.TB, kernel cachectl.Kernel, topicDefaults map[s
 		stopped = true
 		cancel()
 		check(<-served)
-		timeout, done := context.WithTimeout(context.Background(), 10*time.Second)
+		timeout, done := context.WithTimeout(context.Background(), time.Minute)
 		defer done()
 		check(b.Shutdown(timeout))
 		check(store.Close(timeout))
@@ -118,7 +118,7 @@ func adminClient(t testing.TB, w *wireBroker) *kadm.Client {
 func TestAdminClientEndToEnd(t *testing.T) {
 	dir := t.TempDir()
 	w := startWireBroker(t, dir)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	ok := func(what string, err error) {
 		t.Helper()

@@ -22,7 +22,7 @@ func TestStockClientRoundTrip(t *testing.T) {
 	t.Logf("seed %d", seed)
 	dir := t.TempDir()
 	w := startWireBroker(t, dir)
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	if _, err := adminClient(t, w).CreateTopic(ctx, 4, 1, nil, "orders"); err != nil {
 		t.Fatal(err)
@@ -119,7 +119,7 @@ func consumeAll(t *testing.T, ctx context.Context, addr string, sent map[string]
 // Tail readers get each record once it is durable, while a producer writes one after the other.
 func TestStockClientTail(t *testing.T) {
 	w := startWireBroker(t, t.TempDir())
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	if _, err := adminClient(t, w).CreateTopic(ctx, 1, 1, nil, "orders"); err != nil {
 		t.Fatal(err)

@@ -301,24 +301,8 @@ func TestConnectionLimits(t *testing.T) {
 	connect("10.0.0.2").versions()
 	connect("10.0.0.3").closed() // the fourth of all
 	a.nc.Close()
-	waitFor(t, func() bool { return r.b.Connections() == 2 })
+	waitUntil(t, "the end of a connection", func() bool { return r.b.Connections() == 2 })
 	connect("10.0.0.1").versions()
-}
-
-// waitFor polls a condition that another goroutine makes true.
-func waitFor(t *testing.T, ok func() bool) {
-	t.Helper()
-	deadline := time.NewTimer(10 * time.Second)
-	defer deadline.Stop()
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for !ok() {
-		select {
-		case <-tick.C:
-		case <-deadline.C:
-			t.Fatal("the condition did not come true")
-		}
-	}
 }
 
 func TestShutdownDrains(t *testing.T) {

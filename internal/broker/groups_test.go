@@ -22,17 +22,16 @@ func groupBroker(t *testing.T) *adminBroker {
 	if c := ask[*kmsg.FindCoordinatorResponse](a, 6, find).Coordinators[0]; c.ErrorCode != 0 {
 		t.Fatalf("%+v", c)
 	}
-	for { // loaded in the background
-		if ask[*kmsg.ListGroupsResponse](a, 5, kmsg.NewPtrListGroupsRequest()).ErrorCode == 0 {
-			return a
-		}
-	}
+	waitUntil(t, "the groups to be loaded", func() bool {
+		return ask[*kmsg.ListGroupsResponse](a, 5, kmsg.NewPtrListGroupsRequest()).ErrorCode == 0
+	})
+	return a
 }
 
 func (a *adminBroker) join(version int16, group, memberID string, instance *string) *kmsg.JoinGroupResponse {
 	req := kmsg.NewPtrJoinGroupRequest()
 	req.Group, req.MemberID, req.InstanceID, req.ProtocolType = group, memberID, instance, "consumer"
-	req.SessionTimeoutMillis, req.RebalanceTimeoutMillis = 10_000, 30_000
+	req.SessionTimeoutMillis, req.RebalanceTimeoutMillis = 600_000, 600_000
 	p := kmsg.NewJoinGroupRequestProtocol()
 	p.Name, p.Metadata = "range", []byte{0, 0, 0, 0, 0, 1, 0, 6, 'o', 'r', 'd', 'e', 'r', 's'}
 	req.Protocols = append(req.Protocols, p)
@@ -318,18 +317,18 @@ func groupRig(t *testing.T) *rig {
 		t.Fatal(err)
 	}
 	r.b.groups.Start(1)
-	for {
-		if _, err := r.b.groups.List(nil); err == 0 {
-			return r
-		}
-	}
+	waitUntil(t, "the groups to be loaded", func() bool {
+		_, err := r.b.groups.List(nil)
+		return err == 0
+	})
+	return r
 }
 
 // TestJoinWaitsWithoutHoldingUp: a join that waits lets later requests of its connection in, and is answered when the broker stops.
 func TestJoinWaitsWithoutHoldingUp(t *testing.T) {
 	r := groupRig(t)
 	join := kmsg.NewPtrJoinGroupRequest()
-	join.Version, join.Group, join.ProtocolType, join.SessionTimeoutMillis, join.RebalanceTimeoutMillis = 3, "g", "consumer", 10_000, 60_000
+	join.Version, join.Group, join.ProtocolType, join.SessionTimeoutMillis, join.RebalanceTimeoutMillis = 3, "g", "consumer", 600_000, 600_000
 	p := kmsg.NewJoinGroupRequestProtocol()
 	p.Name = "range"
 	join.Protocols = append(join.Protocols, p)

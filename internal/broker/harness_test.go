@@ -222,6 +222,13 @@ func (l *fakeLog) EndOffsetForEpoch(epoch int32) (int32, segment.Offset) {
 	return l.epoch, l.Offsets().End
 }
 
+// readCount is how often it was read.
+func (l *fakeLog) readCount() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.reads
+}
+
 // outstanding is how many payloads were given out and not released.
 func (l *fakeLog) outstanding() int {
 	l.mu.Lock()

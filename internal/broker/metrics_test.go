@@ -55,7 +55,7 @@ func TestMetrics(t *testing.T) {
 	call[*kmsg.ListOffsetsResponse](c, listOffsets(4, "nowhere", timeLatest))
 	c.versions() // all before it is counted
 	var got map[string]float64
-	waitFor(t, func() bool { // a response is on its way before its request's bytes are given back
+	waitUntil(t, "the bytes of requests to be given back", func() bool { // a response is on its way before its request's bytes are given back
 		got = gathered(t, reg)
 		return got["lagoon_broker_inflight_bytes{}"] == 0
 	})

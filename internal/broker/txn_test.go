@@ -41,7 +41,7 @@ func wireClient(t *testing.T, w *wireBroker, opts ...kgo.Opt) *kgo.Client {
 // readAll reads the values of a topic up to its end.
 func readAll(t *testing.T, w *wireBroker, topic string, partitions int, level kgo.IsolationLevel) (values []string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	from := map[int32]kgo.Offset{}
 	for p := range int32(partitions) {
@@ -87,7 +87,7 @@ func TestTransactionsCommitAndAbort(t *testing.T) {
 	for name, opts := range protocols() {
 		t.Run(name, func(t *testing.T) {
 			w := startWireBroker(t, t.TempDir())
-			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 			defer cancel()
 			if _, err := adminClient(t, w).CreateTopic(ctx, 3, 1, nil, "out"); err != nil {
 				t.Fatal(err)
@@ -133,18 +133,13 @@ func TestTransactionsCommitAndAbort(t *testing.T) {
 // waitSettled waits until the markers of a transaction are written.
 func waitSettled(t *testing.T, w *wireBroker, id string) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; {
+	waitUntil(t, "the markers of "+id, func() bool {
 		r, err := w.txns.Describe(id)
 		if err != 0 {
 			t.Fatalf("describe %s: %d", id, err)
 		}
-		if r.State.String() != "PrepareCommit" && r.State.String() != "PrepareAbort" {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("%s: %+v", id, r)
-		}
-	}
+		return r.State.String() != "PrepareCommit" && r.State.String() != "PrepareAbort"
+	})
 }
 
 func TestOpenTransactionsAreSeenAndFenced(t *testing.T) {
@@ -152,7 +147,7 @@ func TestOpenTransactionsAreSeenAndFenced(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			w := startWireBroker(t, dir)
-			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 			defer cancel()
 			options := append([]kgo.Opt{kgo.TransactionalID("tx"), kgo.DefaultProduceTopic("out")}, opts...)
 			zombie := wireClient(t, w, options...)
@@ -217,7 +212,7 @@ func TestOffsetsOfTransactions(t *testing.T) {
 	for name, opts := range protocols() {
 		t.Run(name, func(t *testing.T) {
 			w := startWireBroker(t, t.TempDir())
-			ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 			defer cancel()
 			const n = 60
 			in := wireClient(t, w, kgo.DefaultProduceTopic("in"))

@@ -378,11 +378,7 @@ func TestManyTopics(t *testing.T) {
 	for i := range 2000 {
 		must[*metadata.Topic](t)(s.CreateTopic(fmt.Sprintf("a.b-%d", i), 1, nil))
 	}
-	start := time.Now()
 	again := open(t, mem.Kill(), metadata.Options{})
-	if took := time.Since(start); took > 5*time.Second {
-		t.Errorf("reading 2000 topics took %v", took)
-	}
 	if n := len(again.Snapshot().Topics); n != 2000 {
 		t.Fatalf("%d topics", n)
 	}

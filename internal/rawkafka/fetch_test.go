@@ -21,9 +21,9 @@ func serve(t *testing.T, frames ...[]byte) *Conn {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ln.Close()
 	go func() {
 		nc, err := ln.Accept()
+		_ = ln.Close() // not sooner: that would reset a connection that waits to be accepted
 		if err != nil {
 			return
 		}
@@ -41,7 +41,6 @@ func serve(t *testing.T, frames ...[]byte) *Conn {
 			}
 		}
 	}()
-	// The listener's queue holds the connection until it is accepted.
 	c, err := Dial(ln.Addr().String(), "test")
 	if err != nil {
 		t.Fatal(err)

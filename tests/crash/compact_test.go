@@ -142,7 +142,7 @@ func (l *lastOfKeys) total() int {
 // read gives the last record's number of each key, and how many records there are, as a reader of committed records sees them.
 func (l *lastOfKeys) read(t *testing.T, b *lagoontest.Broker, topic string) (view map[string]int, records int) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	ends, err := lagoontest.AdminClient(t, b).ListCommittedOffsets(ctx, topic)
 	if err != nil {
@@ -189,7 +189,7 @@ func (l *lastOfKeys) read(t *testing.T, b *lagoontest.Broker, topic string) (vie
 // waitCompacted waits until no compaction is due, and gives the number of those that have run.
 func waitCompacted(t *testing.T, b *lagoontest.Broker) (passes int) {
 	t.Helper()
-	deadline := time.Now().Add(60 * time.Second)
+	deadline := time.Now().Add(3 * time.Minute)
 	for {
 		var c struct {
 			State      string
@@ -213,7 +213,7 @@ func waitCompacted(t *testing.T, b *lagoontest.Broker) (passes int) {
 			return passes
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("still due after a minute: %+v", c)
+			t.Fatalf("still due after three minutes: %+v", c)
 		}
 	}
 }

@@ -208,7 +208,7 @@ func (m *team) missing(ends map[int32]int64) (n int64) {
 
 const (
 	workPartitions = 4
-	memberSession  = 10 * time.Second // the session timeout of members in both protocols
+	memberSession  = 30 * time.Second // the session timeout of members in both protocols: what no busy machine takes for a start
 )
 
 // produceSteadily sends a record every few milliseconds until ctx ends. None is given up; the ends of the partitions come back.

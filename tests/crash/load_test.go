@@ -97,9 +97,9 @@ func (l *load) client(opts ...kgo.Opt) *kgo.Client {
 		kgo.RetryBackoffFn(func(int) time.Duration { return 20 * time.Millisecond }),
 		kgo.MetadataMinAge(20 * time.Millisecond),
 		kgo.MetadataMaxAge(2 * time.Second),
-		kgo.DialTimeout(time.Second),
-		kgo.RequestTimeoutOverhead(5 * time.Second),
-		kgo.RetryTimeout(time.Minute),
+		kgo.DialTimeout(10 * time.Second),
+		kgo.RequestTimeoutOverhead(time.Minute), // a dead broker is a broken connection: only a busy machine takes so long
+		kgo.RetryTimeout(3 * time.Minute),
 		kgo.AlwaysRetryEOF(), // a broker that dies right after accepting is not one that wants TLS
 	}, opts...)...)
 	if err != nil {
@@ -316,7 +316,7 @@ func (l *load) flush() {
 	l.t.Helper()
 	l.produceStop()
 	l.producers.Wait()
-	ctx, cancel := context.WithTimeout(l.ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(l.ctx, 3*time.Minute)
 	defer cancel()
 	for _, cl := range l.clients {
 		if err := cl.Flush(ctx); err != nil {
@@ -331,7 +331,7 @@ func (l *load) ends() []int64 {
 	l.t.Helper()
 	cl := l.client()
 	defer cl.Close()
-	ctx, cancel := context.WithTimeout(l.ctx, 20*time.Second)
+	ctx, cancel := context.WithTimeout(l.ctx, 2*time.Minute)
 	defer cancel()
 	known := l.rec.Known()
 	listed, err := kadm.NewClient(cl).ListEndOffsets(ctx, l.opt.Topic)
@@ -358,7 +358,7 @@ func (l *load) readAll(ends []int64) {
 	l.t.Helper()
 	cl := l.consumer(kgo.NewOffset().At(0), kgo.ClientID("verifier"))
 	defer cl.Close()
-	ctx, cancel := context.WithTimeout(l.ctx, 2*time.Minute)
+	ctx, cancel := context.WithTimeout(l.ctx, 5*time.Minute)
 	defer cancel()
 	next := make([]int64, len(ends))
 	for less(next, ends) {

@@ -24,7 +24,7 @@ func TestMigrateUnderLoad(t *testing.T) {
 	if long() {
 		want = 1000
 	}
-	deadline := time.Now().Add(time.Duration(want) * time.Second)
+	deadline := time.Now().Add(3*time.Minute + time.Duration(want)*time.Second)
 	for movedSegments(b) < want {
 		if l.report(); t.Failed() || time.Now().After(deadline) {
 			t.Fatalf("%d of %d segments moved", movedSegments(b), want)
@@ -153,7 +153,7 @@ func (k *migrationKiller) round(m moment) {
 		k.fresh = append(k.fresh, startLoad(k.t, k.b, loadOptions{Topic: fmt.Sprintf("fresh%d", len(k.fresh)), Partitions: 1, Plain: 1,
 			BytesPerSecond: 3e6, Seed: k.r.Uint64()}))
 	}
-	ev, err := k.watch.waitFor(30*time.Second, m.match(k.roots), func() { _ = unix.Kill(k.b.PID(), unix.SIGKILL) })
+	ev, err := k.watch.waitFor(3*time.Minute, m.match(k.roots), func() { _ = unix.Kill(k.b.PID(), unix.SIGKILL) })
 	if err != nil {
 		k.t.Fatalf("%s: %v", m.name, err)
 	}
@@ -204,7 +204,7 @@ func (l *load) readSegment(dir string, base int64) {
 	}
 	cl := l.client()
 	defer cl.Close()
-	ctx, cancel := context.WithTimeout(l.ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(l.ctx, time.Minute)
 	defer cancel()
 	if err := l.readAt(ctx, cl, partition, base); err != nil {
 		l.t.Errorf("read segment %d of %s, which was on its way when the broker was killed: %v", base, dir, err)

@@ -28,6 +28,9 @@ func TestPowerCut(t *testing.T) {
 			for i := range n {
 				pause(time.Duration(200+r.IntN(1300)) * time.Millisecond)
 				moved += movedSegments(b)
+				if i+1 == n && moved == 0 { // a busy machine: no life was long enough
+					moved += waitMoved(t, b)
+				}
 				both := []*labtest.FileSystem{ssd, hdd}
 				if r.IntN(2) == 0 {
 					both[0], both[1] = both[1], both[0]
@@ -54,9 +57,6 @@ func TestPowerCut(t *testing.T) {
 			}
 			w.verify()
 			b.Kill() // before its disks go
-			if moved == 0 {
-				t.Error("nothing migrated: that was not tested")
-			}
 			t.Logf("%s: %d power cuts, %d segments migrated", kind, n, moved)
 		})
 	}

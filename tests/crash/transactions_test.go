@@ -48,7 +48,7 @@ func (p *pipeline) session(ctx context.Context) {
 			sess.Produce(ctx, &kgo.Record{Key: r.Key, Value: r.Value}, nil)
 		})
 		try := kgo.TransactionEndTry((p.commits.Load()+p.aborts.Load())%10 != 9)
-		tried, cancel := context.WithTimeout(ctx, 20*time.Second)
+		tried, cancel := context.WithTimeout(ctx, time.Minute)
 		committed, err := sess.End(tried, try)
 		cancel()
 		if err != nil {
@@ -148,7 +148,7 @@ func TestKillTransactions(t *testing.T) {
 	}
 	full()
 	fed.Wait()
-	limit, cancel := context.WithTimeout(ctx, 60*time.Second)
+	limit, cancel := context.WithTimeout(ctx, 3*time.Minute)
 	defer cancel()
 	in := values(limit, t, b, "in")
 	out := map[string]int{}

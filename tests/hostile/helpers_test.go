@@ -119,7 +119,7 @@ func startCitizen(t *testing.T, b *lagoontest.Broker, topic string) *citizen {
 }
 
 func (c *citizen) trip(ctx context.Context, value string) error {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	if err := c.cl.ProduceSync(ctx, &kgo.Record{Value: []byte(value)}).FirstErr(); err != nil {
 		return fmt.Errorf("produce: %w", err)
@@ -138,13 +138,13 @@ func (c *citizen) trip(ctx context.Context, value string) error {
 	}
 }
 
-// since waits for n more round trips and gives them.
+// more waits for n more round trips and gives them.
 func (c *citizen) more(n int) []time.Duration {
 	c.t.Helper()
 	c.mu.Lock()
 	from := len(c.trips)
 	c.mu.Unlock()
-	deadline := time.Now().Add(40 * time.Second)
+	deadline := time.Now().Add(3 * time.Minute)
 	for {
 		c.mu.Lock()
 		got, broken := slices.Clone(c.trips[from:]), c.broken
@@ -155,7 +155,7 @@ func (c *citizen) more(n int) []time.Duration {
 		case len(got) >= n:
 			return got
 		case time.Now().After(deadline):
-			c.t.Fatalf("the well-behaved client made %d round trips in 40 s", len(got))
+			c.t.Fatalf("the well-behaved client made %d round trips in 3 minutes", len(got))
 		}
 		pause(10 * time.Millisecond)
 	}

@@ -230,7 +230,7 @@ func TestUp(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer client.Close()
-			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 			defer cancel()
 			if err := client.ProduceSync(ctx, &kgo.Record{Topic: "t", Value: []byte("v")}).FirstErr(); err != nil {
 				t.Errorf("produce: %v", err)
@@ -296,7 +296,7 @@ func TestDown(t *testing.T) {
 	}
 	select {
 	case <-p.exited:
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Error("lab up still runs")
 	}
 	w.nothingStays(p.state)

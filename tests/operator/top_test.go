@@ -114,7 +114,7 @@ func TestTopInATerminal(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer cl.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	if err := cl.PollFetches(ctx).Err(); err != nil {
 		t.Fatal(err)
@@ -137,7 +137,7 @@ func TestTopInATerminal(t *testing.T) {
 			if err != nil {
 				t.Errorf("exit: %v\n%s", err, p.text())
 			}
-		case <-time.After(10 * time.Second):
+		case <-time.After(time.Minute):
 			t.Fatalf("top did not end\n%s", p.text())
 		}
 		after, err := unix.IoctlGetTermios(int(p.slave.Fd()), unix.TCGETS)
@@ -149,7 +149,7 @@ func TestTopInATerminal(t *testing.T) {
 			t.Errorf("the terminal was left raw: %+v, before %+v", after, before)
 		}
 		// The last bytes may still be on their way through the terminal.
-		eventually(t, 5*time.Second, "alternate screen and cursor are restored", func() bool {
+		eventually(t, time.Minute, "alternate screen and cursor are restored", func() bool {
 			text := p.text()
 			return strings.Count(text, "\x1b[?1049h") == 1 && strings.HasSuffix(text, "\x1b[?25h\x1b[?1049l")
 		})
@@ -161,7 +161,7 @@ func TestTopInATerminal(t *testing.T) {
 				t.Logf("%q", p.text())
 			}
 		}()
-		eventually(t, 20*time.Second, what, func() bool {
+		eventually(t, 2*time.Minute, what, func() bool {
 			frames := p.frames()
 			return len(frames) > 0 && cond(frames[len(frames)-1])
 		})

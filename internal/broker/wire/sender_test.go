@@ -84,7 +84,7 @@ func sendAll(t *testing.T, server, client net.Conn, buf []byte, splits []wire.Sp
 		all, _ := io.ReadAll(client)
 		got <- all
 	}()
-	s := wire.NewSender(server, 10*time.Second)
+	s := wire.NewSender(server, time.Minute)
 	err := s.Send(buf, splits)
 	server.Close()
 	arrived := <-got
@@ -156,7 +156,7 @@ func TestSenderReportsAFileThatIsTooShort(t *testing.T) {
 	} {
 		server, client := tcpPair(t)
 		go io.Copy(io.Discard, client)
-		err := wire.NewSender(server, 10*time.Second).Send([]byte("head"), []wire.Split{{At: 4, Payload: p}})
+		err := wire.NewSender(server, time.Minute).Send([]byte("head"), []wire.Split{{At: 4, Payload: p}})
 		if !errors.Is(err, wire.ErrShortFile) {
 			t.Fatalf("payload %+v: %v", p, err)
 		}
@@ -168,7 +168,7 @@ func TestSenderReportsAReadError(t *testing.T) {
 	broken := errors.New("broken disk")
 	server, client := tcpPair(t)
 	go io.Copy(io.Discard, client)
-	err := wire.NewSender(server, 10*time.Second).Send([]byte("head"), []wire.Split{{At: 4, Payload: &file{f: f, n: 100, readErr: broken}}})
+	err := wire.NewSender(server, time.Minute).Send([]byte("head"), []wire.Split{{At: 4, Payload: &file{f: f, n: 100, readErr: broken}}})
 	if !errors.Is(err, broken) {
 		t.Fatalf("got %v", err)
 	}

@@ -17,10 +17,10 @@ import (
 )
 
 const (
-	// ReadyTime is how long a start may take: recovery of what the tests write is a matter of seconds, building of minutes is not included.
-	ReadyTime = 30 * time.Second
-	// StopTime is what SIGTERM may take: 10 s are promised, the rest is for a busy machine.
-	StopTime = 12 * time.Second
+	// ReadyTime is how long a start may take on a machine that does much else: recovery of what the tests write is a matter of seconds.
+	ReadyTime = 2 * time.Minute
+	// StopTime is what SIGTERM may take on such a machine. That it takes 10 s at most otherwise is for tests/hostile to show.
+	StopTime = time.Minute
 )
 
 // Tier is one [[storage.tier]] of a generated configuration.

@@ -46,7 +46,7 @@ func CreateTopic(t testing.TB, b Cluster, name string, partitions int32, configs
 	for i := 0; i+1 < len(configs); i += 2 {
 		set[configs[i]] = &configs[i+1]
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	resp, err := AdminClient(t, b).CreateTopic(ctx, partitions, 1, set, name)
 	if err == nil {
@@ -62,7 +62,7 @@ func ReadFrom(t testing.TB, b Cluster, topic string, partition int32, offset int
 	t.Helper()
 	cl := Client(t, b, kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: {partition: kgo.NewOffset().At(offset)}}))
 	defer cl.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
 	var out []*kgo.Record
 	for len(out) < n {
@@ -97,7 +97,7 @@ func get(ctx context.Context, url string) (answer, error) {
 // Get asks the admin API for a path such as /api/v1/cache; out is nil or where the JSON goes. It returns the body as text, too.
 func (b *Broker) Get(path string, out any) string {
 	b.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	a, err := get(ctx, b.Admin()+path)
 	if err != nil {

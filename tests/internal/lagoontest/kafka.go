@@ -29,7 +29,7 @@ type Kafka struct {
 }
 
 // kafkaReadyTime is how long Kafka may take to start beside other tests.
-const kafkaReadyTime = 60 * time.Second
+const kafkaReadyTime = 3 * time.Minute
 
 // StartKafka formats a storage directory and starts Kafka in it; about 6 s. Settings are Kafka's own but for what one node needs; set has
 // further lines of its configuration. It ends with the test. Call Require(t, "kafka") before.
@@ -96,7 +96,7 @@ func (k *Kafka) Start(t testing.TB) {
 	ctx, cancel := context.WithTimeout(context.Background(), kafkaReadyTime)
 	defer cancel()
 	for {
-		once, done := context.WithTimeout(ctx, time.Second)
+		once, done := context.WithTimeout(ctx, 10*time.Second)
 		resp, err := kmsg.NewPtrMetadataRequest().RequestWith(once, cl)
 		done()
 		if err == nil && len(resp.Brokers) == 1 {
@@ -120,7 +120,7 @@ func (k *Kafka) Stop(t testing.TB) {
 	}
 	select {
 	case <-k.exited:
-	case <-time.After(30 * time.Second):
+	case <-time.After(2 * time.Minute):
 		t.Fatal("Kafka does not stop")
 	}
 	if _, err := os.Stat(filepath.Join(k.logs, ".kafka_cleanshutdown")); err != nil {
