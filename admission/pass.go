@@ -11,7 +11,12 @@ type pass struct {
 	file  uint64
 	end   int64 // behind the last byte that was asked for
 	bytes int64 // of this run
+	moved time.Time
 }
+
+// startApart is between the starts of two requests on a rotating disk: whoever carries them out, the disk has to see them in their order.
+// Two that start together come as it happens, and where the second one is first the head waits for a turn.
+const startApart = time.Millisecond
 
 // passSlack is how far a request may begin before or behind the end of the last one and still follow it without a seek: chunks
 // are trimmed to whole batches, and direct reads are aligned.
@@ -23,12 +28,13 @@ func (p *pass) continues(r Request) bool {
 }
 
 // move follows a request that starts.
-func (p *pass) move(r Request) {
+func (p *pass) move(r Request, now time.Time) {
 	if !p.continues(r) {
 		p.file, p.bytes = r.File, 0
 	}
 	p.end = r.Position + r.Bytes
 	p.bytes += r.Bytes
+	p.moved = now
 }
 
 // nearest is the stream's request that the head should serve first. Of each file only the one that was queued first can be:

@@ -151,8 +151,13 @@ func (s *Scheduler) Next(now time.Time) (req Request, wait time.Duration, ok boo
 	if e == nil {
 		return Request{}, wait, false
 	}
-	if s.cfg.Rotating && s.slotsUsed() > 0 && !s.pass.continues(e.req) {
-		return Request{}, 0, false // one place at a time: the head goes there when what is in flight has ended
+	if s.cfg.Rotating && s.slotsUsed() > 0 {
+		if !s.pass.continues(e.req) {
+			return Request{}, 0, false // one place at a time: the head goes there when what is in flight has ended
+		}
+		if wait = s.pass.moved.Add(startApart).Sub(now); wait > 0 {
+			return Request{}, wait, false
+		}
 	}
 	// The choice is kept while the device's tokens come in: a smaller request must not slip past a larger one for ever.
 	if wait = s.device.wait(e.req.Bytes, now); wait > 0 {
@@ -301,7 +306,7 @@ func (s *Scheduler) start(e *entry, now time.Time) {
 	s.work.begin(s.inFlightBytes == 0, now)
 	f, n := e.flow, e.req.Bytes
 	f.remove(e, true)
-	s.pass.move(e.req)
+	s.pass.move(e.req, now)
 	f.deficit -= n
 	f.inFlight++
 	f.inFlightBytes += n

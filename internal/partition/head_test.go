@@ -1,0 +1,212 @@
+package partition_test
+
+import (
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"lagoon/admission"
+	"lagoon/cachectl"
+	"lagoon/cachectl/cachetest"
+	"lagoon/internal/lab/spindle"
+	"lagoon/internal/partition"
+	"lagoon/internal/vfs"
+	"lagoon/segment"
+)
+
+// head is a vfs.Injector that has large reads take the time that a simulated disk with one head needs, in the time of a synctest bubble. It
+// looks only while it is on.
+type head struct {
+	began time.Time
+	kick  chan struct{}
+
+	mu      sync.Mutex
+	on      bool
+	model   *spindle.Disk
+	id      uint64
+	waiting map[uint64]chan struct{}
+	places  map[string]int64 // where files begin
+	end     int64            // of the last read
+	bytes   int64
+	runs    int
+}
+
+// between is where the next file begins: beyond the longest one.
+const between = 128 << 20
+
+// Fault implements vfs.Injector.
+func (h *head) Fault(op vfs.Op) error {
+	const whole = 64 << 10 // smaller reads are those of indexes and headers
+	if op.Kind != vfs.OpRead || op.Len < whole {
+		return nil
+	}
+	for _, done := range h.read(op) {
+		<-done
+	}
+	return nil
+}
+
+// read asks the disk for what O_DIRECT would, in requests of a mebibyte, as the kernel does.
+func (h *head) read(op vfs.Op) (done []chan struct{}) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.on {
+		return nil
+	}
+	if _, ok := h.places[op.Name]; !ok {
+		h.places[op.Name] = int64(len(h.places)+1) * between
+	}
+	at := h.places[op.Name] + op.Off
+	from, to := at&^4095, (at+op.Len+4095)&^4095
+	if apart := from - h.end; apart < -64<<10 || apart > 0 {
+		h.runs++
+	}
+	h.end, h.bytes = to, h.bytes+op.Len
+	for ; from < to; from += 1 << 20 {
+		h.id++
+		c := make(chan struct{})
+		h.waiting[h.id], done = c, append(done, c)
+		h.model.Submit(time.Since(h.began), h.id, spindle.Read, from, min(1<<20, to-from))
+	}
+	select {
+	case h.kick <- struct{}{}:
+	default:
+	}
+	return done
+}
+
+// serve runs the disk until stop.
+func (h *head) serve(stop <-chan struct{}) {
+	for {
+		h.mu.Lock()
+		for _, id := range h.model.Advance(time.Since(h.began)) {
+			close(h.waiting[id])
+			delete(h.waiting, id)
+		}
+		at, ok := h.model.Next()
+		h.mu.Unlock()
+		var due <-chan time.Time
+		if ok {
+			due = time.After(at - time.Since(h.began))
+		}
+		select {
+		case <-due:
+		case <-h.kick:
+		case <-stop:
+			return
+		}
+	}
+}
+
+// TestOneHead: readers of one range in four partitions of a rotating disk get nearly all that it can give, however many they are: the head
+// stays where it is for as long as a run lasts.
+func TestOneHead(t *testing.T) {
+	for _, readers := range []int{1, 16} {
+		t.Run(fmt.Sprint(readers), func(t *testing.T) { synctest.Test(t, func(t *testing.T) { oneHead(t, readers) }) })
+	}
+}
+
+func oneHead(t *testing.T, readers int) {
+	const limit, partitions, segmentBytes = 150e6, 4, 32 << 20
+	h := &head{began: time.Now(), model: spindle.New(spindle.Desktop(10 << 30)), waiting: map[uint64]chan struct{}{}, kick: make(chan struct{}, 1),
+		places: map[string]int64{}}
+	stop := make(chan struct{})
+	defer close(stop)
+	go h.serve(stop)
+	sim := cachetest.New(cachetest.Options{CapacityBytes: 1 << 30})
+	pool, err := cachectl.NewPool(32*(2<<20+2*cachectl.PageSize), 2<<20+2*cachectl.PageSize) // as the daemon makes it
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	s := open(t, func(o *partition.Options) {
+		o.Pool, o.Cache = pool, cachectl.New(sim, cachectl.Options{})
+		o.Dirs[0].Rotating = true
+		o.Dirs[0].Device = admission.DeviceConfig{Rotating: true, MaxInFlight: 2, QuantumBytes: 24 << 20} // likewise
+	}, sim.FS(vfs.WithFaults(osFS(t), h)))
+	cfg := config()
+	cfg.SegmentBytes, cfg.SegmentIndexBytes = segmentBytes, 10<<20
+	load(t, s, cfg, partitions)
+	record := batch("head", 60, 1024, nil, 1)
+	var parts []headPart
+	var bytes int64
+	for p := range int32(partitions) {
+		l, _ := s.Log("orders", p)
+		var end segment.Offset
+		for n := 0; n < segmentBytes+len(record); n += len(record) {
+			clear(record[:8]) // a client's base offset
+			a, err := l.Append(t.Context(), partition.AppendRequest{Records: record})
+			if err != nil {
+				t.Fatal(err)
+			}
+			end = a.Next
+		}
+		if err := l.Durable(t.Context(), end); err != nil {
+			t.Fatal(err)
+		}
+		sim.Settle()
+		sealed := l.Segments()[0]
+		if _, err := l.Evict(sealed, 0, sealed.SizeBytes); err != nil {
+			t.Fatal(err)
+		}
+		parts = append(parts, headPart{l, 0, sealed.Next})
+		bytes += sealed.SizeBytes
+	}
+	time.Sleep(time.Minute) // the records are old
+	h.mu.Lock()
+	h.on = true
+	h.mu.Unlock()
+	began := time.Now()
+	var wg sync.WaitGroup
+	for i := range readers {
+		wg.Go(func() {
+			replay(t, partition.ReaderRef{ClientID: fmt.Sprint("r", i)}, slices.Clone(parts), 3e9/float64(readers))
+		})
+	}
+	wg.Wait()
+	took := time.Since(began)
+	closeStore(t, s)
+	rate := float64(h.bytes) / took.Seconds()
+	t.Logf("%.0f MB/s, %.2f of the disk, read %.2f times, in %d runs", rate/1e6, rate/limit, float64(h.bytes)/float64(bytes), h.runs)
+	if rate < 0.9*limit || float64(h.bytes) > 1.05*float64(bytes) || h.runs > 3*partitions {
+		t.Errorf("%d readers: %.2f of the disk, read %.2f times, in %d runs", readers, rate/limit, float64(h.bytes)/float64(bytes), h.runs)
+	}
+}
+
+// headPart is what a reader has still to read of one partition.
+type headPart struct {
+	log      *partition.Log
+	from, to segment.Offset
+}
+
+// replay is a consumer that takes so many bytes a second: of all partitions what is at hand, one fetch after the other.
+func replay(t *testing.T, ref partition.ReaderRef, parts []headPart, rate float64) {
+	w := partition.NewWatch()
+	defer w.Close()
+	for turn := 0; len(parts) > 0; turn++ {
+		got := int64(0)
+		for i := range parts {
+			p := &parts[(i+turn)%len(parts)]
+			res, err := p.log.Read(partition.ReadRequest{Reader: ref, From: p.from, MaxBytes: 8 << 20, MustServe: got == 0, Watch: w})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if res.Chunk == nil {
+				continue
+			}
+			got += res.Chunk.Len()
+			p.from = res.Chunk.Next()
+			res.Chunk.Release()
+		}
+		parts = slices.DeleteFunc(parts, func(p headPart) bool { return p.from >= p.to })
+		if got > 0 {
+			time.Sleep(300*time.Microsecond + time.Duration(float64(got)/rate*float64(time.Second)))
+		} else if len(parts) > 0 {
+			<-w.C()
+		}
+	}
+}
