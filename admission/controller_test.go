@@ -317,7 +317,7 @@ func TestController_Undisturbed(t *testing.T) {
 			moved += m.moved
 		}
 	}
-	if got := float64(moved) / runs / span / (1 << 30); got < 0.85 {
+	if got := float64(moved) / runs / span / (1 << 30); got < 0.7 { // of 120 such runs the mean was 0.85, the worst 0.78
 		t.Errorf("a backlog that hurts nobody got %.2f of the device", got)
 	}
 }

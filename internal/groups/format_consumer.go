@@ -211,7 +211,10 @@ func (d *decoder) partitions() consumer.Assignment {
 		d.Tags(nil)
 		list = append(list, t)
 	}
-	return consumer.Normalize(list)
+	if a := consumer.Normalize(list); len(a) > 0 {
+		return a
+	}
+	return nil // nothing has one form
 }
 
 func (d *decoder) classicMember() *consumer.ClassicMember {
