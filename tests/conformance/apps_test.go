@@ -50,7 +50,7 @@ func program(t *testing.T, args ...string) (stop func()) {
 		_ = cmd.Process.Signal(syscall.SIGTERM)
 		select {
 		case <-exited:
-		case <-time.After(30 * time.Second):
+		case <-time.After(2 * time.Minute):
 			t.Errorf("%s does not stop", args[0])
 		}
 	}
@@ -83,11 +83,11 @@ func streamsWordCount(t *testing.T, guarantee string) {
 	last, records := map[string]int64{}, 0
 	counted := func(want int64) {
 		t.Helper()
-		ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 		defer cancel()
 		for len(last) < 5 || last["kafka"] < want || last["all"] < want || last["streams"] < want || last["lead"] < want || last["to"] < want {
 			if ctx.Err() != nil {
-				t.Fatalf("counts after 60 s: %v, want %d of each of five words", last, want)
+				t.Fatalf("counts after three minutes: %v, want %d of each of five words", last, want)
 			}
 			out.PollFetches(ctx).EachRecord(func(r *kgo.Record) {
 				last[string(r.Key)] = int64(binary.BigEndian.Uint64(r.Value))

@@ -23,8 +23,12 @@ func TestConsumerProtocolTools(t *testing.T) {
 	b := lagoontest.Start(t, lagoontest.Options{Set: quickConsumers})
 	groupTopic(t, b)
 	vm := startJVM(t)
+	var alive func() // keeps a member in its group while the tools take their time
 	tool := func(name string, args ...string) string {
 		t.Helper()
+		if alive != nil {
+			alive()
+		}
 		return vm.run(t, "", name, append([]string{"--bootstrap-server", b.Bootstrap()}, args...)...)
 	}
 	says := func(out string, patterns ...string) {
@@ -35,7 +39,7 @@ func TestConsumerProtocolTools(t *testing.T) {
 			}
 		}
 	}
-	out := tool("kafka-console-consumer", "--topic", "read", "--group", "console", "--from-beginning", "--max-messages", "900", "--timeout-ms", "20000",
+	out := tool("kafka-console-consumer", "--topic", "read", "--group", "console", "--from-beginning", "--max-messages", "900", "--timeout-ms", "60000",
 		"--command-property", "group.protocol=consumer")
 	if n := strings.Count(out, "record "); n != 900 {
 		t.Errorf("the console consumer read %d records, want 900", n)
@@ -60,9 +64,11 @@ func TestConsumerProtocolTools(t *testing.T) {
 		}
 		return resp
 	}
-	if resp := beat(0); resp.Assignment == nil || len(resp.Assignment.Topics) != 1 || len(resp.Assignment.Topics[0].Partitions) != 3 {
+	resp := beat(0)
+	if resp.Assignment == nil || len(resp.Assignment.Topics) != 1 || len(resp.Assignment.Topics[0].Partitions) != 3 {
 		t.Fatalf("%+v", resp)
 	}
+	alive = func() { beat(resp.MemberEpoch) }
 	says(tool("kafka-consumer-groups", "--list", "--type", "consumer"), `^console`)
 	says(tool("kafka-consumer-groups", "--list", "--state"), `^console +Stable`)
 	out = tool("kafka-consumer-groups", "--describe", "--group", "console")
@@ -97,6 +103,7 @@ func TestConsumerProtocolTools(t *testing.T) {
 	tool("kafka-configs", "--entity-type", "groups", "--entity-name", "console", "--alter", "--add-config", "consumer.session.timeout.ms=50000")
 	says(tool("kafka-configs", "--entity-type", "groups", "--entity-name", "console", "--describe"), `consumer.session.timeout.ms=50000`)
 	says(tool("kafka-features", "describe"), `group.version.*FinalizedVersionLevel: 1`)
+	alive = nil
 	beat(-1)
 	says(tool("kafka-consumer-groups", "--describe", "--group", "console", "--state"), `^console .*Empty +0`)
 	says(tool("kafka-consumer-groups", "--delete", "--group", "console"), `successful`)

@@ -210,10 +210,10 @@ func flip(t *testing.T, name string, at int64) {
 	writeFile(t, name, string(all))
 }
 
-// waitFor asks until the answer is yes, 20 s at most.
+// waitFor asks until the answer is yes.
 func waitFor(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
@@ -221,7 +221,7 @@ func waitFor(t *testing.T, what string, ok func() bool) {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			t.Fatalf("waited 60 s for %s", what)
+			t.Fatalf("waited three minutes for %s", what)
 		}
 	}
 }

@@ -260,9 +260,9 @@ func firstError(errs ...error) error {
 func franzIdempotent(t *testing.T, b *lagoontest.Broker) {
 	const count = 3000
 	lagoontest.CreateTopic(t, b, "once", 1)
-	cl := lagoontest.Client(t, b, kgo.DefaultProduceTopic("once"), kgo.MaxBufferedRecords(200), kgo.ProducerLinger(time.Millisecond), kgo.RecordDeliveryTimeout(40*time.Second))
+	cl := lagoontest.Client(t, b, kgo.DefaultProduceTopic("once"), kgo.MaxBufferedRecords(200), kgo.ProducerLinger(time.Millisecond), kgo.RecordDeliveryTimeout(2*time.Minute))
 	halfway, failed := make(chan struct{}), make(chan error, count)
-	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
 	go func() {
 		for i := range count {

@@ -49,8 +49,8 @@ func TestKafkaGroupTools(t *testing.T) {
 		vm.run(t, lines(100), "kafka-console-producer", "--bootstrap-server", b.Bootstrap(), "--topic", "read")
 	}
 
-	says(tool("kafka-consumer-perf-test", "--topic", "read", "--num-records", "3000", "--timeout", "20000"), `, 3000, `)
-	out := tool("kafka-console-consumer", "--topic", "read", "--group", "console", "--from-beginning", "--max-messages", "3000", "--timeout-ms", "20000")
+	says(tool("kafka-consumer-perf-test", "--topic", "read", "--num-records", "3000", "--timeout", "60000"), `, 3000, `)
+	out := tool("kafka-console-consumer", "--topic", "read", "--group", "console", "--from-beginning", "--max-messages", "3000", "--timeout-ms", "60000")
 	if n := strings.Count(out, "record "); n != 3000 {
 		t.Errorf("the console consumer read %d records, want 3000", n)
 	}
@@ -80,7 +80,7 @@ func TestKafkaGroupTools(t *testing.T) {
 	reset("0", "--to-current")
 	says(tool("kafka-consumer-groups", "--group", "console", "--all-topics", "--reset-offsets", "--to-offset", "9", "--dry-run"), `^console +read +0 +9 *$`)
 	says(tool("kafka-consumer-groups", "--group", "console", "--all-topics", "--reset-offsets", "--to-current", "--export"), `"console","read",0,7|read,0,7`)
-	says(tool("kafka-console-consumer", "--topic", "__consumer_offsets", "--from-beginning", "--timeout-ms", "2000", "--formatter", "org.apache.kafka.tools.consumer.OffsetsMessageFormatter"),
+	says(tool("kafka-console-consumer", "--topic", "__consumer_offsets", "--from-beginning", "--timeout-ms", "6000", "--formatter", "org.apache.kafka.tools.consumer.OffsetsMessageFormatter"),
 		`"group":"console","topic":"read","partition":0.*"offset":7`)
 	says(tool("kafka-consumer-groups", "--group", "console", "--topic", "read:1", "--delete-offsets"), `read +1 +Successful`)
 	out = tool("kafka-consumer-groups", "--describe", "--group", "console")
@@ -155,11 +155,11 @@ func TestFranzGroups(t *testing.T) {
 	groupTopic(t, b)
 	ctx := testContext(t)
 	seen := make(chan *kgo.Record, 10_000)
-	assigned := make(chan struct{}, 100)
-	member := func(i int) *kgo.Client {
+	member := func(i int) (cl *kgo.Client, assigned <-chan struct{}) {
+		got := make(chan struct{}, 100)
 		cl, err := kgo.NewClient(kgo.SeedBrokers(b.Bootstrap()), kgo.ClientID(fmt.Sprintf("franz-%d", i)), kgo.ConsumerGroup("franz"), kgo.ConsumeTopics("read"),
 			kgo.InstanceID(fmt.Sprintf("instance-%d", i)), kgo.Balancers(kgo.CooperativeStickyBalancer()), kgo.HeartbeatInterval(100*time.Millisecond),
-			kgo.SessionTimeout(10*time.Second), kgo.OnPartitionsAssigned(func(context.Context, *kgo.Client, map[string][]int32) { assigned <- struct{}{} }))
+			kgo.SessionTimeout(10*time.Second), kgo.OnPartitionsAssigned(func(context.Context, *kgo.Client, map[string][]int32) { got <- struct{}{} }))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -173,9 +173,9 @@ func TestFranzGroups(t *testing.T) {
 				fetches.EachRecord(func(r *kgo.Record) { seen <- r })
 			}
 		}()
-		return cl
+		return cl, got
 	}
-	first := member(0)
+	first, _ := member(0)
 	for range 900 {
 		select {
 		case <-seen:
@@ -186,7 +186,7 @@ func TestFranzGroups(t *testing.T) {
 	if err := first.CommitUncommittedOffsets(ctx); err != nil {
 		t.Fatal(err)
 	}
-	second := member(1)
+	second, _ := member(1)
 	adm := kadm.NewClient(first)
 	stable := func() kadm.DescribedGroup {
 		t.Helper()
@@ -224,10 +224,7 @@ func TestFranzGroups(t *testing.T) {
 	}
 	before := stable()
 	second.Close() // a static member that stops does not leave
-	member(1)
-	for len(assigned) > 0 {
-		<-assigned
-	}
+	_, assigned := member(1)
 	select {
 	case <-assigned:
 	case <-ctx.Done():

@@ -90,7 +90,7 @@ func (j *jvm) try(t *testing.T, stdin, tool string, args ...string) (status int,
 		field(a)
 	}
 	field(stdin)
-	hung := time.AfterFunc(60*time.Second, func() { _ = j.cmd.Process.Kill() })
+	hung := time.AfterFunc(3*time.Minute, func() { _ = j.cmd.Process.Kill() })
 	defer hung.Stop()
 	fail := func(err error) {
 		t.Helper()
@@ -174,7 +174,7 @@ func (c *javaTools) produce(t *testing.T, b lagoontest.Cluster, jobs []job) {
 // consoleArgs read one partition from an offset on; without --partition the tool would join a group.
 func consoleArgs(b lagoontest.Cluster, topic string, offset, count int) []string {
 	return []string{"--bootstrap-server", b.Bootstrap(), "--topic", topic, "--partition", "0", "--offset", strconv.Itoa(offset),
-		"--max-messages", strconv.Itoa(count), "--timeout-ms", "15000", "--command-property", "fetch.max.wait.ms=20"} // closing waits for the fetch under way
+		"--max-messages", strconv.Itoa(count), "--timeout-ms", "60000", "--command-property", "fetch.max.wait.ms=20"} // closing waits for the fetch under way
 }
 
 func (c *javaTools) consume(t *testing.T, b lagoontest.Cluster, jobs []job) [][]record {

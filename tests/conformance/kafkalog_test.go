@@ -227,7 +227,7 @@ func readAll(t *testing.T, l *partition.Log) (out []byte) {
 	t.Helper()
 	watch := partition.NewWatch()
 	defer watch.Close()
-	timeout := time.After(20 * time.Second)
+	timeout := time.After(2 * time.Minute)
 	for from := l.Offsets().LogStart; from < l.Offsets().End; {
 		res, err := l.Read(partition.ReadRequest{Reader: partition.ReaderRef{ClientID: "adopt"}, From: from, MaxBytes: 200_000, MustServe: true, Watch: watch})
 		if err != nil {

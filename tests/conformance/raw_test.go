@@ -34,7 +34,7 @@ func dial(t *testing.T, b *lagoontest.Broker) *rawConn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = conn.Close() }) // the test may have closed it
-	if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	return &rawConn{t: t, conn: conn}
@@ -638,7 +638,7 @@ func TestProducerIDsAreNeverGivenTwice(t *testing.T) {
 	for round := range 3 {
 		cl := lagoontest.Client(t, b)
 		for range 5 {
-			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 			resp, err := kmsg.NewPtrInitProducerIDRequest().RequestWith(ctx, cl)
 			cancel()
 			if err != nil || resp.ErrorCode != 0 || resp.ProducerEpoch != 0 || seen[resp.ProducerID] {

@@ -97,11 +97,12 @@ var adminTools = []toolStep{
 	{name: "features", line: "kafka-features --bootstrap-server BOOTSTRAP describe"},
 	// kafka-topics --create knows Kafka's own configs only.
 	{name: "topic to delay", line: "kafka-topics --bootstrap-server BOOTSTRAP --create --topic later --config message.timestamp.type=LogAppendTime"},
-	{name: "delayed topic", line: "kafka-configs --bootstrap-server BOOTSTRAP --entity-type topics --entity-name later --alter --add-config lagoon.delivery.delay.ms=2500"},
+	{name: "delayed topic", line: "kafka-configs --bootstrap-server BOOTSTRAP --entity-type topics --entity-name later --alter --add-config lagoon.delivery.delay.ms=3600000"},
 	{name: "delay without append times", line: "kafka-configs --bootstrap-server BOOTSTRAP --entity-type topics --entity-name perf --alter --add-config lagoon.delivery.delay.ms=2500", status: 1, want: []string{`needs message.timestamp.type=LogAppendTime`}},
 	{name: "delayed records", stdin: "one\ntwo\n", line: "kafka-console-producer --bootstrap-server BOOTSTRAP --topic later"},
 	{name: "not seen yet", line: "kafka-get-offsets --bootstrap-server BOOTSTRAP --topic later --time -1", want: []string{`(?m)^later:0:0$`}},
-	{name: "seen when due", line: "kafka-console-consumer --bootstrap-server BOOTSTRAP --topic later --partition 0 --offset 0 --max-messages 2 --timeout-ms 15000", want: []string{`(?m)^one\ntwo$`}},
+	{name: "shorter delay", line: "kafka-configs --bootstrap-server BOOTSTRAP --entity-type topics --entity-name later --alter --add-config lagoon.delivery.delay.ms=1500"},
+	{name: "seen when due", line: "kafka-console-consumer --bootstrap-server BOOTSTRAP --topic later --partition 0 --offset 0 --max-messages 2 --timeout-ms 60000", want: []string{`(?m)^one\ntwo$`}},
 	{name: "seen", line: "kafka-get-offsets --bootstrap-server BOOTSTRAP --topic later --time -1", want: []string{`(?m)^later:0:2$`}},
 
 	{name: "cluster", line: "kafka-cluster cluster-id --bootstrap-server BOOTSTRAP", want: []string{`Cluster ID: \S{22}\n`}},
@@ -121,7 +122,7 @@ var adminTools = []toolStep{
 
 	{name: "records deleted", line: "kafka-delete-records --bootstrap-server BOOTSTRAP --offset-json-file DIR/delete.json", want: []string{`partition: perf-0\s+low_watermark: 12345`}},
 	{name: "start moved", line: "kafka-get-offsets --bootstrap-server BOOTSTRAP --topic perf --time -2", want: []string{`(?m)^perf:0:12345$`}},
-	{name: "below the start", line: "kafka-console-consumer --bootstrap-server BOOTSTRAP --topic perf --partition 0 --offset earliest --max-messages 1 --timeout-ms 15000 --formatter-property print.offset=true --formatter-property print.value=false",
+	{name: "below the start", line: "kafka-console-consumer --bootstrap-server BOOTSTRAP --topic perf --partition 0 --offset earliest --max-messages 1 --timeout-ms 60000 --formatter-property print.offset=true --formatter-property print.value=false",
 		want: []string{`(?m)^Offset:12345$`}},
 
 	{name: "delete", line: "kafka-topics --bootstrap-server BOOTSTRAP --delete --topic orders"},
@@ -249,7 +250,7 @@ func seeTiers(t *testing.T, b *lagoontest.Broker, vm *jvm) {
 		return bytes
 	}
 	// Two segments are sealed and go to the cold tier, the active one stays.
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	for {
 		if got := sizes(); got["hdd tiered-0"] > 2_000_000 {

@@ -29,7 +29,7 @@ func TestKafkaTransactionTools(t *testing.T) {
 		toolStep{line: tool + " --bootstrap-server BOOTSTRAP " + args, status: status, want: want}.check(t, vm, b)
 	}
 	run(0, "kafka-producer-perf-test --topic paid --num-records 3000 --record-size 100 --throughput 10000 --transactional-id perf --transaction-duration-ms 50", `3000 records sent`)
-	run(0, "kafka-console-consumer --topic paid --isolation-level read_committed --from-beginning --max-messages 3000 --timeout-ms 20000", `Processed a total of 3000 messages`)
+	run(0, "kafka-console-consumer --topic paid --isolation-level read_committed --from-beginning --max-messages 3000 --timeout-ms 60000", `Processed a total of 3000 messages`)
 	run(0, "kafka-features describe", `transaction.version.*FinalizedVersionLevel: 2`)
 	run(0, "kafka-transactions list", `(?m)^TransactionalId\s+Coordinator\s+ProducerId\s+TransactionState\s*$`, `(?m)^perf\s+1\s+\d+\s+CompleteCommit\s*$`)
 	run(0, "kafka-transactions list --transactional-id-pattern p.*f", `(?m)^perf\s`)
@@ -81,7 +81,7 @@ func TestKafkaTransactionTools(t *testing.T) {
 			t.Errorf("paid-%d: stable up to %d after the abort, want %d with the marker", p, stable, ends[p]+1)
 		}
 	}
-	run(0, "kafka-console-consumer --topic paid --isolation-level read_committed --from-beginning --max-messages 3001 --timeout-ms 3000", `Processed a total of 3000 messages`)
+	run(0, "kafka-console-consumer --topic paid --isolation-level read_committed --from-beginning --max-messages 3001 --timeout-ms 6000", `Processed a total of 3000 messages`)
 }
 
 // appendOpenTransaction puts a record that is an hour old into a log, as part of a transaction with epoch 3, while the broker does not run.

@@ -39,7 +39,7 @@ def consume(task):
     for job in task["jobs"]:
         c = consumer(task)
         c.assign([TopicPartition(job["topic"], 0, 0)])
-        got, end = [], time.time() + 20
+        got, end = [], time.time() + 120
         while len(got) < job["count"] and time.time() < end:
             for r in c.consume(job["count"] - len(got), 5):
                 if r.error():
@@ -64,7 +64,7 @@ def member(task, i, protocol):
 def group(task):
     """Two members of one group read count records of a topic and leave; the offsets that are committed then."""
     made = [member(task, i, task.get("protocol", "classic")) for i in range(2)]
-    got, busy, end = 0, set(), time.time() + 30
+    got, busy, end = 0, set(), time.time() + 120
     while (got < task["count"] or len(busy) < 2) and time.time() < end:
         for i, c in enumerate(made):
             found = c.consume(500, 0.1)
@@ -77,7 +77,7 @@ def group(task):
             if found:
                 c.commit(asynchronous=False)
     tps = [TopicPartition(task["topic"], p) for p in range(3)]
-    offsets = sum(tp.offset for tp in made[0].committed(tps, timeout=10) if tp.offset > 0)
+    offsets = sum(tp.offset for tp in made[0].committed(tps, timeout=60) if tp.offset > 0)
     for c in made:
         c.close()
     return {"count": got, "members": len(busy), "offsets": offsets}
@@ -85,13 +85,13 @@ def group(task):
 
 def transactions(task):
     """Copies a topic in transactions with the group's offsets, every fourth one aborted, and then has the producer fenced."""
-    conf = {"bootstrap.servers": task["bootstrap"], "transactional.id": task["id"], "transaction.timeout.ms": 20000}
+    conf = {"bootstrap.servers": task["bootstrap"], "transactional.id": task["id"], "transaction.timeout.ms": 60000}
     p = Producer(conf)
-    p.init_transactions(20)
+    p.init_transactions(60)
     c = Consumer({"bootstrap.servers": task["bootstrap"], "group.id": task["id"], "auto.offset.reset": "earliest", "enable.auto.commit": False,
                   "isolation.level": "read_committed"})
     c.subscribe([task["from"]])
-    done, rounds, end = 0, 0, time.time() + 40
+    done, rounds, end = 0, 0, time.time() + 120
     while done < task["count"] and time.time() < end:
         found = [r for r in c.consume(50, 1) if not r.error()]
         if not found:
@@ -99,28 +99,28 @@ def transactions(task):
         p.begin_transaction()
         for r in found:
             p.produce(task["to"], value=r.value())
-        p.send_offsets_to_transaction(c.position(c.assignment()), c.consumer_group_metadata(), 10)
+        p.send_offsets_to_transaction(c.position(c.assignment()), c.consumer_group_metadata(), 60)
         rounds += 1
         if rounds % 4 == 0:
-            p.abort_transaction(10)
-            for tp in c.committed(c.assignment(), 10):
+            p.abort_transaction(60)
+            for tp in c.committed(c.assignment(), 60):
                 c.seek(TopicPartition(tp.topic, tp.partition, max(tp.offset, 0)))
         else:
-            p.commit_transaction(10)
+            p.commit_transaction(60)
             done += len(found)
     c.close()
     p.begin_transaction()
     p.produce(task["to"], value=b"zombie")
-    p.flush(10)
-    Producer(conf).init_transactions(20)
+    p.flush(60)
+    Producer(conf).init_transactions(60)
     try:
-        p.commit_transaction(10)
+        p.commit_transaction(60)
         fenced = "committed"
     except KafkaException as e:
         fenced = e.args[0].name()
     r = Consumer({"bootstrap.servers": task["bootstrap"], "group.id": "check", "isolation.level": "read_committed", "auto.offset.reset": "earliest"})
     r.subscribe([task["to"]])
-    got, end = [], time.time() + 20
+    got, end = [], time.time() + 120
     while len(got) < task["count"] and time.time() < end:
         got += [m.value().decode() for m in r.consume(500, 1) if not m.error()]
     got += [m.value().decode() for m in r.consume(10, 1) if not m.error()]
@@ -131,7 +131,7 @@ def transactions(task):
 def migrate(task):
     """A member of each protocol in one group, the new one for a time only: how many partitions each has, step by step."""
     def until(done):
-        end = time.time() + 30
+        end = time.time() + 120
         while time.time() < end:
             for c in made:
                 c.consume(100, 0.05)
@@ -152,9 +152,9 @@ def migrate(task):
 def lookup(task):
     c = consumer(task)
     tp = TopicPartition(task["topic"], 0)
-    begin, end = c.get_watermark_offsets(tp, timeout=10)
-    at = c.offsets_for_times([TopicPartition(task["topic"], 0, task["ms"])], timeout=10)[0].offset
-    parts = sorted(c.list_topics(task["topic"], timeout=10).topics[task["topic"]].partitions)
+    begin, end = c.get_watermark_offsets(tp, timeout=60)
+    at = c.offsets_for_times([TopicPartition(task["topic"], 0, task["ms"])], timeout=60)[0].offset
+    parts = sorted(c.list_topics(task["topic"], timeout=60).topics[task["topic"]].partitions)
     c.close()
     return {"begin": begin, "end": end, "at": at, "partitions": parts}
 
@@ -180,7 +180,7 @@ def step(fn):
 
 def one(futures):
     (f,) = futures.values()
-    return f.result(timeout=10)
+    return f.result(timeout=60)
 
 
 @step
@@ -191,7 +191,7 @@ def create(a, name, partitions, configs):
 
 @step
 def topics(a):
-    return sorted(t for t in a.list_topics(timeout=10).topics if t != "__consumer_offsets")  # a consumer with a group has looked for its coordinator
+    return sorted(t for t in a.list_topics(timeout=60).topics if t != "__consumer_offsets")  # a consumer with a group has looked for its coordinator
 
 
 @step
@@ -246,7 +246,7 @@ def delete(a, name):
 
 @step
 def cluster(a):
-    found = a.describe_cluster().result(timeout=10)
+    found = a.describe_cluster().result(timeout=60)
     return [len(found.nodes), found.controller.id]
 
 

@@ -27,7 +27,7 @@ def produce(task):
             sent.append(p.send(job["topic"], key=dec(r["k"]), value=dec(r["v"]), headers=headers, partition=0, timestamp_ms=r["t"]))
         p.flush(20)
         for i, f in enumerate(sent):
-            at = f.get(timeout=20).offset
+            at = f.get(timeout=60).offset
             if at != i:
                 raise SystemExit(f"{job['topic']}: record {i} was given offset {at}")
         p.close()
@@ -40,7 +40,7 @@ def consume(task):
         c = KafkaConsumer(bootstrap_servers=task["bootstrap"], group_id=None, check_crcs=True)
         c.assign([tp])
         c.seek_to_beginning(tp)
-        got, end = [], time.time() + 20
+        got, end = [], time.time() + 120
         while len(got) < job["count"] and time.time() < end:
             for r in c.poll(timeout_ms=500).get(tp, []):
                 got.append({"o": r.offset, "t": r.timestamp, "k": enc(r.key), "v": enc(r.value), "h": [{"k": k, "v": enc(v)} for k, v in r.headers]})
@@ -57,7 +57,7 @@ def group(task):
     # that member then neither polls nor beats. It is the client's race, and shows where groups form without delay.
     for c in made:
         c.partitions_for_topic(task["topic"])
-    counts, busy, end = [0, 0], set(), time.time() + 30
+    counts, busy, end = [0, 0], set(), time.time() + 120
 
     def member(i):
         while (sum(counts) < task["count"] or len(busy) < 2) and time.time() < end:
