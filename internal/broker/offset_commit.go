@@ -18,6 +18,7 @@ import (
 //   - An offset is acknowledged when it is on stable storage, as a record with acks=all is; commits share syncs with records.
 //   - A partition that does not exist is UNKNOWN_TOPIC_OR_PARTITION (by id: UNKNOWN_TOPIC_ID), the others are committed.
 //   - Whether an offset exists in the partition is not asked, as in Kafka.
+//   - A member of the consumer protocol is answered UNSUPPORTED_VERSION below version 9: these know no member epochs.
 //
 // Version notes: 2 to 4 carry a retention time, 6 the leader epoch, 7 static members, 9 member epochs (KIP-848), 10 topic ids.
 

@@ -127,7 +127,7 @@ func (b *Broker) fetchOffsets(snap *metadata.Snapshot, version int16, asked kmsg
 }
 
 func fetcher(asked kmsg.OffsetFetchRequestGroup) groups.Fetcher {
-	return groups.Fetcher{MemberID: str(asked.MemberID), Epoch: asked.MemberEpoch}
+	return groups.Fetcher{MemberID: asked.MemberID, Epoch: asked.MemberEpoch}
 }
 
 // fetchAllOffsets answers for every partition of which the group has an offset, by topic and partition.

@@ -45,21 +45,29 @@ func TestConsumerGroup(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := start(t, &groupstest.Log{}, nil)
 		synctest.Wait()
-		if res := w.must("a", 0); res.Epoch != 1 || res.Assignment.Len() != 4 {
+		if res := w.must("a", 0); res.Epoch != 2 || res.Assignment.Len() != 4 {
 			t.Fatalf("%+v", res)
 		}
 		w.must("b", 0)
-		w.must("a", 1)
-		w.must("a", 1, 0, 1)
-		if res := w.must("b", 2); res.Epoch != 2 || res.Assignment.Len() != 2 {
+		w.must("a", 2)
+		w.must("a", 2, 0, 1)
+		if res := w.must("b", 3); res.Epoch != 3 || res.Assignment.Len() != 2 {
 			t.Fatalf("%+v", res)
 		}
 		r := commit("g", "orders", 0, 42)
-		r.MemberID, r.Generation, r.Epochs = "a", 1, true
+		r.MemberID, r.Generation, r.Epochs = "a", 2, true
 		if _, _, err := w.Commit(r); err != classic.StaleMemberEpoch {
-			t.Errorf("commit at epoch 1: %v", err)
+			t.Errorf("commit at the epoch before: %v", err)
 		}
-		r.Generation = 2
+		r.Epochs = false // OffsetCommit below 9
+		if _, _, err := w.Commit(r); err != classic.UnsupportedVersion {
+			t.Errorf("commit in a version that knows no epochs: %v", err)
+		}
+		r.MemberID = "somebody"
+		if _, _, err := w.Commit(r); err != classic.UnknownMemberID {
+			t.Errorf("commit of a stranger in such a version: %v", err)
+		}
+		r.MemberID, r.Generation, r.Epochs = "a", 3, true
 		w.put(r)
 		for i := range 100 {
 			r.Offsets[0].Offset = int64(42 + i)
@@ -68,11 +76,15 @@ func TestConsumerGroup(t *testing.T) {
 		synctest.Wait()
 		w = w.crash(nil)
 		defer w.Close()
-		if res := w.must("a", 2); res.Epoch != 2 || res.Assigned {
+		if res := w.must("a", 3); res.Epoch != 3 || res.Assigned {
 			t.Errorf("after a restart: %+v", res)
 		}
-		if err := w.Fetch("g", groups.Fetcher{MemberID: "a", Epoch: 1}, []groups.Offset{{Topic: "orders"}}); err != classic.StaleMemberEpoch {
-			t.Errorf("fetch at epoch 1: %v", err)
+		a, nobody := "a", ""
+		for by, want := range map[groups.Fetcher]classic.Error{{MemberID: &a, Epoch: 3}: classic.None, {MemberID: &a, Epoch: 2}: classic.StaleMemberEpoch,
+			{MemberID: &a, Epoch: -1}: classic.StaleMemberEpoch, {MemberID: &nobody, Epoch: -1}: classic.UnknownMemberID, {Epoch: -1}: classic.None} {
+			if err := w.Fetch("g", by, []groups.Offset{{Topic: "orders"}}); err != want {
+				t.Errorf("fetch by %+v: %v, want %v", by, err, want)
+			}
 		}
 		if got := w.offset("g"); got != 141 {
 			t.Errorf("offset %d", got)
@@ -83,7 +95,7 @@ func TestConsumerGroup(t *testing.T) {
 			}
 		}
 		d, err := w.DescribeConsumer("g")
-		if err != classic.None || d.State != classic.Stable || d.Epoch != 2 || len(d.Members) != 2 || d.Assignor != "uniform" {
+		if err != classic.None || d.State != classic.Stable || d.Epoch != 3 || len(d.Members) != 2 || d.Assignor != "uniform" {
 			t.Errorf("%+v, %v", d, err)
 		}
 		if _, err := w.Describe("g"); err != classic.GroupIDNotFound {
@@ -123,7 +135,7 @@ func TestConsumerAnswersAreDurable(t *testing.T) {
 		if res.Refused != nil {
 			t.Fatal(res.Refused)
 		}
-		if _, other := w.beat("a", 1); other.Wait(t.Context()) != classic.CoordinatorNotAvailable { // it is told of b
+		if _, other := w.beat("a", 2); other.Wait(t.Context()) != classic.CoordinatorNotAvailable { // it is told of b
 			t.Error("the answer to a did not wait")
 		}
 		if err := wait.Wait(t.Context()); err != classic.CoordinatorNotAvailable {
@@ -131,7 +143,7 @@ func TestConsumerAnswersAreDurable(t *testing.T) {
 		}
 		w = w.crash(nil)
 		defer w.Close()
-		if d, _ := w.DescribeConsumer("g"); len(d.Members) != 1 || d.Epoch != 1 {
+		if d, _ := w.DescribeConsumer("g"); len(d.Members) != 1 || d.Epoch != 2 {
 			t.Errorf("after a crash: %+v", d)
 		}
 		w.log.Fail(errors.New("broken"))
@@ -145,7 +157,7 @@ func TestConsumerAnswersAreDurable(t *testing.T) {
 			t.Errorf("%+v", list)
 		}
 		w.log.Fail(nil)
-		if d, _ := w.DescribeConsumer("g"); len(d.Members) != 1 || d.Epoch != 1 || d.State != classic.Stable {
+		if d, _ := w.DescribeConsumer("g"); len(d.Members) != 1 || d.Epoch != 2 || d.State != classic.Stable {
 			t.Errorf("after a failed store: %+v", d)
 		}
 	})
@@ -295,7 +307,7 @@ func TestTargetsMayComeFirst(t *testing.T) {
 		}
 		beat("a", 0, time.Minute, "orders")
 		beat("b", 0, time.Minute, "missing") // a new epoch, and the same target for a
-		beat("a", 1, 2*time.Minute, "orders")
+		beat("a", 2, 2*time.Minute, "orders")
 		w.put(commit("other", "orders", 0, 1)) // the last batch is not compacted
 		w = w.crash(nil)                       // compares with the compacted log
 	})

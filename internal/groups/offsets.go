@@ -126,6 +126,8 @@ func (c *Coordinator) Commit(r CommitRequest) (errs []classic.Error, wait Pendin
 		if len(r.Offsets) == 0 {
 			return nil, wait, classic.None
 		}
+	} else if g.consumer != nil && !r.Epochs && g.consumer.NeedsEpochs(r.MemberID) {
+		return nil, wait, classic.UnsupportedVersion
 	} else if err := g.MayCommit(now, r.MemberID, r.InstanceID, r.Generation); err != classic.None {
 		return nil, wait, err
 	}
@@ -197,7 +199,7 @@ func (c *Coordinator) Commit(r CommitRequest) (errs []classic.Error, wait Pendin
 
 // Fetcher is who fetches offsets: a member of a group of the consumer protocol, whose epoch is checked then, or the zero value.
 type Fetcher struct {
-	MemberID string
+	MemberID *string // "" is a member that there is not, as in Kafka
 	Epoch    int32
 }
 
@@ -238,8 +240,8 @@ func (c *Coordinator) fetch(groupID string, by Fetcher, fn func(g *group, durabl
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if g := s.groups[groupID]; g != nil {
-		if g.consumer != nil && by.MemberID != "" && by.Epoch >= 0 {
-			if err := g.consumer.MayFetch(by.MemberID, by.Epoch); err != classic.None {
+		if g.consumer != nil && by.MemberID != nil {
+			if err := g.consumer.MayFetch(*by.MemberID, by.Epoch); err != classic.None {
 				return err
 			}
 		}

@@ -76,7 +76,7 @@ func TestConsumerProtocolTools(t *testing.T) {
 		says(out, fmt.Sprintf(`^console +read +%d +300 +300 +0 `, p))
 	}
 	says(tool("kafka-consumer-groups", "--describe", "--group", "console", "--state"), `^console .*uniform +Stable +1`)
-	says(tool("kafka-consumer-groups", "--describe", "--group", "console", "--members", "--verbose"), `^console +stays .* 3 +3 +read:0,1,2 +3 +read:0,1,2`)
+	says(tool("kafka-consumer-groups", "--describe", "--group", "console", "--members", "--verbose"), `^console +stays .* 3 +4 +read:0,1,2 +4 +read:0,1,2`)
 
 	// Behind the end: the admin API says the same.
 	tool("kafka-consumer-groups", "--group", "other", "--topic", "read:1", "--reset-offsets", "--to-offset", "7", "--execute")

@@ -26,6 +26,14 @@ func consumerSequences() (out []sequence) {
 		}
 		return *resp.MemberID, resp.MemberEpoch
 	}
+	// enter is join as set-up.
+	enter := func(x *exchange, group string, topics ...string) (id string, epoch int32) {
+		resp := call[*kmsg.ConsumerGroupHeartbeatResponse](x, beat(x, group, one, 0, topics...))
+		if resp.ErrorCode != 0 || resp.MemberID == nil {
+			x.fail("set-up: heartbeat: code %d", resp.ErrorCode)
+		}
+		return *resp.MemberID, resp.MemberEpoch
+	}
 	add(68, 0, "one member", func(x *exchange) {
 		g := x.name("g")
 		m, epoch := join(x, g, one, x.topic("a", 2))
@@ -113,34 +121,103 @@ func consumerSequences() (out []sequence) {
 		x.ask(describeGroups(g))
 	})
 	add(11, 0, "a group of the other protocol", func(x *exchange) {
-		g, a := x.name("g"), x.topic("a", 1)
-		req := beat(x, g, one, 0, a)
-		if c := call[*kmsg.ConsumerGroupHeartbeatResponse](x, req).ErrorCode; c != 0 {
-			x.fail("set-up: heartbeat: code %d", c)
-		}
+		g := x.name("g")
+		enter(x, g, x.topic("a", 1))
 		x.ask(x.join(g, "", "nonsense"))
 		x.ask(heartbeat(g, one, 1))
 		x.ask(leave(g, "somebody"))
 		x.ask(describeGroups(g))
 	})
-	add(8, 9, "of members of the new protocol", func(x *exchange) {
+	of := func(x *exchange) {
 		g, a := x.name("g"), x.topic("a", 1)
-		joined := call[*kmsg.ConsumerGroupHeartbeatResponse](x, beat(x, g, one, 0, a))
-		if joined.ErrorCode != 0 || joined.MemberID == nil {
-			x.fail("set-up: heartbeat: code %d", joined.ErrorCode)
-		}
+		member, epoch := enter(x, g, a)
 		for _, c := range []struct {
 			member string
 			epoch  int32
-		}{{*joined.MemberID, joined.MemberEpoch}, {*joined.MemberID, 0}, {*joined.MemberID, 7}, {"somebody", 1}, {"", -1}} {
+		}{{member, epoch}, {member, 0}, {member, 7}, {member, -1}, {"somebody", 1}, {"", -1}} {
 			req := x.commit(g, 3, at{a, 0})
 			req.MemberID, req.Generation = c.member, c.epoch
 			x.ask(req)
 		}
-		fetch := x.committed(g, at{a, 0})
-		fetch.Groups[0].MemberID, fetch.Groups[0].MemberEpoch = joined.MemberID, 7
-		x.ask(fetch)
+		call[*kmsg.ConsumerGroupHeartbeatResponse](x, beat(x, g, member, -1))
+		x.ask(x.commit(g, 4, at{a, 0})) // nobody is left
+	}
+	add(8, 9, "of members of the new protocol", of)
+	out = append(out, sequence{key: 8, name: "of members of the new protocol, in versions that know no epochs", to: 8, needs: 68, run: of})
+	add(8, 9, "of the epoch before", func(x *exchange) {
+		g, a, b := x.name("g"), x.topic("a", 1), x.topic("b", 1)
+		member, first := enter(x, g, a)
+		epoch := first
+		more := beat(x, g, member, epoch)
+		more.SubscribedTopicNames = []string{a, b}
+		x.until("the next epoch", func() bool { // Kafka may make it with a later heartbeat
+			resp := call[*kmsg.ConsumerGroupHeartbeatResponse](x, more)
+			if resp.ErrorCode != 0 {
+				x.fail("set-up: heartbeat: code %d", resp.ErrorCode)
+			}
+			more = beat(x, g, member, resp.MemberEpoch)
+			epoch = resp.MemberEpoch
+			return epoch > first
+		})
+		for _, c := range []struct {
+			topic string
+			epoch int32
+		}{{a, epoch}, {b, epoch}, {b, first}, {a, first}} {
+			req := x.commit(g, 3, at{c.topic, 0})
+			req.MemberID, req.Generation = member, c.epoch
+			x.ask(req)
+		}
 	})
+	add(8, 0, "of classic members of a group of the new protocol", func(x *exchange) {
+		g, a := x.name("g"), x.topic("a", 1)
+		enter(x, g, a)
+		joined := call[*kmsg.JoinGroupResponse](x, x.join(g, x.member(g), "range"))
+		if joined.ErrorCode != 0 {
+			x.fail("set-up: join: code %d", joined.ErrorCode)
+		}
+		for _, generation := range []int32{joined.Generation, joined.Generation + 3} {
+			req := x.commit(g, 3, at{a, 0})
+			req.MemberID, req.Generation = joined.MemberID, generation
+			x.ask(req)
+		}
+	})
+	add(9, 0, "by members of the new protocol", func(x *exchange) {
+		g, a := x.name("g"), x.topic("a", 1)
+		member, epoch := enter(x, g, a)
+		req := x.commit(g, 3, at{a, 0})
+		req.MemberID, req.Generation = member, epoch
+		if c := call[*kmsg.OffsetCommitResponse](x, req).Topics[0].Partitions[0].ErrorCode; c != 0 {
+			x.fail("set-up: commit: code %d", c)
+		}
+		x.ask(x.committed(g, at{a, 0}))
+		if x.version < 9 {
+			return // no member, no epoch
+		}
+		for _, c := range []struct {
+			member *string
+			epoch  int32
+		}{{&member, epoch}, {&member, 0}, {&member, 7}, {&member, -1}, {text("somebody"), epoch}, {text(""), -1}} {
+			fetch := x.committed(g, at{a, 0})
+			fetch.Groups[0].MemberID, fetch.Groups[0].MemberEpoch = c.member, c.epoch
+			x.ask(fetch)
+		}
+	})
+	out = append(out, sequence{key: 28, name: "of members of the new protocol", from: 3, to: 4, needs: 68, run: func(x *exchange) {
+		g, a := x.name("g"), x.topic("a", 1)
+		member, epoch := enter(x, g, a)
+		w := x.begin(x.name("t"))
+		if c := call[*kmsg.AddOffsetsToTxnResponse](x, addOffsets(w, g)).ErrorCode; c != 0 {
+			x.fail("set-up: add offsets: code %d", c)
+		}
+		for _, c := range []struct {
+			member string
+			epoch  int32
+		}{{member, 0}, {member, 7}, {member, -1}, {"somebody", epoch}, {"", epoch}, {"", -1}, {member, epoch}} {
+			req := x.commitIn(w, g, at{a, 0})
+			req.MemberID, req.Generation = c.member, c.epoch
+			x.ask(req)
+		}
+	}})
 
 	describe := func(groups ...string) *kmsg.ConsumerGroupDescribeRequest {
 		req := kmsg.NewPtrConsumerGroupDescribeRequest()

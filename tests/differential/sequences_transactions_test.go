@@ -113,6 +113,25 @@ func (x *exchange) finish(w *writer, commit bool) {
 	x.completed(w.id)
 }
 
+// addOffsets makes a group part of a transaction.
+func addOffsets(w *writer, group string) *kmsg.AddOffsetsToTxnRequest {
+	req := kmsg.NewPtrAddOffsetsToTxnRequest()
+	req.TransactionalID, req.ProducerID, req.ProducerEpoch, req.Group = w.id, w.producer, w.epoch, group
+	return req
+}
+
+// commitIn asks to store offset 7 in a transaction.
+func (x *exchange) commitIn(w *writer, group string, of at) *kmsg.TxnOffsetCommitRequest {
+	req := kmsg.NewPtrTxnOffsetCommitRequest()
+	req.TransactionalID, req.Group, req.ProducerID, req.ProducerEpoch = w.id, group, w.producer, w.epoch
+	rp := kmsg.NewTxnOffsetCommitRequestTopicPartition()
+	rp.Partition, rp.Offset, rp.LeaderEpoch, rp.Metadata = of.partition, 7, -1, text("note")
+	rt := kmsg.NewTxnOffsetCommitRequestTopic()
+	rt.Topic, rt.TopicID, rt.Partitions = of.topic, x.id(of.topic), append(rt.Partitions, rp)
+	req.Topics = append(req.Topics, rt)
+	return req
+}
+
 func describeTransactions(ids ...string) *kmsg.DescribeTransactionsRequest {
 	req := kmsg.NewPtrDescribeTransactionsRequest()
 	req.TransactionalIDs = ids
@@ -208,11 +227,6 @@ func transactionSequences() (out []sequence) {
 	})
 	add(24, 0, addVersion, "nothing", func(x *exchange) { x.ask(x.addPartitions(x.begin(x.name("t")))) })
 
-	addOffsets := func(w *writer, group string) *kmsg.AddOffsetsToTxnRequest {
-		req := kmsg.NewPtrAddOffsetsToTxnRequest()
-		req.TransactionalID, req.ProducerID, req.ProducerEpoch, req.Group = w.id, w.producer, w.epoch, group
-		return req
-	}
 	add(25, 0, 0, "a group", func(x *exchange) {
 		w := x.begin(x.name("t"))
 		x.ask(addOffsets(w, x.name("g")))
@@ -307,16 +321,6 @@ func transactionSequences() (out []sequence) {
 		both(x, p)
 	})
 
-	commits := func(x *exchange, w *writer, group string, of at) *kmsg.TxnOffsetCommitRequest {
-		req := kmsg.NewPtrTxnOffsetCommitRequest()
-		req.TransactionalID, req.Group, req.ProducerID, req.ProducerEpoch = w.id, group, w.producer, w.epoch
-		rp := kmsg.NewTxnOffsetCommitRequestTopicPartition()
-		rp.Partition, rp.Offset, rp.LeaderEpoch, rp.Metadata = of.partition, 7, -1, text("note")
-		rt := kmsg.NewTxnOffsetCommitRequestTopic()
-		rt.Topic, rt.TopicID, rt.Partitions = of.topic, x.id(of.topic), append(rt.Partitions, rp)
-		req.Topics = append(req.Topics, rt)
-		return req
-	}
 	for _, commit := range []bool{true, false} {
 		add(28, 0, 4, fmt.Sprintf("offsets, commit %v", commit), func(x *exchange) {
 			p, g := at{x.topic("a", 1), 0}, x.name("g")
@@ -324,7 +328,7 @@ func transactionSequences() (out []sequence) {
 			if c := call[*kmsg.AddOffsetsToTxnResponse](x, addOffsets(w, g)).ErrorCode; c != 0 {
 				x.fail("set-up: add offsets: code %d", c)
 			}
-			x.ask(commits(x, w, g, p))
+			x.ask(x.commitIn(w, g, p))
 			stable := x.committed(g, p)
 			stable.RequireStable = true
 			x.ask(stable)
@@ -342,9 +346,9 @@ func transactionSequences() (out []sequence) {
 	add(28, 0, 4, "offsets, members and producers that there are not", func(x *exchange) {
 		p, g := at{x.topic("a", 1), 0}, x.name("g")
 		w := x.begin(x.name("t"))
-		x.ask(commits(x, w, "", p))
-		x.ask(commits(x, w, g, at{p.topic, 9}))
-		req := commits(x, w, g, p)
+		x.ask(x.commitIn(w, "", p))
+		x.ask(x.commitIn(w, g, at{p.topic, 9}))
+		req := x.commitIn(w, g, p)
 		if x.version >= 3 {
 			req.Generation, req.MemberID = 3, "somebody"
 			x.ask(req)

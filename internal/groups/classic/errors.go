@@ -21,6 +21,7 @@ const (
 	InvalidCommitOffsetSize Error = 28
 	UnknownTopicOrPartition Error = 3
 	UnknownServerError      Error = -1
+	UnsupportedVersion      Error = 35
 	InvalidRequest          Error = 42
 	InvalidProducerEpoch    Error = 47
 	InvalidTxnState         Error = 48
@@ -45,7 +46,7 @@ var errorNames = map[Error]string{
 	InconsistentProtocol: "INCONSISTENT_GROUP_PROTOCOL", InvalidGroupID: "INVALID_GROUP_ID", UnknownMemberID: "UNKNOWN_MEMBER_ID",
 	InvalidSessionTimeout: "INVALID_SESSION_TIMEOUT", RebalanceInProgress: "REBALANCE_IN_PROGRESS",
 	InvalidCommitOffsetSize: "INVALID_COMMIT_OFFSET_SIZE", UnknownTopicOrPartition: "UNKNOWN_TOPIC_OR_PARTITION",
-	UnknownServerError: "UNKNOWN_SERVER_ERROR", InvalidRequest: "INVALID_REQUEST", NonEmptyGroup: "NON_EMPTY_GROUP", GroupIDNotFound: "GROUP_ID_NOT_FOUND",
+	UnknownServerError: "UNKNOWN_SERVER_ERROR", UnsupportedVersion: "UNSUPPORTED_VERSION", InvalidRequest: "INVALID_REQUEST", NonEmptyGroup: "NON_EMPTY_GROUP", GroupIDNotFound: "GROUP_ID_NOT_FOUND",
 	MemberIDRequired: "MEMBER_ID_REQUIRED", GroupMaxSizeReached: "GROUP_MAX_SIZE_REACHED", FencedInstanceID: "FENCED_INSTANCE_ID",
 	GroupSubscribedToTopic: "GROUP_SUBSCRIBED_TO_TOPIC", FencedMemberEpoch: "FENCED_MEMBER_EPOCH", UnreleasedInstanceID: "UNRELEASED_INSTANCE_ID",
 	UnsupportedAssignor: "UNSUPPORTED_ASSIGNOR", StaleMemberEpoch: "STALE_MEMBER_EPOCH", InvalidRegularExpression: "INVALID_REGULAR_EXPRESSION",

@@ -199,6 +199,10 @@ func (g *Group) topicsHash() int64 {
 	return int64(h.Sum64() | 1)
 }
 
+// emptyEpoch is the epoch of a group with nobody in it: its first member begins the next one. As in Kafka (KIP-1263), where members whose first
+// assignment is still being computed wait at it.
+const emptyEpoch = 1
+
 // bump begins a new epoch if it has to, or the topics have changed.
 func (g *Group) bump(must bool) {
 	hash := g.hash
@@ -213,7 +217,7 @@ func (g *Group) bump(must bool) {
 		}
 	}
 	if must || hash != g.hash {
-		g.put(Record{Kind: GroupEpoch, Epoch: g.epoch + 1, Hash: hash})
+		g.put(Record{Kind: GroupEpoch, Epoch: max(g.epoch, emptyEpoch) + 1, Hash: hash})
 	}
 }
 

@@ -98,7 +98,7 @@ func (w *world) commands() map[string]func(args) {
 		"sync":      w.sync,      // NAME gen= [instance=]
 		"beat":      w.beat,      // NAME gen= [instance=]: a classic heartbeat
 		"leave":     w.leave,     // NAME… (instance=I: by instance id)
-		"commit":    w.commit,    // NAME epoch=: may it commit?
+		"commit":    w.commit,    // [NAME] epoch= [transaction=yes]: may it commit?
 		"advance":   w.advance,   // DURATION
 		"restart":   w.restart,   // the group as it is on record
 		"storing":   w.storing,   // works | fails
@@ -276,7 +276,11 @@ func (w *world) commit(a args) {
 	if f := a.Words(); len(f) > 0 {
 		id = f[0]
 	}
-	fmt.Fprintln(&w.out, w.g.MayCommit(w.now, id, "", int32(a.Number("epoch", -1))))
+	may := w.g.MayCommit
+	if a.Str("transaction", "no") == "yes" {
+		may = w.g.MayCommitTxn
+	}
+	fmt.Fprintln(&w.out, may(w.now, id, "", int32(a.Number("epoch", -1))))
 }
 
 func (w *world) advance(a args) {

@@ -82,11 +82,22 @@ func (g *Group) MayCommit(_ time.Time, memberID, instanceID string, epoch int32)
 }
 
 // MayCommitTxn checks a commit that is part of a transaction. A producer that says nothing about the consumer's place in the group may commit at any time.
+// TxnOffsetCommit has no STALE_MEMBER_EPOCH: a member hears ILLEGAL_GENERATION, as in Kafka, and its producer aborts.
 func (g *Group) MayCommitTxn(now time.Time, memberID, instanceID string, epoch int32) classic.Error {
 	if epoch < 0 && memberID == "" && instanceID == "" {
 		return classic.None
 	}
-	return g.MayCommit(now, memberID, instanceID, epoch)
+	err := g.MayCommit(now, memberID, instanceID, epoch)
+	if err == classic.StaleMemberEpoch {
+		return classic.IllegalGeneration
+	}
+	return err
+}
+
+// NeedsEpochs tells whether this is a member of the consumer protocol: its requests have to be of versions that know member epochs.
+func (g *Group) NeedsEpochs(memberID string) bool {
+	m := g.members[memberID]
+	return m != nil && m.meta.Classic == nil
 }
 
 // MayFetch checks a fetch of offsets by a member.
