@@ -105,6 +105,7 @@ var differences = []difference{
 	{api: "ConsumerGroupHeartbeat", path: `Assignment.Topics[]`, kafka: absent, rare: true, what: "a member hears of a new assignment with its next heartbeat, the first one when it subscribes by an expression; Kafka's may come with a later one",
 		why: atOnce},
 	{api: "ConsumerGroupDescribe", path: `Groups[].Members[].SubscribedTopicRegex`, lagoon: "null", kafka: "()", what: "no expression is null", why: "the field may be null, and an empty expression is one"},
+	{api: "JoinGroup", sequence: "^a group of the other protocol$", path: `Generation`, rare: true, what: "a member of the classic protocol that joins a KIP-848 group gets the group's new epoch as its generation; Kafka's may get the one before", why: atOnce},
 	{api: "JoinGroup", sequence: "^a group of the other protocol$", path: `MemberID`, what: "member ids begin with the client id, also in KIP-848 groups", why: "people who look at members know them by it"},
 	{api: "JoinGroup", sequence: "^an empty instance$", path: `.*`, what: "an empty instance id is none; Kafka makes a static member of that name", why: "two members that leave it empty would fence each other"},
 }
