@@ -6,7 +6,9 @@
 //	TestKillGroups     kill -9 under commits; groups of both protocols go on, and their offsets never move back
 //	TestMigrateUnderLoad  readers at the tail, far behind and at random offsets cross segments that move; no fetch error
 //	TestKillMigration  kill -9 at each step of a migration; one copy of every segment afterwards
+//	TestKillPin        kill -9 while a partition that was pinned to a tier moves there; the next start completes the move
 //	TestKillTransactions  a pipeline from topic to topic in transactions; each input exactly once
+//	TestKillFirstTransaction  kill -9 while the topic of transactions comes into being
 //	TestPowerCut       FS_IOC_SHUTDOWN on ext4 and xfs, tiers on two file systems that stop at different moments
 //	TestSyncIsNotBelieved  the same under files that are appended to and synced: what SyncData calls durable is there
 //	TestSyncFailure    thin storage runs full below the file system: sync fails, the directory is fenced
@@ -15,6 +17,7 @@
 // It is not a benchmark, and not the place of exhaustive crash points: those are in internal/partition's and
 // tiering's tests on a simulated file system. Loss that only a lying disk shows is not found here.
 //
-// Environment: LAGOON_CYCLES=50 runs that many cycles of TestKill, TestKillGroups, TestKillTransactions and TestPowerCut, and kills 20
-// times at every step in TestKillMigration; LAGOON_SEED repeats a run's random choices (what the machine does in between differs).
+// Environment: LAGOON_CYCLES=50 runs that many cycles of TestKill, TestKillPin, TestKillGroups, TestKillTransactions and TestPowerCut, and
+// kills 20 times at every step in TestKillMigration; LAGOON_SEED repeats a run's random choices (what the machine does in between
+// differs).
 package crash

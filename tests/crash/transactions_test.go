@@ -3,6 +3,7 @@ package crash
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"golang.org/x/sys/unix"
 
 	"lagoon/tests/internal/lagoontest"
 )
@@ -168,4 +170,58 @@ func TestKillTransactions(t *testing.T) {
 		commits, aborts = commits+p.commits.Load(), aborts+p.aborts.Load()
 	}
 	t.Logf("%d kills, %d records, %d transactions committed, %d aborted", n, len(in), commits, aborts)
+}
+
+// TestKillFirstTransaction: the first transactional client of a broker has __transaction_state made. Whatever of the topic is there when the
+// broker is killed, the same client's transaction goes on and is committed.
+func TestKillFirstTransaction(t *testing.T) {
+	for _, partitions := range []int{1, 25, 50} {
+		t.Run(fmt.Sprintf("partitions=%d", partitions), func(t *testing.T) {
+			b := lagoontest.Start(t, lagoontest.Options{})
+			lagoontest.CreateTopic(t, b, "out", 1)
+			ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+			defer cancel()
+			made, killed := 0, make(chan struct{})
+			newWatcher(t, b.TierPath("ssd")).on(func(ev fileEvent) {
+				if ev.Mask&unix.IN_ISDIR == 0 || !strings.HasPrefix(ev.Name, "__transaction_state-") {
+					return
+				}
+				if made++; made == partitions {
+					_ = unix.Kill(b.PID(), unix.SIGKILL)
+					close(killed)
+				}
+			})
+			l := &load{t: t, b: b}
+			cl := l.client(kgo.DefaultProduceTopic("out"), kgo.TransactionalID("first"))
+			defer cl.Close()
+			done := make(chan error, 1)
+			go func() {
+				err := cl.BeginTransaction()
+				if err == nil {
+					err = cl.ProduceSync(ctx, kgo.StringRecord("first")).FirstErr()
+				}
+				if err == nil {
+					err = cl.EndTransaction(ctx, kgo.TryCommit)
+				}
+				done <- err
+			}()
+			select {
+			case <-killed:
+			case <-ctx.Done():
+				t.Fatal("the topic did not come into being")
+			}
+			b.Kill()
+			b.Restart()
+			if err := <-done; err != nil {
+				t.Fatal(err)
+			}
+			reader := l.client(kgo.ConsumeTopics("out"), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.FetchIsolationLevel(kgo.ReadCommitted()))
+			defer reader.Close()
+			for read := 0; read == 0; read = reader.PollFetches(ctx).NumRecords() { // when the marker is durable
+				if ctx.Err() != nil {
+					t.Fatal("the transaction was committed, and nobody can read it")
+				}
+			}
+		})
+	}
 }
