@@ -227,6 +227,9 @@ const reclaimEvery = 250 * time.Millisecond
 // memory takes a buffer from the pool. When there is none, chunks kept for followers go first. Then, for a chunk that a
 // reader waits for, other streams give up their read-ahead; a chunk read ahead is given up.
 func (c *coldChunk) memory(st *Store) (*cachectl.Buffer, error) {
+	if c.handle.seg.dir.spec.Rotating && st.freeChunks() <= st.poolChunks()/4 && !c.isHead() {
+		return nil, errNoMemory // it was asked for when there was more, or others had not asked yet
+	}
 	for {
 		if buf, ok := st.opt.Pool.TryGet(); ok {
 			return buf, nil

@@ -435,6 +435,12 @@ func (s *Store) keptChunks() int {
 	return s.keepers.chunks
 }
 
+// freeChunks is how many buffers could be had at once, by giving up what is kept.
+func (s *Store) freeChunks() int {
+	p := s.opt.Pool.Stats()
+	return int((p.CapacityBytes-p.InUseBytes)/p.ChunkBytes) + s.keptChunks()
+}
+
 // poolChunks is the size of the pool in chunks.
 func (s *Store) poolChunks() int {
 	return int(s.opt.Pool.Stats().CapacityBytes / s.opt.Pool.ChunkBytes())

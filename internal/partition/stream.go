@@ -349,12 +349,21 @@ func (s *stream) mayReadAheadLocked() bool {
 	if 2*cv.kept > cv.mostKept() && cv.inFrontLocked(s) {
 		return false
 	}
-	p := st.opt.Pool.Stats()
-	free := int((p.CapacityBytes-p.InUseBytes)/p.ChunkBytes) + st.keptChunks() - int(st.askedChunks.Load())
+	free := st.freeChunks()
+	// A rotating disk is at one place at a time: what others have asked for is read when this has been taken, or is not read (memory).
+	if s.handle.seg.dir.spec.Rotating {
+		for _, c := range s.chunks {
+			if c.state == chunkQueued {
+				free--
+			}
+		}
+	} else {
+		free -= int(st.askedChunks.Load())
+	}
 	if len(s.chunks) == 1 {
 		return free > 0
 	}
-	return free > int(p.CapacityBytes/p.ChunkBytes)/4
+	return free > st.poolChunks()/4
 }
 
 // advanceLocked moves to the next segment when this one is read to its end, and tells how far the current one may be read.
