@@ -76,7 +76,7 @@
 //
 // A rotating disk is at one place at a time (pass.go): its requests go by position, in runs of one quantum, and the flows of a
 // round are put in that order when the round begins, so that shares stay what they are. What waits beyond the deadline goes
-// first. A second request is in flight only where it follows on the first.
+// first. A second request is in flight only where it follows on the first, and starts a moment later, so that the disk gets them in order.
 //
 // Where files sync on the same disk, a Gate lets syncs and cold reads take turns: windows in which all that are due sync, and
 // slots as long as the window before in which reads go on, if there are any.

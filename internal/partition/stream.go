@@ -342,8 +342,8 @@ func (s *stream) unfollowLocked() {
 }
 
 // mayReadAheadLocked tells whether a chunk may be asked for that the reader does not wait for yet. The second one may while
-// there is a buffer for it, those after it while a quarter of the pool is free; and a reader that has run far ahead of its
-// followers, so that half of what may be kept for them is, reads without.
+// there is a buffer for it, those after it while a quarter of the pool is free, beside what has been asked for; and a reader that has run
+// far ahead of its followers, so that half of what may be kept for them is, reads without.
 func (s *stream) mayReadAheadLocked() bool {
 	cv, st := &s.log.convoy, s.log.store
 	if 2*cv.kept > cv.mostKept() && cv.inFrontLocked(s) {
