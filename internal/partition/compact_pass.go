@@ -263,7 +263,11 @@ func (w *cleanedWriter) gate() deviceGate {
 	return deviceGate{store: w.pass.store, log: w.pass.log, flow: compactionFlow, from: w.dir, to: w.dir}
 }
 
+// write writes what has come together, if anything: the last batch may have gone by itself.
 func (w *cleanedWriter) write(ctx context.Context) error {
+	if w.c.Buffered() == 0 {
+		return nil
+	}
 	done, err := w.gate().Wait(ctx, tiering.Transfer{Tier: w.dir.name, Write: true, Pos: w.c.Size() - int64(w.c.Buffered()), Bytes: int64(w.c.Buffered())})
 	if err != nil {
 		return err

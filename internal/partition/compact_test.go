@@ -445,6 +445,49 @@ func repack(t testing.TB, plain []byte, codec segment.Compression) []byte {
 	return b
 }
 
+// TestCompactLargeBatches: batches that are written one by one as they come, so that nothing is left to write at a segment's end.
+func TestCompactLargeBatches(t *testing.T) {
+	s := open(t, quietCompaction, osFS(t))
+	cfg := compacted()
+	cfg.SegmentBytes, cfg.MaxMessageBytes = 3<<20, 4<<20
+	l := load(t, s, cfg, 1)
+	rng, newest := rand.New(rand.NewPCG(3, 3)), map[string]segment.Offset{}
+	end := segment.Offset(0)
+	for range 6 {
+		var b records.Builder
+		for i := range 2600 {
+			key := fmt.Sprint("key-", rng.IntN(20000))
+			b.Add([]byte(key), bytes.Repeat([]byte{byte(i)}, 1000))
+			newest[key] = end + segment.Offset(i)
+		}
+		a, err := l.Append(t.Context(), partition.AppendRequest{Records: b.Batch(1)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		end = a.Next
+	}
+	if err := l.Durable(t.Context(), end); err != nil {
+		t.Fatal(err)
+	}
+	s.Compact(t.Context())
+	v := s.Compactions()[0].Last
+	if v.Err != nil || v.Kept == 0 || v.Kept >= v.Records {
+		t.Fatalf("%+v", v)
+	}
+	if err := readThrough(l, func(h segment.BatchHeader, batch []byte) {
+		if err := records.Each(h, batch, func(r records.Record) bool {
+			if r.Offset == newest[string(r.Key)] {
+				delete(newest, string(r.Key))
+			}
+			return true
+		}); err != nil {
+			t.Error(err)
+		}
+	}); err != nil || len(newest) > 0 {
+		t.Errorf("the newest records of %d keys are gone, %v", len(newest), err)
+	}
+}
+
 // TestCompactionStopsAtDamage: a damaged log is left as it is, and the error says where; another log goes on.
 func TestCompactionStopsAtDamage(t *testing.T) {
 	fsys := osFS(t)
