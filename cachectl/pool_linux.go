@@ -53,6 +53,14 @@ func mapMemory(n uintptr) ([]byte, error) {
 	return unsafe.Slice((*byte)(p), n), nil
 }
 
+// MapMemory gives n bytes of zeros outside Go's heap, in huge pages where the kernel has them, and what gives them back.
+func MapMemory(n int64) (mem []byte, free func(), err error) {
+	if mem, err = mapChunk(n); err != nil {
+		return nil, nil, err
+	}
+	return mem, func() { _ = unmapChunk(mem) }, nil // an error leaves it mapped
+}
+
 // unmapChunk gives memory of mapChunk back.
 func unmapChunk(mem []byte) error {
 	if len(mem) == 0 {

@@ -122,7 +122,7 @@ func (c cleaning) run(t testing.TB, log [][]byte) (out [][]byte, cleanedTo segme
 	if c.mapBytes == 0 {
 		c.mapBytes = 1 << 20
 	}
-	m := compaction.NewOffsetMap(c.mapBytes, 1<<40)
+	m := newOffsetMap(c.mapBytes, 1<<40)
 	mapping := compaction.Mapper{Map: m, From: c.from, Txns: compaction.NewTransactions()}
 	mapping.Txns.Expect(c.aborted)
 	for _, b := range log {
@@ -365,7 +365,7 @@ func TestCleaningAgainstModel(t *testing.T) {
 
 // TestOffsetMap: what fits is found, what was never put is not, and the bound holds.
 func TestOffsetMap(t *testing.T) {
-	m := compaction.NewOffsetMap(1<<20, 1<<40)
+	m := newOffsetMap(1<<20, 1<<40)
 	if m.Bytes() > 1<<20 || m.Bytes() < 1<<19 {
 		t.Fatalf("%d bytes", m.Bytes())
 	}
@@ -387,7 +387,7 @@ func TestOffsetMap(t *testing.T) {
 			t.Fatalf("a key that was never put is at %d", got)
 		}
 	}
-	if small := compaction.NewOffsetMap(64<<20, 100); small.Bytes() > 8<<10 {
+	if small := newOffsetMap(64<<20, 100); small.Bytes() > 8<<10 {
 		t.Errorf("%d bytes for 100 keys", small.Bytes())
 	}
 }
@@ -415,7 +415,7 @@ func BenchmarkClean(b *testing.B) {
 			b.SetBytes(int64(bytesIn))
 			b.ReportAllocs()
 			for b.Loop() {
-				m := compaction.NewOffsetMap(40<<20, int64(n))
+				m := newOffsetMap(40<<20, int64(n))
 				mapping := compaction.Mapper{Map: m, Txns: compaction.NewTransactions()}
 				for _, p := range log {
 					if _, err := mapping.Add(header(b, p), p); err != nil {
@@ -431,4 +431,8 @@ func BenchmarkClean(b *testing.B) {
 			}
 		})
 	}
+}
+
+func newOffsetMap(maxBytes, keys int64) *compaction.OffsetMap {
+	return compaction.NewOffsetMap(make([]byte, compaction.OffsetMapBytes(maxBytes, keys)))
 }

@@ -24,10 +24,15 @@ type OffsetMap struct {
 // maxLoad is how full the map may be: linear probing takes 2.5 looks for a key that is there and 8.5 for one that is not.
 const maxLoad = 0.75
 
-// NewOffsetMap makes a map of at most maxBytes (but no less than 64 slots) that has room for keys where that takes less.
-func NewOffsetMap(maxBytes, keys int64) *OffsetMap {
-	slots := max(int64(min(float64(keys)/maxLoad+1, float64(maxBytes/slotBytes))), 64)
-	return &OffsetMap{slots: make([]byte, slots*slotBytes), count: uint64(slots), most: int(float64(slots) * maxLoad)}
+// OffsetMapBytes is the memory for a map of at most maxBytes (but no less than 64 slots) that has room for keys where that takes less.
+func OffsetMapBytes(maxBytes, keys int64) int64 {
+	return slotBytes * max(int64(min(float64(keys)/maxLoad+1, float64(maxBytes/slotBytes))), 64)
+}
+
+// NewOffsetMap makes a map in memory that is zero, room for 64 slots at least, and the caller's again when the map is not used any more.
+func NewOffsetMap(mem []byte) *OffsetMap {
+	slots := len(mem) / slotBytes
+	return &OffsetMap{slots: mem, count: uint64(slots), most: int(float64(slots) * maxLoad)}
 }
 
 // Put notes that key was written at off, which is not below any offset put before. False: there is no room for another key.

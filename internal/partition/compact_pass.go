@@ -8,6 +8,7 @@ import (
 	"syscall"
 
 	"lagoon/admission"
+	"lagoon/cachectl"
 	"lagoon/internal/compaction"
 	"lagoon/segment"
 	"lagoon/tiering"
@@ -38,8 +39,14 @@ func (p *compactPass) clean(ctx context.Context) (end segment.Offset, err error)
 	if err := p.store.writeMarks(l.home); err != nil {
 		return 0, err
 	}
-	m, err := p.readKeys(ctx)
+	// Outside Go's heap, of which the collector lets as much again become garbage.
+	mem, free, err := cachectl.MapMemory(compaction.OffsetMapBytes(offsetMapBytes, int64(p.work.To-p.work.From)))
 	if err != nil {
+		return 0, fmt.Errorf("compact %s: memory for the offset map: %w", l.dir, err)
+	}
+	defer func() { p.filter.Map = nil; free() }()
+	m := compaction.NewOffsetMap(mem)
+	if err := p.readKeys(ctx, m); err != nil {
 		return 0, err
 	}
 	cfg := l.config()
@@ -68,10 +75,10 @@ func (p *compactPass) unreadable(h segment.BatchHeader, err error) {
 }
 
 // readKeys maps the keys of the dirty part to their newest offsets, as far as there is room.
-func (p *compactPass) readKeys(ctx context.Context) (*compaction.OffsetMap, error) {
+func (p *compactPass) readKeys(ctx context.Context, newest *compaction.OffsetMap) error {
 	l, w := p.log, p.work
 	v := l.view.Load()
-	m := compaction.Mapper{Map: compaction.NewOffsetMap(offsetMapBytes, int64(w.To-w.From)), From: w.From, Txns: compaction.NewTransactions(), Unreadable: p.unreadable}
+	m := compaction.Mapper{Map: newest, From: w.From, Txns: compaction.NewTransactions(), Unreadable: p.unreadable}
 	full := false
 	for i, s := range v.segs {
 		if v.next(i) <= w.From || s.base >= w.To || full {
@@ -79,7 +86,7 @@ func (p *compactPass) readKeys(ctx context.Context) (*compaction.OffsetMap, erro
 		}
 		aborted, err := l.abortedFor(v, i)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		m.Txns.Expect(aborted)
 		err = p.scan(ctx, s, func(h segment.BatchHeader, batch []byte) (bool, error) {
@@ -88,16 +95,16 @@ func (p *compactPass) readKeys(ctx context.Context) (*compaction.OffsetMap, erro
 			return !full, err
 		})
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if !full {
 			m.Advance(v.next(i))
 		}
 	}
 	if m.Map.End() <= w.From {
-		return nil, fmt.Errorf("compact %s: no key was read from offset %d on: %w", l.dir, w.From, errChanged)
+		return fmt.Errorf("compact %s: no key was read from offset %d on: %w", l.dir, w.From, errChanged)
 	}
-	return m.Map, nil
+	return nil
 }
 
 // rewriteGroup rewrites the segments from the one that holds offset at on that fit into one, and gives the offset behind them.

@@ -101,7 +101,7 @@ func clean(batches [][]byte, nowMs int64) (kept [][]byte) {
 		return batches
 	}
 	last := len(batches) - 1
-	m := compaction.Mapper{Map: compaction.NewOffsetMap(1<<20, 1<<16), Txns: compaction.NewTransactions()}
+	m := compaction.Mapper{Map: compaction.NewOffsetMap(make([]byte, 1<<20)), Txns: compaction.NewTransactions()}
 	f := compaction.Filter{Map: m.Map, Txns: compaction.NewTransactions(), NowMs: nowMs, DeleteRetentionMs: 1}
 	aborted, open := abortedIn(batches)
 	m.Txns.Expect(aborted)
