@@ -212,7 +212,7 @@ func (f *Fetched) header(b []byte, rest int64) int64 {
 	if size < HeaderBytes || size > rest {
 		return 0 // cut off: asked for again
 	}
-	if base > f.Next || last < f.Next {
+	if base > f.Next || last < f.Next || base < f.Next && f.Whole > 0 { // the asked offset may lie inside the first batch
 		f.Gaps++
 	}
 	f.Next = max(f.Next, last+1)

@@ -7,7 +7,7 @@
 //	                 pages stay, but pinned hot windows stand
 //	TestMixedFetch   one fetch of a hot and a cold partition, the cold one on a disk of 5 MB/s: the hot one does not wait
 //
-// The clients are made of raw requests (client_test.go), because they share two cores with the broker. What is shown is seen from
+// The clients are raw connections (internal/rawkafka), because they share two cores with the broker. What is shown is seen from
 // outside: cachestat on the broker's files, the device's counters, /proc/PID/io; the broker's own metrics must say the same.
 //
 // A control file outside the broker's group, written beside it and read by nobody, shows what the machine takes from pages that nothing

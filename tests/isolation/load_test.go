@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"lagoon/internal/rawkafka"
 )
 
 // history remembers what a producer got acknowledged: per partition one entry per batch.
@@ -125,7 +127,7 @@ func sleep(ctx context.Context, at time.Time) bool {
 }
 
 // produce sends one batch to each partition of a topic, rate times a second, whether or not the earlier ones are acknowledged.
-func produce(r *roles, c *conn, topic string, rate float64, h *history) {
+func produce(r *roles, c conn, topic string, rate float64, h *history) {
 	const maxWaiting = 256 // requests
 	waiting := make(chan time.Time, maxWaiting)
 	began := time.Now()
@@ -142,7 +144,7 @@ func produce(r *roles, c *conn, topic string, rate float64, h *history) {
 				return nil
 			}
 			for _, b := range batches {
-				stamp(b.records, time.Now().UnixMilli())
+				rawkafka.Stamp(b.records, time.Now().UnixMilli())
 			}
 			select {
 			case waiting <- due:
@@ -169,18 +171,17 @@ func produce(r *roles, c *conn, topic string, rate float64, h *history) {
 }
 
 // tail reads everything of a topic as it comes.
-func tail(c *conn, topic string, partitions int, read *atomic.Int64) func(context.Context) error {
+func tail(c conn, topic string, partitions int, read *atomic.Int64) func(context.Context) error {
 	return func(ctx context.Context) error {
 		next := make([]int64, partitions)
 		for ctx.Err() == nil {
-			wants := make([]want, partitions)
+			wants := make([]rawkafka.Want, partitions)
 			for i := range wants {
-				wants[i] = want{topic, int32(i), next[i], 1 << 20}
+				wants[i] = want(topic, i, next[i], 1<<20)
 			}
-			err := c.fetch(500*time.Millisecond, wants, func(_ string, p int32, records []byte) (err error) {
-				read.Add(int64(len(records)))
-				next[p], err = walk(records, next[p])
-				return err
+			err := c.fetch(500*time.Millisecond, wants, func(f *rawkafka.Fetched) {
+				read.Add(f.Whole)
+				next[f.Partition] = f.Next
 			})
 			if err != nil {
 				return err
@@ -192,25 +193,24 @@ func tail(c *conn, topic string, partitions int, read *atomic.Int64) func(contex
 
 // delayed reads a topic exactly behind late: never a byte that is younger, and every byte as soon as it is old enough. late
 // notes by how much more the worst one was.
-func delayed(c *conn, topic string, h *history, behind time.Duration, read, late *atomic.Int64) func(context.Context) error {
+func delayed(c conn, topic string, h *history, behind time.Duration, read, late *atomic.Int64) func(context.Context) error {
 	return func(ctx context.Context) error {
 		next := make([]int64, len(h.parts))
 		const step = 50 * time.Millisecond
 		for at := time.Now(); sleep(ctx, at); at = at.Add(step) {
-			var wants []want
+			var wants []rawkafka.Want
 			for i := range next {
 				if n := h.due(i, next[i], time.Now().Add(-behind)); n > 0 {
-					wants = append(wants, want{topic, int32(i), next[i], int32(min(n, 4<<20))})
+					wants = append(wants, want(topic, i, next[i], int32(min(n, 4<<20))))
 				}
 			}
 			if len(wants) == 0 {
 				continue
 			}
 			asked := time.Now()
-			err := c.fetch(500*time.Millisecond, wants, func(_ string, p int32, records []byte) (err error) {
-				read.Add(int64(len(records)))
-				next[p], err = walk(records, next[p])
-				return err
+			err := c.fetch(500*time.Millisecond, wants, func(f *rawkafka.Fetched) {
+				read.Add(f.Whole)
+				next[f.Partition] = f.Next
 			})
 			if err != nil {
 				return err
@@ -230,14 +230,14 @@ type backlogRead struct {
 func (r backlogRead) rate() float64 { return float64(r.bytes) / r.seconds }
 
 // readBacklog reads each partition of a topic from its beginning up to the offset in stops, one fetch in flight.
-func readBacklog(ctx context.Context, c *conn, topic string, stops []int64, read *atomic.Int64) (backlogRead, error) {
+func readBacklog(ctx context.Context, c conn, topic string, stops []int64, read *atomic.Int64) (backlogRead, error) {
 	next := make([]int64, len(stops))
 	began := time.Now()
 	for {
-		var wants []want
+		var wants []rawkafka.Want
 		for i := range next {
 			if next[i] < stops[i] {
-				wants = append(wants, want{topic, int32(i), next[i], 8 << 20})
+				wants = append(wants, want(topic, i, next[i], 8<<20))
 			}
 		}
 		if len(wants) == 0 {
@@ -246,10 +246,9 @@ func readBacklog(ctx context.Context, c *conn, topic string, stops []int64, read
 		if ctx.Err() != nil {
 			return backlogRead{}, context.Cause(ctx)
 		}
-		err := c.fetch(500*time.Millisecond, wants, func(_ string, p int32, records []byte) (err error) {
-			read.Add(int64(len(records)))
-			next[p], err = walk(records, next[p])
-			return err
+		err := c.fetch(500*time.Millisecond, wants, func(f *rawkafka.Fetched) {
+			read.Add(f.Whole)
+			next[f.Partition] = f.Next
 		})
 		if err != nil {
 			return backlogRead{}, err

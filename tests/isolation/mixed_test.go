@@ -12,6 +12,7 @@ import (
 
 	"lagoon/internal/lab"
 	"lagoon/internal/lab/labtest"
+	"lagoon/internal/rawkafka"
 	"lagoon/tests/internal/lagoontest"
 )
 
@@ -140,25 +141,24 @@ func (p pair) String() string {
 		quantile(p.alone, 1), quantile(p.with, 1), len(p.alone), len(p.with))
 }
 
-func (w *mixed) dial(name string) *conn {
+func (w *mixed) dial(name string) conn {
 	w.clients++
 	return dial(w.t, w.b.Bootstrap(), fmt.Sprintf("%s-%d", name, w.clients))
 }
 
 // wants is a fetch of the hot partition, with the cold one in front of it or not.
-func (w *mixed) wants(hotFrom int64, hotBytes int32, cold bool) []want {
-	hot := want{"hot", 0, hotFrom, hotBytes}
+func (w *mixed) wants(hotFrom int64, hotBytes int32, cold bool) []rawkafka.Want {
+	hot := want("hot", 0, hotFrom, hotBytes)
 	if !cold {
-		return []want{hot}
+		return []rawkafka.Want{hot}
 	}
-	return []want{{"cold", 0, w.next, 1 << 20}, hot}
+	return []rawkafka.Want{want("cold", 0, w.next, 1<<20), hot}
 }
 
 // took books what a fetch brought of the cold partition.
-func (w *mixed) took(records []byte) (err error) {
-	w.coldRead.Add(int64(len(records)))
-	w.next, err = walk(records, w.next)
-	return err
+func (w *mixed) took(f *rawkafka.Fetched) {
+	w.coldRead.Add(f.Whole)
+	w.next = f.Next
 }
 
 // fetches asks in turn with and without the cold partition for the same 64 KiB that are there, from two connections.
@@ -166,15 +166,15 @@ func (w *mixed) fetches() pair {
 	w.t.Helper()
 	p := pair{what: "fetch of what is there"}
 	alone, with := w.dial("alone"), w.dial("with")
-	one := func(c *conn, cold bool) time.Duration {
+	one := func(c conn, cold bool) time.Duration {
 		got := false
 		began := time.Now()
-		err := c.fetch(500*time.Millisecond, w.wants(0, 70<<10, cold), func(topic string, _ int32, records []byte) error {
-			if topic == "cold" {
-				return w.took(records)
+		err := c.fetch(500*time.Millisecond, w.wants(0, 70<<10, cold), func(f *rawkafka.Fetched) {
+			if f.Topic == "cold" {
+				w.took(f)
+			} else {
+				got = true
 			}
-			got = true
-			return nil
 		})
 		d := time.Since(began)
 		if err != nil || !got {
@@ -211,21 +211,19 @@ func (w *mixed) live() pair {
 		w.t.Fatal(err)
 	}
 	first := last + batchRecords
-	consume := func(c *conn, cold bool, out *[]time.Duration) func(context.Context) error {
+	consume := func(c conn, cold bool, out *[]time.Duration) func(context.Context) error {
 		return func(ctx context.Context) error {
 			for next := first; next < first+count*batchRecords && ctx.Err() == nil; {
-				err := c.fetch(500*time.Millisecond, w.wants(next, 1<<20, cold), func(topic string, _ int32, records []byte) (err error) {
-					if topic == "cold" {
-						return w.took(records)
+				err := c.fetch(500*time.Millisecond, w.wants(next, 1<<20, cold), func(f *rawkafka.Fetched) {
+					if f.Topic == "cold" {
+						w.took(f)
+						return
 					}
-					now, from := time.Now().UnixNano(), next
-					if next, err = walk(records, next); err != nil {
-						return err
-					}
-					for o := from; o < next; o += batchRecords {
+					now := time.Now().UnixNano()
+					for o := next; o < f.Next; o += batchRecords {
 						*out = append(*out, time.Duration(now-sent[(o-first)/batchRecords].Load()))
 					}
-					return nil
+					next = f.Next
 				})
 				if err != nil {
 					return err
