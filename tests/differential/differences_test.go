@@ -104,6 +104,8 @@ var differences = []difference{
 		why: "both make a client abort; which of them Kafka says depends on how far its own check has come"},
 	{api: "ConsumerGroupHeartbeat", path: `Assignment.Topics[]`, kafka: absent, rare: true, what: "a member hears of a new assignment with its next heartbeat, the first one when it subscribes by an expression; Kafka's may come with a later one",
 		why: atOnce},
+	{api: "ConsumerGroupDescribe", path: `Groups[].(Epoch|AssignmentEpoch|Members[].MemberEpoch)`, lagoon: "2", kafka: "3", rare: true, what: "a group's first epoch is that of its first member and the topics it names; Kafka sometimes begins another at once",
+		why: "there is nothing to change: Kafka's coordinator may hear of a topic that was just created after the member"},
 	{api: "ConsumerGroupDescribe", path: `Groups[].Members[].SubscribedTopicRegex`, lagoon: "null", kafka: "()", what: "no expression is null", why: "the field may be null, and an empty expression is one"},
 	{api: "JoinGroup", sequence: "^a group of the other protocol$", path: `Generation`, rare: true, what: "a member of the classic protocol that joins a KIP-848 group gets the group's new epoch as its generation; Kafka's may get the one before", why: atOnce},
 	{api: "JoinGroup", sequence: "^a group of the other protocol$", path: `MemberID`, what: "member ids begin with the client id, also in KIP-848 groups", why: "people who look at members know them by it"},
