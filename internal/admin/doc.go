@@ -24,6 +24,10 @@
 // /metrics holds what the packages registered, tiers and topics, and the names that stock dashboards expect; /metrics/detailed
 // holds a series per partition and reader.
 //
+// /api/v1/stream sends the same answers as server-sent events: a full frame, then a merge patch (RFC 7396) a second. Frames are made while
+// somebody looks, once for all who do (stream.go, frame.go); a client that is too slow misses some and gets a full one again. Close ends
+// streams at once.
+//
 // Concurrency: a Server is safe for concurrent use. Handlers run on net/http's goroutines, at most maxInFlight at a time;
-// health endpoints are not counted, so they answer under overload.
+// health endpoints and streams, of which there are at most maxStreams, are not counted, so they answer under overload.
 package admin

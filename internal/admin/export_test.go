@@ -1,19 +1,24 @@
 package admin
 
-import "net"
+import (
+	"errors"
+	"net"
+	"net/http"
+)
 
 // Operation is a route as tests see it.
 type Operation struct {
 	Method, Path    string
 	Query           []string
 	Public, Mutates bool
+	Lasting         bool
 }
 
 // Operations lists the routes.
 func (s *Server) Operations() []Operation {
 	var out []Operation
 	for _, rt := range s.routes {
-		out = append(out, Operation{rt.method, rt.path(), rt.query, rt.public, rt.mutates})
+		out = append(out, Operation{rt.method, rt.path(), rt.query, rt.public, rt.mutates, rt.lasting})
 	}
 	return out
 }
@@ -27,4 +32,16 @@ const MaxInFlight = maxInFlight
 // LimitListener wraps l so that it serves n connections at a time.
 func LimitListener(l net.Listener, n int) net.Listener {
 	return &limitListener{Listener: l, free: make(chan struct{}, n)}
+}
+
+// MaxStreams is the bound on open streams.
+const MaxStreams = maxStreams
+
+// ServeOn serves one listener until Close.
+func (s *Server) ServeOn(l net.Listener) error {
+	s.listener = l
+	if err := s.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
 }

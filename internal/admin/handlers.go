@@ -19,7 +19,10 @@ var openAPI []byte
 func (s *Server) table() []route {
 	metrics, detailed := s.metricsHandlers()
 	raw := func(path string, h http.HandlerFunc, query ...string) route {
-		return route{method: http.MethodGet, pattern: segments(path), raw: h, query: query}
+		return route{method: http.MethodGet, pattern: segments(path), query: query, raw: func(w http.ResponseWriter, c *call) error {
+			h(w, c.r)
+			return nil
+		}}
 	}
 	public := func(r route) route { r.public = true; return r }
 	write := func(method, path string, h func(*call) (any, error)) route {
@@ -60,6 +63,7 @@ func (s *Server) table() []route {
 		get("/api/v1/migrations/{id}", s.migration),
 		explain,
 		get("/api/v1/config", s.config),
+		{method: http.MethodGet, pattern: segments("/api/v1/stream"), raw: s.stream, query: []string{"topics"}, lasting: true},
 	}
 }
 

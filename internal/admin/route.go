@@ -28,8 +28,9 @@ type route struct {
 	public  bool     // no token needed
 	mutates bool     // audited
 	slow    bool     // may wait for a device
+	lasting bool     // goes on until the client goes away: has its own limits of number and time
 	handle  func(*call) (any, error)
-	raw     http.HandlerFunc // instead of handle: writes its own answer
+	raw     func(http.ResponseWriter, *call) error // instead of handle: writes its own answer, unless it fails
 }
 
 // call is one request on its way through a handler.
@@ -161,7 +162,7 @@ func (s *Server) authorized(r *http.Request) bool {
 
 // serve runs one matched call.
 func (s *Server) serve(w http.ResponseWriter, c *call, rt *route) {
-	if !rt.public {
+	if !rt.public && !rt.lasting {
 		select {
 		case s.inFlight <- struct{}{}:
 			defer func() { <-s.inFlight }()
@@ -180,6 +181,12 @@ func (s *Server) serve(w http.ResponseWriter, c *call, rt *route) {
 		s.problem(w, c, err)
 		return
 	}
+	if rt.lasting {
+		if err := rt.raw(w, c); err != nil {
+			s.problem(w, c, err)
+		}
+		return
+	}
 	limit := callTimeout
 	if rt.slow {
 		limit = slowTimeout
@@ -192,7 +199,9 @@ func (s *Server) serve(w http.ResponseWriter, c *call, rt *route) {
 	c.r = c.r.WithContext(ctx)
 	c.r.Body = http.MaxBytesReader(w, c.r.Body, maxBodyBytes)
 	if rt.raw != nil {
-		rt.raw(w, c.r)
+		if err := rt.raw(w, c); err != nil {
+			s.problem(w, c, err)
+		}
 		return
 	}
 	answer, err := rt.handle(c)

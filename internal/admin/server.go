@@ -93,6 +93,7 @@ type Server struct {
 	routes   []route
 	cross    *http.CrossOriginProtection
 	inFlight chan struct{}
+	streams  *streams
 	http     *http.Server
 	listener net.Listener
 	local    net.Listener
@@ -115,6 +116,7 @@ func New(opt Options) (*Server, error) {
 		token:    sha256.Sum256([]byte(opt.Token)),
 		cross:    http.NewCrossOriginProtection(),
 		inFlight: make(chan struct{}, maxInFlight),
+		streams:  newStreams(opt),
 	}
 	host, _, _ := net.SplitHostPort(opt.Listen) // Validate has parsed it
 	s.hosts = append([]string{"localhost", strings.ToLower(host)}, lower(opt.Hosts)...)
@@ -182,8 +184,9 @@ func (s *Server) Serve() error {
 	return <-both
 }
 
-// Close stops accepting and waits for running calls until ctx ends, then cuts them off.
+// Close ends the event streams, stops accepting and waits for running calls until ctx ends, then cuts them off.
 func (s *Server) Close(ctx context.Context) error {
+	s.streams.close()
 	err := s.http.Shutdown(ctx)
 	if err != nil {
 		err = errors.Join(err, s.http.Close())

@@ -69,9 +69,22 @@ func (f *fixture) call(method, target, body string, headers ...string) *httptest
 		}
 		r.Header.Set(headers[i], headers[i+1])
 	}
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
 	w := httptest.NewRecorder()
-	f.ServeHTTP(w, r)
+	f.ServeHTTP(&onceFlushed{w, cancel}, r.WithContext(ctx))
 	return w
+}
+
+// onceFlushed ends a call that streams after the first event.
+type onceFlushed struct {
+	*httptest.ResponseRecorder
+	end context.CancelFunc
+}
+
+func (w *onceFlushed) Flush() {
+	w.ResponseRecorder.Flush()
+	w.end()
 }
 
 func problemOf(t *testing.T, w *httptest.ResponseRecorder) admin.Problem {
