@@ -3,6 +3,7 @@ package cachetest
 import (
 	"errors"
 	"io"
+	"io/fs"
 	"strings"
 
 	"lagoon/internal/vfs"
@@ -45,12 +46,15 @@ func (t *tree) Create(name string) (vfs.File, error) {
 
 func (t *tree) Open(name string, mode vfs.Mode) (vfs.File, error) {
 	baseMode := mode
-	if mode == vfs.Direct {
+	if mode == vfs.Direct || mode == vfs.DirectSync {
 		baseMode = vfs.ReadOnly
 	}
 	f, err := t.FS.Open(name, baseMode)
 	if err != nil {
 		return nil, err
+	}
+	if mode == vfs.DirectSync { // writes around the cache are not simulated
+		return nil, errors.Join(&fs.PathError{Op: "open", Path: t.Root() + "/" + name, Err: vfs.ErrDirectUnsupported}, f.Close())
 	}
 	size, err := f.Size()
 	if err != nil {

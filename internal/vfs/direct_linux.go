@@ -1,8 +1,12 @@
 package vfs
 
-import "golang.org/x/sys/unix"
+import (
+	"unsafe"
 
-// Alignment is what direct reads of one file need, in bytes; both are powers of two.
+	"golang.org/x/sys/unix"
+)
+
+// Alignment is what direct reads and writes of one file need, in bytes; both are powers of two.
 type Alignment struct {
 	Mem int // of the buffer's address
 	Off int // of offset and length
@@ -11,7 +15,19 @@ type Alignment struct {
 // fallbackAlign is safe for every disk sold today; used where the kernel (before 6.1) does not tell.
 const fallbackAlign = 4096
 
-// DirectAlign tells the alignment that direct reads of f need (statx(2), STATX_DIOALIGN). ErrDirectUnsupported when
+// fits reports whether a direct read or write of p at off is aligned.
+func (a Alignment) fits(p []byte, off int64) bool {
+	return off%int64(a.Off) == 0 && len(p)%a.Off == 0 &&
+		(len(p) == 0 || uintptr(unsafe.Pointer(unsafe.SliceData(p)))%uintptr(a.Mem) == 0)
+}
+
+// direct tells the modes that go around the page cache.
+func (m Mode) direct() bool { return m == Direct || m == DirectSync }
+
+// writes tells the modes that may write.
+func (m Mode) writes() bool { return m == ReadWrite || m == DirectSync }
+
+// DirectAlign tells the alignment that direct reads and writes of f need (statx(2), STATX_DIOALIGN). ErrDirectUnsupported when
 // the kernel knows that this file cannot be read directly, even if opening it so succeeded.
 func DirectAlign(f File) (Alignment, error) {
 	if d, ok := f.(interface{ directAlign() (Alignment, error) }); ok {

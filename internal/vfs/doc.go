@@ -38,8 +38,10 @@
 //     of unrelated names survive or vanish independently.
 //   - MkdirAll is durable when it returns. Truncate is durable with the next SyncData. Allocate promises nothing
 //     across a crash but less work later.
-//   - A SyncData that succeeds was asked of a file system that still goes on afterwards: fdatasync alone also says success on one that is
-//     shut down meanwhile, and the bytes are gone (docs/decisions/0002).
+//   - A write to a DirectSync file that succeeded is durable, and the size with it. One that failed may be there in part, like bytes
+//     without SyncData; it is a failed sync (OS answers every later write and SyncData of that handle with its error).
+//   - A SyncData, or write to a DirectSync file, that succeeds was asked of a file system that still goes on afterwards: fdatasync alone also
+//     says success on one that is shut down meanwhile, and the bytes are gone (docs/decisions/0002).
 //   - A failed SyncData is final. The kernel reports a lost page once and then calls it clean (fsyncgate; measured on
 //     ext4 and xfs): the bytes are still read from the cache, are not on disk, and the next fsync succeeds. So OS
 //     answers every later SyncData of that handle with the first error, and callers fence the directory. Another

@@ -92,7 +92,7 @@ func (m *Mem) SetCapacity(bytes int64) {
 	m.capacity = bytes
 }
 
-// SetDirect lets files be opened Direct, with that alignment enforced (EINVAL); the zero value, which is the default,
+// SetDirect lets files be opened Direct and DirectSync, with that alignment enforced (EINVAL); the zero value, which is the default,
 // makes it ErrDirectUnsupported.
 func (m *Mem) SetDirect(align Alignment) {
 	m.mu.Lock()
@@ -162,9 +162,9 @@ func (m *Mem) Open(name string, mode Mode) (File, error) {
 			return syscall.ENOENT
 		case ino.entries != nil:
 			return syscall.EISDIR
-		case mode > Direct:
+		case mode > DirectSync:
 			return fs.ErrInvalid
-		case mode == Direct && m.direct == (Alignment{}):
+		case mode.direct() && m.direct == (Alignment{}):
 			return ErrDirectUnsupported
 		}
 		ino.handles++

@@ -7,7 +7,6 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
-	"unsafe"
 )
 
 // memBlock is the unit in which unsynced bytes are lost or kept: a page, and ext4's and xfs's usual block.
@@ -57,7 +56,7 @@ func (f *memFile) check(write bool) error {
 		return fs.ErrClosed
 	case f.m.dead:
 		return ErrDead
-	case write && f.mode != ReadWrite:
+	case write && !f.mode.writes():
 		return syscall.EBADF
 	}
 	return nil
@@ -67,24 +66,18 @@ func (f *memFile) ReadAt(p []byte, off int64) (int, error) {
 	f.m.mu.RLock()
 	defer f.m.mu.RUnlock()
 	err := f.check(false)
-	if err == nil && (off < 0 || f.mode == Direct && !f.align.fits(p, off)) {
+	if err == nil && (off < 0 || f.mode.direct() && !f.align.fits(p, off)) {
 		err = syscall.EINVAL
 	}
 	if err != nil {
 		return 0, f.m.fail("read", f.name, err)
 	}
 	n := int(min(int64(len(p)), max(0, f.ino.size-off)))
-	f.ino.read(p[:n], off, f.mode == Direct)
+	f.ino.read(p[:n], off, f.mode.direct())
 	if n < len(p) {
 		return n, io.EOF
 	}
 	return n, nil
-}
-
-// fits reports whether a direct read of p at off is aligned.
-func (a Alignment) fits(p []byte, off int64) bool {
-	return off%int64(a.Off) == 0 && len(p)%a.Off == 0 &&
-		(len(p) == 0 || uintptr(unsafe.Pointer(unsafe.SliceData(p)))%uintptr(a.Mem) == 0)
 }
 
 // read fills p from off, all of it within the size. Direct reads go past the cache: they see what a lost block lost.
@@ -110,7 +103,7 @@ func (f *memFile) WriteAt(p []byte, off int64) (int, error) {
 	f.m.mu.Lock()
 	defer f.m.mu.Unlock()
 	err := f.check(true)
-	if err == nil && off < 0 {
+	if err == nil && (off < 0 || f.mode == DirectSync && !f.align.fits(p, off)) {
 		err = syscall.EINVAL
 	}
 	if err == nil && off > memMaxFile-int64(len(p)) {
@@ -119,6 +112,9 @@ func (f *memFile) WriteAt(p []byte, off int64) (int, error) {
 	n := 0
 	if err == nil {
 		n, err = f.m.write(f.ino, p, off)
+	}
+	if f.mode == DirectSync && n > 0 {
+		f.ino.syncRange(off, int64(n))
 	}
 	return n, f.m.fail("write", f.name, err)
 }
@@ -295,20 +291,41 @@ func (f *memFile) SyncData() error {
 	if err := f.check(false); err != nil {
 		return f.m.fail("sync", f.name, err)
 	}
-	for num, b := range f.ino.blocks {
-		switch {
-		case b.dirty:
-			b.disk, b.curShared, b.mid, b.dirty = b.cur, true, nil, false
-		case b.lost:
-			b.disk = b.platter()
-		}
-		b.freed = false
+	f.ino.sync()
+	return nil
+}
+
+func (ino *inode) sync() {
+	for num, b := range ino.blocks {
+		b.sync()
 		if !b.allocated && !b.lost {
-			delete(f.ino.blocks, num) // truncated away, durably now
+			delete(ino.blocks, num) // truncated away, durably now
 		}
 	}
-	f.ino.diskSize, f.ino.cut, f.ino.midSizes, f.ino.sized = f.ino.size, -1, nil, false
-	return nil
+	ino.diskSize, ino.cut, ino.midSizes, ino.sized = ino.size, -1, nil, false
+}
+
+// syncRange is what a write with O_DSYNC makes durable: its own blocks. Where the size has to become durable with them, the model makes it
+// all of the file.
+func (ino *inode) syncRange(off, n int64) {
+	if ino.sized {
+		ino.sync()
+		return
+	}
+	for num := off / memBlock; num*memBlock < off+n; num++ {
+		ino.blocks[num].sync()
+	}
+}
+
+// sync makes the block's content durable, if a failed sync has not lost it.
+func (b *block) sync() {
+	switch {
+	case b.dirty:
+		b.disk, b.curShared, b.mid, b.dirty = b.cur, true, nil, false
+	case b.lost:
+		b.disk = b.platter()
+	}
+	b.freed = false
 }
 
 // dropDirty is a sync that failed: no unsynced block reaches the disk, neither now nor with a later sync, unless it is

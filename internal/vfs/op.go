@@ -67,7 +67,7 @@ type Op struct {
 	Err  error  // result; set for WithTrace only
 }
 
-var modeNames = [...]string{ReadOnly: "read-only", ReadWrite: "read-write", Direct: "direct"}
+var modeNames = [...]string{ReadOnly: "read-only", ReadWrite: "read-write", Direct: "direct", DirectSync: "direct-sync"}
 
 // String renders the call on one line for golden files; N is left out.
 func (o Op) String() string {

@@ -77,6 +77,8 @@ func (s *osFS) Open(name string, mode Mode) (File, error) {
 		flags |= unix.O_RDWR
 	case Direct:
 		flags |= unix.O_DIRECT
+	case DirectSync:
+		flags |= unix.O_RDWR | unix.O_DIRECT | unix.O_DSYNC
 	default:
 		return nil, s.fail(op, name, fs.ErrInvalid)
 	}
@@ -85,7 +87,7 @@ func (s *osFS) Open(name string, mode Mode) (File, error) {
 		fd, err = openRegular(dirfd, last, flags, 0)
 		return err
 	})
-	if mode == Direct && errors.Is(err, unix.EINVAL) {
+	if mode.direct() && errors.Is(err, unix.EINVAL) {
 		err = ErrDirectUnsupported
 	}
 	if err != nil {

@@ -1,6 +1,7 @@
 package vfs
 
 import (
+	"errors"
 	"io"
 	"io/fs"
 	"os"
@@ -13,13 +14,13 @@ import (
 // osFile is one descriptor of a regular file. It goes through os.File, whose reference count on the descriptor keeps
 // a Close that races with I/O from handing the number to another file in the middle of a write.
 type osFile struct {
-	f      *os.File
-	raw    syscall.RawConn
-	name   string
-	direct bool
-	writes bool // it can be written to
+	f     *os.File
+	raw   syscall.RawConn
+	name  string
+	mode  Mode
+	align Alignment // of a DirectSync file
 
-	// syncMu makes SyncData one at a time and syncErr sticky: the kernel reports a lost write once per open file
+	// syncMu makes SyncData, and writes of a DirectSync file, one at a time and syncErr sticky: the kernel reports a lost write once per open file
 	// description (kernel-facts: the second fsync succeeds and the data are zeros), so of two concurrent calls only
 	// one would hear of it.
 	syncMu   sync.Mutex
@@ -35,11 +36,17 @@ func newOSFile(fd int, name, full string, mode Mode) (File, error) {
 		_ = f.Close()
 		return nil, pathError("open", full, err)
 	}
-	o := &osFile{f: f, raw: raw, name: name, direct: mode == Direct, writes: mode == ReadWrite}
+	o := &osFile{f: f, raw: raw, name: name, mode: mode}
 	o.syncCall = func(fd uintptr) {
 		o.syncErr = ignoringEINTR(func() error { return unix.Fdatasync(int(fd)) })
-		if o.syncErr == nil && o.writes {
+		if o.syncErr == nil && o.mode.writes() {
 			o.syncErr = stillGoesOn(int(fd))
+		}
+	}
+	if mode == DirectSync {
+		if o.align, err = o.directAlign(); err != nil { // opening it so may succeed all the same
+			_ = f.Close()
+			return nil, err
 		}
 	}
 	return o, nil
@@ -48,7 +55,7 @@ func newOSFile(fd int, name, full string, mode Mode) (File, error) {
 func (o *osFile) Name() string { return o.name }
 
 func (o *osFile) ReadAt(p []byte, off int64) (int, error) {
-	if o.direct {
+	if o.mode.direct() {
 		return o.readDirect(p, off)
 	}
 	return o.f.ReadAt(p, off)
@@ -81,7 +88,42 @@ func (o *osFile) readDirect(p []byte, off int64) (n int, err error) {
 	return n, nil
 }
 
-func (o *osFile) WriteAt(p []byte, off int64) (int, error) { return o.f.WriteAt(p, off) }
+func (o *osFile) WriteAt(p []byte, off int64) (int, error) {
+	if o.mode == DirectSync {
+		return o.writeSync(p, off)
+	}
+	return o.f.WriteAt(p, off)
+}
+
+// writeSync writes p durably, and fails for good where that may not have happened. What is not aligned is refused here: some file systems
+// would write it through the cache.
+func (o *osFile) writeSync(p []byte, off int64) (n int, err error) {
+	if off < 0 || !o.align.fits(p, off) {
+		return 0, o.control("write", func(int) error { return unix.EINVAL }) // or fs.ErrClosed
+	}
+	o.syncMu.Lock()
+	defer o.syncMu.Unlock()
+	if o.syncErr != nil {
+		return 0, o.syncErr
+	}
+	for n < len(p) && err == nil {
+		err = o.control("write", func(fd int) error {
+			m, err := unix.Pwrite(fd, p[n:], off+int64(n))
+			if err == nil && (m == 0 || m%o.align.Off != 0) {
+				err = io.ErrShortWrite // the rest would not be aligned
+			}
+			n += max(m, 0)
+			return err
+		})
+	}
+	if err == nil {
+		err = o.control("write", stillGoesOn)
+	}
+	if !errors.Is(err, fs.ErrClosed) {
+		o.syncErr = err
+	}
+	return n, err
+}
 
 func (o *osFile) Size() (int64, error) {
 	var st unix.Stat_t

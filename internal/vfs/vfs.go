@@ -13,6 +13,10 @@ const (
 	ReadOnly  Mode = iota // buffered reads
 	ReadWrite             // buffered reads and writes; the file must exist
 	Direct                // O_DIRECT, reads only; ErrDirectUnsupported where the file system cannot
+	// DirectSync reads and writes around the page cache (O_DIRECT, O_DSYNC): WriteAt returns when its bytes, and the size needed to read
+	// them, are durable. Offsets, lengths and memory of reads and writes are aligned as DirectAlign says (EINVAL). The file must exist;
+	// ErrDirectUnsupported where the file system cannot. Its bytes should not be written, or often be read, through the cache as well.
+	DirectSync
 )
 
 // Errors of an FS, in addition to io/fs's ErrNotExist, ErrExist and ErrPermission and the kernel's errno values, all
@@ -78,6 +82,7 @@ type File interface {
 	// Name is the name the file was opened by.
 	Name() string
 	// ReadAt and WriteAt are as in io.ReaderAt and io.WriterAt; EINTR and short transfers are retried inside.
+	// A WriteAt of a DirectSync file that fails is as final as a failed SyncData.
 	ReadAt(p []byte, off int64) (int, error)
 	WriteAt(p []byte, off int64) (int, error)
 	Size() (int64, error)

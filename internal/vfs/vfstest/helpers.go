@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"slices"
 	"syscall"
 	"testing"
 	"unsafe"
@@ -47,6 +48,54 @@ func testDirect(t *testing.T, fsys vfs.FS) {
 	wantPathError(t, fsys, "a", err, syscall.EINVAL)
 	_, err = f.WriteAt(buf[:4096], 0)
 	wantPathError(t, fsys, "a", err, nil)
+}
+
+func testDirectSync(t *testing.T, fsys vfs.FS) {
+	data := pattern(5 * 4096)
+	write(t, fsys, "a", data)
+	_, err := fsys.Open("no", vfs.DirectSync)
+	wantPathError(t, fsys, "no", err, fs.ErrNotExist)
+	f, err := fsys.Open("a", vfs.DirectSync)
+	if errors.Is(err, vfs.ErrDirectUnsupported) {
+		wantPathError(t, fsys, "a", err, nil)
+		return
+	}
+	must(t, err)
+	defer f.Close()
+	if _, err := vfs.DirectAlign(f); err != nil {
+		t.Fatal(err)
+	}
+	buf := Aligned(2*4096, 4096)
+	copy(buf, bytes.Repeat([]byte("directly"), 1024))
+	for _, pos := range []int64{4096, int64(len(data))} { // inside, and behind the end
+		if n, err := f.WriteAt(buf, pos); n != len(buf) || err != nil {
+			t.Fatalf("WriteAt %d = %d, %v", pos, n, err)
+		}
+	}
+	want := slices.Concat(data[:4096], buf, data[3*4096:], buf)
+	if got := read(t, fsys, "a"); !bytes.Equal(got, want) {
+		t.Error("other bytes through the cache")
+	}
+	got := Aligned(len(want), 4096)
+	if n, err := f.ReadAt(got, 0); n != len(want) || err != nil || !bytes.Equal(got, want) {
+		t.Errorf("read = %d, %v; equal %v", n, err, bytes.Equal(got, want))
+	}
+	for name, refused := range map[string]func() (int, error){
+		"offset": func() (int, error) { return f.WriteAt(buf[:4096], 100) },
+		"length": func() (int, error) { return f.WriteAt(buf[:100], 0) },
+		"memory": func() (int, error) { return f.WriteAt(buf[1:4097], 0) },
+		"below":  func() (int, error) { return f.WriteAt(buf, -4096) },
+	} {
+		n, err := refused()
+		if n != 0 {
+			t.Errorf("%s: wrote %d bytes", name, n)
+		}
+		wantPathError(t, fsys, "a", err, syscall.EINVAL)
+	}
+	if n, err := f.WriteAt(buf, 0); n != len(buf) || err != nil {
+		t.Errorf("after a refused write: %d, %v", n, err)
+	}
+	must(t, f.SyncData())
 }
 
 // Aligned returns n bytes whose address is a multiple of align.

@@ -30,6 +30,7 @@ func Test(t *testing.T, newFS func(t *testing.T) vfs.FS) {
 		{"Allocate", testAllocate},
 		{"Closed", testClosed},
 		{"Direct", testDirect},
+		{"DirectSync", testDirectSync},
 		{"Rename", testRename},
 		{"RenameDirectory", testRenameDirectory},
 		{"Remove", testRemove},
@@ -252,7 +253,7 @@ func testAllocate(t *testing.T, fsys vfs.FS) {
 
 func testClosed(t *testing.T, fsys vfs.FS) {
 	write(t, fsys, "a", pattern(10000))
-	modes := []vfs.Mode{vfs.ReadOnly, vfs.ReadWrite, vfs.Direct}
+	modes := []vfs.Mode{vfs.ReadOnly, vfs.ReadWrite, vfs.Direct, vfs.DirectSync}
 	for _, mode := range modes {
 		f, err := fsys.Open("a", mode)
 		if errors.Is(err, vfs.ErrDirectUnsupported) {
