@@ -54,11 +54,18 @@ func TestConsumerGroup(t *testing.T) {
 		if res := w.must("b", 3); res.Epoch != 3 || res.Assignment.Len() != 2 {
 			t.Fatalf("%+v", res)
 		}
-		r := commit("g", "orders", 0, 42)
+		r := commit("g", "orders", 2, 42)
 		r.MemberID, r.Generation, r.Epochs = "a", 2, true
 		if _, _, err := w.Commit(r); err != classic.StaleMemberEpoch {
-			t.Errorf("commit at the epoch before: %v", err)
+			t.Errorf("commit at the epoch before, of what it has no more: %v", err)
 		}
+		r.Offsets[0].Metadata = strings.Repeat("x", 4097)
+		if errs, _, err := w.Commit(r); err != classic.None || errs[0] != classic.OffsetMetadataTooLarge {
+			t.Errorf("commit at the epoch before, of nothing that can be stored: %v, %v", errs, err)
+		}
+		r = commit("g", "orders", 0, 41)
+		r.MemberID, r.Generation, r.Epochs = "a", 2, true
+		w.put(r)
 		r.Epochs = false // OffsetCommit below 9
 		if _, _, err := w.Commit(r); err != classic.UnsupportedVersion {
 			t.Errorf("commit in a version that knows no epochs: %v", err)
@@ -78,6 +85,13 @@ func TestConsumerGroup(t *testing.T) {
 		defer w.Close()
 		if res := w.must("a", 3); res.Epoch != 3 || res.Assigned {
 			t.Errorf("after a restart: %+v", res)
+		}
+		r.Generation = 2
+		w.put(r)
+		txn := groups.TxnCommitRequest{CommitRequest: commit("g", "orders", 2, 1), ProducerID: 7}
+		txn.MemberID, txn.Generation = "a", 2
+		if _, _, err := w.CommitTxn(txn); err != classic.IllegalGeneration {
+			t.Errorf("commit in a transaction, of what it has no more: %v", err)
 		}
 		a, nobody := "a", ""
 		for by, want := range map[groups.Fetcher]classic.Error{{MemberID: &a, Epoch: 3}: classic.None, {MemberID: &a, Epoch: 2}: classic.StaleMemberEpoch,

@@ -3,6 +3,7 @@ package groups
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"time"
 
 	"lagoon/internal/groups/classic"
@@ -108,7 +109,16 @@ func appendPartitions(b []byte, a consumer.Assignment) []byte {
 		for _, p := range t.Partitions {
 			b = binary.BigEndian.AppendUint32(b, uint32(p))
 		}
-		b = append(b, 0)
+		if t.Epochs == nil {
+			b = append(b, 0)
+			continue
+		}
+		size := binary.AppendUvarint(nil, uint64(len(t.Epochs)+1))
+		b = binary.AppendUvarint(append(b, 1, 0), uint64(len(size)+4*len(t.Epochs))) // one tag: 0
+		b = append(b, size...)
+		for _, e := range t.Epochs {
+			b = binary.BigEndian.AppendUint32(b, uint32(e))
+		}
 	}
 	return b
 }
@@ -178,7 +188,7 @@ func readConsumerValue(r consumer.Record, b []byte) (consumer.Record, error) {
 		d.Tags(nil)
 	case consumer.CurrentMember:
 		c := &consumer.Current{Epoch: d.Int32(), Previous: d.Int32(), State: consumer.MemberState(d.Int8())}
-		c.Assigned, c.Revoking = d.partitions(), d.partitions()
+		c.Assigned, c.Revoking = d.assigned(c.Epoch), d.assigned(c.Epoch)
 		d.Tags(nil)
 		if c.State < consumer.Stable || c.State > consumer.UnreleasedPartitions {
 			c.State = consumer.UnreleasedPartitions // of a newer release: the next heartbeat sorts it out
@@ -200,7 +210,29 @@ func (d *decoder) strings() (out []string) {
 	return out
 }
 
+// partitions reads an assignment without epochs.
 func (d *decoder) partitions() consumer.Assignment {
+	return d.assignment(func(*consumer.TopicPartitions, *decoder) {})
+}
+
+// assigned reads what a member has at an epoch. Up to Kafka 4.2 nothing was written of the epochs at which it was assigned: it was by then.
+func (d *decoder) assigned(epoch int32) consumer.Assignment {
+	a := d.assignment(func(t *consumer.TopicPartitions, v *decoder) {
+		for n := v.Count(); n > 0 && !v.Bad; n-- {
+			t.Epochs = append(t.Epochs, v.Int32())
+		}
+		d.Bad = d.Bad || v.Bad
+	})
+	for i, t := range a {
+		if t.Epochs == nil {
+			a[i].Epochs = slices.Repeat([]int32{max(epoch, 0)}, len(t.Partitions))
+		}
+	}
+	return a
+}
+
+// assignment reads topics with partitions; tagged is given the value of each one's tag 0.
+func (d *decoder) assignment(tagged func(*consumer.TopicPartitions, *decoder)) consumer.Assignment {
 	var list []consumer.TopicPartitions
 	for n := d.Count(); n > 0 && !d.Bad; n-- {
 		t := consumer.TopicPartitions{}
@@ -208,7 +240,11 @@ func (d *decoder) partitions() consumer.Assignment {
 		for p := d.Count(); p > 0 && !d.Bad; p-- {
 			t.Partitions = append(t.Partitions, d.Int32())
 		}
-		d.Tags(nil)
+		d.Tags(func(tag int, v statetopic.Decoder) {
+			if tag == 0 {
+				tagged(&t, &decoder{v})
+			}
+		})
 		list = append(list, t)
 	}
 	if a := consumer.Normalize(list); len(a) > 0 {

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"lagoon/internal/groups/classic"
+	"lagoon/internal/groups/consumer"
 	"lagoon/segment"
 )
 
@@ -106,6 +107,25 @@ type CommitRequest struct {
 	Offsets              []Offset
 }
 
+// mayCommit checks a commit as a whole.
+func (c *Coordinator) mayCommit(g *group, now time.Time, r *CommitRequest, txn bool) classic.Error {
+	switch {
+	case g.consumer != nil:
+		return g.consumer.MayCommit(consumer.Commit{MemberID: r.MemberID, InstanceID: r.InstanceID, Epoch: r.Generation, Txn: txn, Topics: c.opt.Topics(),
+			Partitions: func(yield func(string, int32) bool) {
+				for _, o := range r.Offsets {
+					if len(o.Metadata) <= c.opt.MaxMetadata && !yield(o.Topic, o.Partition) { // others are refused by themselves
+						return
+					}
+				}
+			}})
+	case txn:
+		return g.classic.MayCommitTxn(now, r.MemberID, r.InstanceID, r.Generation)
+	default:
+		return g.classic.MayCommit(now, r.MemberID, r.InstanceID, r.Generation)
+	}
+}
+
 // Commit writes offsets. errs has one answer for each, None for those that are acknowledged when Pending.Wait says so; err is of all.
 func (c *Coordinator) Commit(r CommitRequest) (errs []classic.Error, wait Pending, err classic.Error) {
 	s, err := c.shardOf(r.Group)
@@ -128,7 +148,7 @@ func (c *Coordinator) Commit(r CommitRequest) (errs []classic.Error, wait Pendin
 		}
 	} else if g.consumer != nil && !r.Epochs && g.consumer.NeedsEpochs(r.MemberID) {
 		return nil, wait, classic.UnsupportedVersion
-	} else if err := g.MayCommit(now, r.MemberID, r.InstanceID, r.Generation); err != classic.None {
+	} else if err := c.mayCommit(g, now, &r, false); err != classic.None {
 		return nil, wait, err
 	}
 	v := version{offsetValue: offsetValue{committed: now.UnixMilli(), expires: -1}}

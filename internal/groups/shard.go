@@ -47,8 +47,6 @@ type machine interface {
 	Idle() bool
 	Subscribed(topic string) bool
 	ExpiryBase(topic string, committed time.Time) (base time.Time, ok bool)
-	MayCommit(now time.Time, memberID, instanceID string, generation int32) classic.Error
-	MayCommitTxn(now time.Time, memberID, instanceID string, generation int32) classic.Error
 	MayDeleteOffsets() classic.Error
 	Assignments() []classic.Assignment
 	NextDeadline() time.Time

@@ -85,7 +85,7 @@ func (c *Coordinator) CommitTxn(r TxnCommitRequest) (errs []classic.Error, wait 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if g := s.groups[r.Group]; g != nil {
-		if err := g.MayCommitTxn(now, r.MemberID, r.InstanceID, r.Generation); err != classic.None {
+		if err := c.mayCommit(g, now, &r.CommitRequest, true); err != classic.None {
 			return nil, wait, err
 		}
 	} else if r.Generation >= 0 {

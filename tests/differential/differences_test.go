@@ -98,8 +98,6 @@ var differences = []difference{
 	{api: "ConsumerGroupHeartbeat", sequence: "^an empty instance, an empty rack$", path: `.*`, what: "an empty instance id or rack is as good as none; Kafka says INVALID_REQUEST", why: "the classic protocol's rule as well"},
 	{api: "ConsumerGroupHeartbeat", sequence: "^a classic group$", path: `ErrorCode`, lagoon: "69", kafka: "-1", what: "a heartbeat for a classic group whose metadata are not a consumer's is GROUP_ID_NOT_FOUND", why: unexpected},
 	{api: "ConsumerGroupHeartbeat", path: `MemberEpoch`, lagoon: `\d`, kafka: `\d`, rare: true, what: "a member has the group's new epoch with the heartbeat that brings it about; Kafka's may stay at the one before", why: atOnce},
-	{api: "OffsetCommit", sequence: "^of the epoch before$", path: `Topics[].Partitions[].ErrorCode`, lagoon: "113", kafka: "0", what: "a commit at the member's epoch before is STALE_MEMBER_EPOCH; Kafka takes it for partitions that it had then and still has (KIP-1251)",
-		why: "the client commits again at the epoch that it has by then"},
 	{api: "TxnOffsetCommit", path: `Topics[].Partitions[].ErrorCode`, lagoon: "120", kafka: "48", rare: true, what: "offsets of a group that is not part of the transaction are TRANSACTION_ABORTABLE; Kafka sometimes says INVALID_TXN_STATE",
 		why: "both make a client abort; which of them Kafka says depends on how far its own check has come"},
 	{api: "ConsumerGroupHeartbeat", path: `Assignment.Topics[]`, kafka: absent, rare: true, what: "a member hears of a new assignment with its next heartbeat, the first one when it subscribes by an expression; Kafka's may come with a later one",

@@ -322,6 +322,16 @@ func (x *exchange) id(topic string) [16]byte {
 	return id
 }
 
+// named is the name of a topic that id was asked for.
+func (x *exchange) named(id [16]byte) string {
+	for name, known := range x.ids {
+		if known == id {
+			return name
+		}
+	}
+	return ""
+}
+
 // write appends records to a topic and says where the first of them went.
 func (x *exchange) write(topic string, partition int32, values ...string) int64 {
 	return x.append(topic, partition, batch(values...))

@@ -1,6 +1,10 @@
 package differential
 
-import "github.com/twmb/franz-go/pkg/kmsg"
+import (
+	"slices"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
 
 // consumerSequences are about groups of KIP-848.
 func consumerSequences() (out []sequence) {
@@ -144,27 +148,120 @@ func consumerSequences() (out []sequence) {
 	}
 	add(8, 9, "of members of the new protocol", of)
 	out = append(out, sequence{key: 8, name: "of members of the new protocol, in versions that know no epochs", to: 8, needs: 68, run: of})
-	add(8, 9, "of the epoch before", func(x *exchange) {
-		g, a, b := x.name("g"), x.topic("a", 1), x.topic("b", 1)
-		member, first := enter(x, g, a)
-		epoch := first
-		more := beat(x, g, member, epoch)
-		more.SubscribedTopicNames = []string{a, b}
-		x.until("the next epoch", func() bool { // Kafka may make it with a later heartbeat
-			resp := call[*kmsg.ConsumerGroupHeartbeatResponse](x, more)
+	// told beats with what a member says it has until the answers add up to what is waited for, and returns the member's epoch then. Kafka may assign
+	// with a later heartbeat than the one that changes something.
+	told := func(x *exchange, what string, first *kmsg.ConsumerGroupHeartbeatRequest, owned []at, done func(epoch int32, assigned []at) bool) (epoch int32) {
+		epoch = first.MemberEpoch
+		assigned, req := owned, first
+		for _, t := range first.SubscribedTopicNames {
+			x.id(t) // for named
+		}
+		x.until(what, func() bool {
+			resp := call[*kmsg.ConsumerGroupHeartbeatResponse](x, req)
 			if resp.ErrorCode != 0 {
 				x.fail("set-up: heartbeat: code %d", resp.ErrorCode)
 			}
-			more = beat(x, g, member, resp.MemberEpoch)
+			if resp.Assignment != nil {
+				assigned = nil
+				for _, t := range resp.Assignment.Topics {
+					for _, p := range t.Partitions {
+						assigned = append(assigned, at{x.named(t.TopicID), p})
+					}
+				}
+			}
 			epoch = resp.MemberEpoch
-			return epoch > first
+			req = beat(x, first.Group, first.MemberID, epoch)
+			req.InstanceID, req.Topics = first.InstanceID, []kmsg.ConsumerGroupHeartbeatRequestTopic{}
+			for _, o := range owned {
+				req.Topics = append(req.Topics, kmsg.ConsumerGroupHeartbeatRequestTopic{TopicID: x.id(o.topic), Partitions: []int32{o.partition}})
+			}
+			return done(epoch, assigned)
 		})
+		return epoch
+	}
+	has := func(list ...at) func(int32, []at) bool {
+		return func(_ int32, assigned []at) bool {
+			return len(assigned) == len(list) && !slices.ContainsFunc(list, func(a at) bool { return !slices.Contains(assigned, a) })
+		}
+	}
+	ranged := func(x *exchange, g, member string, topics ...string) *kmsg.ConsumerGroupHeartbeatRequest {
+		req := beat(x, g, member, 0, topics...)
+		req.ServerAssignor = text("range")
+		return req
+	}
+	// older is a story of commits at older epochs than the member's (KIP-1251).
+	older := func(x *exchange, commit func(g, member string, epoch int32, of ...at)) {
+		g, a, b := x.name("g"), x.topic("a", 2), x.topic("b", 1)
+		a0, a1, b0 := at{a, 0}, at{a, 1}, at{b, 0}
+		first := told(x, "all of a topic", ranged(x, g, one, a), nil, has(a0, a1))
+		more := beat(x, g, one, first)
+		more.SubscribedTopicNames = []string{a, b}
+		second := told(x, "another topic", more, []at{a0, a1}, has(a0, a1, b0))
+		commit(g, one, second, b0)
+		commit(g, one, first, b0)
+		commit(g, one, first, a0)
+		commit(g, one, first, a0, a1)
+		commit(g, one, first, a0, b0)
+		commit(g, one, first-1, a0)
+		commit(g, one, second+7, a0)
+		commit(g, one, first, at{x.name("absent"), 0})
+		told(x, "another member", ranged(x, g, two, a), nil, func(epoch int32, _ []at) bool { return epoch > second })
+		told(x, "what is to be given up", beat(x, g, one, second), []at{a0, a1, b0}, has(a0, b0))
+		commit(g, one, first, a1)
+		third := told(x, "the epoch after", beat(x, g, one, second), []at{a0, b0}, func(epoch int32, _ []at) bool { return epoch > second })
+		commit(g, one, first, a0)
+		commit(g, one, first, a1)
+		commit(g, one, second, a1)
+		commit(g, one, third, a1)
+		fourth := told(x, "what was given up", beat(x, g, two, third), []at{}, has(a1))
+		commit(g, two, fourth, a1)
+		commit(g, two, first, a1)
+		commit(g, two, first, a0)
+	}
+	add(8, 9, "of older epochs", func(x *exchange) {
+		older(x, func(g, member string, epoch int32, of ...at) {
+			req := x.commit(g, 3, of...)
+			req.MemberID, req.Generation = member, epoch
+			x.ask(req)
+		})
+	})
+	out = append(out, sequence{key: 28, name: "of older epochs", from: 3, to: 4, needs: 68, run: func(x *exchange) {
+		w := x.begin(x.name("t"))
+		if c := call[*kmsg.AddOffsetsToTxnResponse](x, addOffsets(w, x.name("g"))).ErrorCode; c != 0 {
+			x.fail("set-up: add offsets: code %d", c)
+		}
+		older(x, func(g, member string, epoch int32, of ...at) {
+			req := x.commitIn(w, g, of[0])
+			for _, o := range of[1:] {
+				req.Topics = append(req.Topics, x.commitIn(w, g, o).Topics...)
+			}
+			req.MemberID, req.Generation = member, epoch
+			x.ask(req)
+		})
+	}})
+	add(8, 9, "of a static member that came back", func(x *exchange) {
+		g, a, b := x.name("g"), x.topic("a", 1), x.topic("b", 1)
+		join := beat(x, g, one, 0, a)
+		join.InstanceID = text("i")
+		first := told(x, "a topic", join, nil, has(at{a, 0}))
+		more := beat(x, g, one, first)
+		more.InstanceID, more.SubscribedTopicNames = text("i"), []string{a, b}
+		told(x, "another topic", more, []at{{a, 0}}, has(at{a, 0}, at{b, 0}))
+		left := beat(x, g, one, -2)
+		left.InstanceID = text("i")
+		if c := call[*kmsg.ConsumerGroupHeartbeatResponse](x, left).ErrorCode; c != 0 {
+			x.fail("set-up: leave: code %d", c)
+		}
+		join = beat(x, g, two, 0, a, b)
+		join.InstanceID = text("i")
+		now := told(x, "what it had", join, nil, has(at{a, 0}, at{b, 0}))
 		for _, c := range []struct {
-			topic string
-			epoch int32
-		}{{a, epoch}, {b, epoch}, {b, first}, {a, first}} {
-			req := x.commit(g, 3, at{c.topic, 0})
-			req.MemberID, req.Generation = member, c.epoch
+			member string
+			epoch  int32
+			of     at
+		}{{two, now, at{a, 0}}, {two, first, at{a, 0}}, {two, first, at{b, 0}}, {two, 0, at{a, 0}}, {two, -1, at{a, 0}}, {one, now, at{a, 0}}} {
+			req := x.commit(g, 3, c.of)
+			req.MemberID, req.Generation, req.InstanceID = c.member, c.epoch, text("i")
 			x.ask(req)
 		}
 	})

@@ -89,7 +89,7 @@ func Range(p Plan) []Assignment {
 				to++
 			}
 			if to > from {
-				out[reader] = append(out[reader], TopicPartitions{t.ID, run(from, to)})
+				out[reader] = append(out[reader], TopicPartitions{ID: t.ID, Partitions: run(from, to)})
 			}
 			from = to
 		}
@@ -141,7 +141,7 @@ func Uniform(p Plan) []Assignment {
 	for i := range out {
 		for t, partitions := range u.held[i] {
 			if len(partitions) > 0 {
-				out[i] = append(out[i], TopicPartitions{u.topics[t].ID, partitions})
+				out[i] = append(out[i], TopicPartitions{ID: u.topics[t].ID, Partitions: partitions})
 			}
 		}
 	}

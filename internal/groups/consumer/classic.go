@@ -61,7 +61,7 @@ func (g *Group) Join(now time.Time, topics Topics, r classic.JoinRequest) classi
 	var owned []TopicPartitions
 	for _, t := range sub.Owned {
 		if topic, _, ok := g.topics.Find(t.Topic); ok {
-			owned = append(owned, TopicPartitions{topic, t.Partitions})
+			owned = append(owned, TopicPartitions{ID: topic, Partitions: t.Partitions})
 		}
 	}
 	g.reconcile(now, m, Normalize(owned), true)
@@ -248,14 +248,14 @@ func FromClassic(cfg *Config, now time.Time, topics Topics, from classic.Convert
 						there = append(there, p)
 					}
 				}
-				has = append(has, TopicPartitions{id, there})
+				has = append(has, TopicPartitions{ID: id, Partitions: there})
 			}
 		}
 		g.put(Record{Kind: MemberRecord, ID: m.ID, Member: &Member{ID: m.ID, InstanceID: m.InstanceID, RackID: sub.Rack, ClientID: m.ClientID, Host: m.Host,
 			Topics: names(sub.Topics), Rebalance: m.Rebalance, Classic: &ClassicMember{Session: m.Session, Protocols: m.Protocols}}})
 		set := Normalize(has)
 		g.put(Record{Kind: TargetMember, ID: m.ID, Assignment: set})
-		g.put(Record{Kind: CurrentMember, ID: m.ID, Current: &Current{Epoch: from.Generation, Previous: from.Generation, Assigned: set}})
+		g.put(Record{Kind: CurrentMember, ID: m.ID, Current: &Current{Epoch: from.Generation, Previous: from.Generation, Assigned: set.At(from.Generation)}})
 		g.watch(now, Settings{}, g.members[m.ID])
 	}
 	g.put(Record{Kind: GroupEpoch, Epoch: from.Generation, Hash: g.topicsHash()})

@@ -27,6 +27,12 @@
 // Every change is a Record, made by Group.put, and the inverse of a record is the record of what was there before. So the same code
 // loads a group, changes it and takes a change back. Only deadlines are not in records: sessions begin anew after a start.
 //
+// # Commits at older epochs
+//
+// What a member has keeps the epoch at which it was assigned (KIP-1251). A commit at an older epoch than the member's is taken if all its partitions are
+// the member's since then; it was on its way while the epoch moved on. Without that, a commit that is fenced for nothing makes an exactly-once
+// application abort.
+//
 // # Members of the classic protocol
 //
 // A group may have both kinds of members while its clients are upgraded or downgraded. Those of the classic protocol (classic.go) are

@@ -293,7 +293,7 @@ func (g *Group) step(m *member, cur *Current, owned Assignment, ok bool) *Curren
 	if held {
 		state = UnreleasedPartitions
 	}
-	return cur.next(g.targetEpoch, state, keep.or(gain), nil)
+	return cur.next(g.targetEpoch, state, keep.or(gain.At(g.targetEpoch)), nil)
 }
 
 // next is the current assignment after this one; itself when nothing changes.

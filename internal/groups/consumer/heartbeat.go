@@ -265,7 +265,8 @@ func (g *Group) leave(r HeartbeatRequest) HeartbeatResult {
 		return HeartbeatResult{Refused: refuse(classic.UnknownMemberID, "Member %.64s is not a member of the group.", id)}
 	}
 	if r.Epoch == leftStaticEpoch {
-		g.put(Record{Kind: CurrentMember, ID: id, Current: &Current{Epoch: leftStaticEpoch, Previous: m.cur.Epoch, Assigned: m.cur.Assigned}})
+		// Whoever takes its place has a new id, which alone keeps commits of this one out: it may commit at each of its own epochs.
+		g.put(Record{Kind: CurrentMember, ID: id, Current: &Current{Epoch: leftStaticEpoch, Previous: m.cur.Epoch, Assigned: m.cur.Assigned.At(0)}})
 		m.revokeBy = time.Time{}
 	} else {
 		g.remove(m)

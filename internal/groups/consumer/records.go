@@ -51,7 +51,7 @@ type ClassicMember struct {
 	Protocols []classic.Protocol
 }
 
-// Current is what a member has. Never changed once it is made.
+// Current is what a member has. Never changed once it is made. Both assignments have epochs.
 type Current struct {
 	Epoch, Previous int32
 	State           MemberState

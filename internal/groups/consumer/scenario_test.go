@@ -98,13 +98,13 @@ func (w *world) commands() map[string]func(args) {
 		"sync":      w.sync,      // NAME gen= [instance=]
 		"beat":      w.beat,      // NAME gen= [instance=]: a classic heartbeat
 		"leave":     w.leave,     // NAME… (instance=I: by instance id)
-		"commit":    w.commit,    // [NAME] epoch= [transaction=yes]: may it commit?
+		"commit":    w.commit,    // [NAME] epoch= [transaction=yes] [of=A-0,B-0]: may it commit?
 		"advance":   w.advance,   // DURATION
 		"restart":   w.restart,   // the group as it is on record
 		"storing":   w.storing,   // works | fails
 		"upgrade":   w.upgrade,   // ID=TOPIC-0,… with gen=: from a classic group
 		"downgrade": w.downgrade, // to a classic group
-		"group":     func(args) { w.show() },
+		"group":     w.show,      // [since]: with the epochs of assignments
 	}
 }
 
@@ -272,15 +272,18 @@ func (w *world) leave(a args) {
 }
 
 func (w *world) commit(a args) {
-	id := ""
+	c := consumer.Commit{Epoch: int32(a.Number("epoch", -1)), Txn: a.Str("transaction", "no") == "yes", Topics: w.topics}
 	if f := a.Words(); len(f) > 0 {
-		id = f[0]
+		c.MemberID = f[0]
 	}
-	may := w.g.MayCommit
-	if a.Str("transaction", "no") == "yes" {
-		may = w.g.MayCommitTxn
+	c.Partitions = func(yield func(string, int32) bool) {
+		for _, t := range parts(listOf(a, "of")) {
+			if !yield(strings.TrimRight(string(t.ID[:]), "\x00"), t.Partitions[0]) {
+				return
+			}
+		}
 	}
-	fmt.Fprintln(&w.out, may(w.now, id, "", int32(a.Number("epoch", -1))))
+	fmt.Fprintln(&w.out, w.g.MayCommit(c))
 }
 
 func (w *world) advance(a args) {
@@ -368,7 +371,8 @@ func (w *world) settle() (fault string) {
 		w.records[key] = r
 	}
 	w.g.Commit()
-	if live, stored := picture(w.g), picture(w.replay()); live != stored {
+	again := w.replay()
+	if live, stored := picture(w.g)+since(w.g), picture(again)+since(again); live != stored {
 		return fmt.Sprintf("the group is\n%s\nbut on record is\n%s", live, stored)
 	}
 	owners := map[string]string{}
@@ -411,4 +415,24 @@ func picture(g *consumer.Group) string {
 	return b.String()
 }
 
-func (w *world) show() { w.out.WriteString(picture(w.g)) }
+func (w *world) show(a args) {
+	w.out.WriteString(picture(w.g))
+	if slices.Contains(a.Words(), "since") {
+		w.out.WriteString(since(w.g))
+	}
+}
+
+// since tells at which epochs partitions were assigned.
+func since(g *consumer.Group) string {
+	var b strings.Builder
+	for _, m := range g.Members() {
+		for _, a := range []consumer.Assignment{m.Assigned, m.Revoking} {
+			for _, t := range a {
+				for i, p := range t.Partitions {
+					fmt.Fprintf(&b, "  %s-%d: %s since %d\n", strings.TrimRight(string(t.ID[:]), "\x00"), p, m.ID, t.Epochs[i])
+				}
+			}
+		}
+	}
+	return b.String()
+}

@@ -1,6 +1,7 @@
 package consumer
 
 import (
+	"iter"
 	"maps"
 	"slices"
 	"time"
@@ -73,25 +74,50 @@ func (g *Group) Assignments() (out []classic.Assignment) {
 	return out
 }
 
-// MayCommit checks a commit at a member epoch; -1 is a consumer that takes no part in the group, allowed while it is empty.
-func (g *Group) MayCommit(_ time.Time, memberID, instanceID string, epoch int32) classic.Error {
-	if epoch < 0 && len(g.members) == 0 {
-		return classic.None
-	}
-	return g.MayFetch(memberID, epoch)
+// Commit is who wants to commit offsets, and of what.
+type Commit struct {
+	MemberID, InstanceID string
+	Epoch                int32 // or generation; -1 is a consumer that takes no part in the group
+	Txn                  bool  // part of a transaction
+	Topics               Topics
+	Partitions           iter.Seq2[string, int32]
 }
 
-// MayCommitTxn checks a commit that is part of a transaction. A producer that says nothing about the consumer's place in the group may commit at any time.
-// TxnOffsetCommit has no STALE_MEMBER_EPOCH: a member hears ILLEGAL_GENERATION, as in Kafka, and its producer aborts.
-func (g *Group) MayCommitTxn(now time.Time, memberID, instanceID string, epoch int32) classic.Error {
-	if epoch < 0 && memberID == "" && instanceID == "" {
+// MayCommit checks a commit as a whole. A consumer that takes no part in the group may commit while that is empty, and in a transaction at any time.
+// A member may commit at its epoch; and at an older one, as it may not have heard of the new one yet, what it was assigned by then and still has
+// (KIP-1251): nobody else can have had that since. TxnOffsetCommit has no STALE_MEMBER_EPOCH: a member hears ILLEGAL_GENERATION, as in Kafka, and its
+// producer aborts.
+func (g *Group) MayCommit(c Commit) classic.Error {
+	if c.Epoch < 0 && (len(g.members) == 0 || c.Txn && c.MemberID == "" && c.InstanceID == "") {
 		return classic.None
 	}
-	err := g.MayCommit(now, memberID, instanceID, epoch)
-	if err == classic.StaleMemberEpoch {
+	m := g.members[c.MemberID]
+	if m == nil {
+		return classic.UnknownMemberID
+	}
+	err := m.fits(c.Epoch)
+	if err != classic.None && c.Epoch < m.cur.Epoch && m.had(c) {
+		return classic.None
+	}
+	if err == classic.StaleMemberEpoch && c.Txn {
 		return classic.IllegalGeneration
 	}
 	return err
+}
+
+// had tells whether all partitions of a commit are the member's since the epoch of the commit, if only to be given up.
+func (m *member) had(c Commit) bool {
+	for topic, partition := range c.Partitions {
+		id, _, exists := c.Topics.Find(topic)
+		since, ok := m.cur.Assigned.epoch(id, partition)
+		if !ok {
+			since, ok = m.cur.Revoking.epoch(id, partition)
+		}
+		if !exists || !ok || c.Epoch < since {
+			return false
+		}
+	}
+	return true
 }
 
 // NeedsEpochs tells whether this is a member of the consumer protocol: its requests have to be of versions that know member epochs.
@@ -103,9 +129,15 @@ func (g *Group) NeedsEpochs(memberID string) bool {
 // MayFetch checks a fetch of offsets by a member.
 func (g *Group) MayFetch(memberID string, epoch int32) classic.Error {
 	m := g.members[memberID]
-	switch {
-	case m == nil:
+	if m == nil {
 		return classic.UnknownMemberID
+	}
+	return m.fits(epoch)
+}
+
+// fits compares a member's epoch with that of a request about offsets.
+func (m *member) fits(epoch int32) classic.Error {
+	switch {
 	case epoch == m.cur.Epoch:
 		return classic.None
 	case m.meta.Classic != nil:
