@@ -34,6 +34,12 @@ func (s *Store) SetHot(h HotWindows) { s.hot.opt = h.withDefaults() }
 // HotRound is one round of the hot windows.
 func (s *Store) HotRound() { s.hotRound(s.now()) }
 
+// HoldPins is at the log's pins, as a plan is, until release is called.
+func (l *Log) HoldPins() (release func()) {
+	l.hot.pinning.Lock()
+	return l.hot.pinning.Unlock
+}
+
 // Warm warms tails and waits until that is done.
 func (s *Store) Warm() {
 	s.warmTails()

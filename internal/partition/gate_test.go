@@ -55,6 +55,60 @@ func TestSyncGateLetsReadsOn(t *testing.T) {
 	})
 }
 
+// TestSyncsThatWaitComeTheirTime: logs that the gate holds up, before a window and in one that has had them, are synced when it lets them, though
+// nothing is scheduled meanwhile; a committer that closes waits for them, too.
+func TestSyncsThatWaitComeTheirTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		limits, err := admission.NewLimits(admission.LimitsConfig{}, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		mu := &sync.Mutex{}
+		cold, err := newColdQueue(admission.DeviceConfig{Name: "hdd", MaxInFlight: 2, Rotating: true}, limits, mu, time.Now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer cold.close()
+		g := &syncGate{now: time.Now, mu: mu, gate: &admission.Gate{}, queues: []*coldQueue{cold}}
+		cold.sched.SetGate(g.gate)
+		c := newFileCommitter(&logDir{gate: g}, 2)
+		a, b := &Log{closed: true}, &Log{closed: true} // their syncs do nothing
+		expect := func(what string, want commitState) {
+			t.Helper()
+			synctest.Wait()
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			if a.commit != want || b.commit != want {
+				t.Fatalf("%s: the logs are in states %d and %d, want %d", what, a.commit, b.commit, want)
+			}
+		}
+		due := func() {
+			c.schedule(a)
+			c.schedule(b)
+		}
+		due()
+		expect("no reads", commitIdle)
+
+		over := make(chan struct{})
+		defer close(over)
+		if _, err := cold.submit(admission.Request{Kind: admission.KindRead, Flow: admission.Subject{Kind: admission.Group, Name: "wh"}, Bytes: 1 << 20, File: 1},
+			func() (int64, int64) { <-over; return 1 << 20, 0 }); err != nil {
+			t.Fatal(err)
+		}
+		due() // in a window that has had them, and then in the slot of a read that takes long
+		expect("the window has had them", commitQueued)
+		time.Sleep(20 * time.Millisecond)
+		expect("a slot of 30 ms", commitQueued)
+		time.Sleep(20 * time.Millisecond)
+		expect("after the slot", commitIdle)
+
+		due()
+		expect("the next slot", commitQueued)
+		c.close()
+		expect("closed", commitIdle)
+	})
+}
+
 // TestBarrier: who has written waits for the others.
 func TestBarrier(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

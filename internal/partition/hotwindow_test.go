@@ -250,6 +250,47 @@ func TestPinnedBeforeSync(t *testing.T) {
 	}
 }
 
+// TestPinnedAfterSync: a plan that is at the pins when a sync begins does not hold that up, and when it is done before the sync ends, what has
+// become durable is pinned all the same.
+func TestPinnedAfterSync(t *testing.T) {
+	for _, ends := range []bool{true, false} {
+		t.Run(fmt.Sprintf("ends=%v", ends), func(t *testing.T) {
+			var during atomic.Pointer[func()] // once, in the next sync
+			w := &hotWorld{t: t, base: vfs.WithFaults(vfs.NewMem(1), vfs.InjectorFunc(func(op vfs.Op) error {
+				if fn := during.Load(); op.Kind == vfs.OpSync && fn != nil && during.CompareAndSwap(fn, nil) {
+					(*fn)()
+				}
+				return nil
+			}))}
+			w.now.Store(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC).UnixNano())
+			sim := cachetest.New(cachetest.Options{CapacityBytes: 256 * mib})
+			w.reopen(sim, sim.FS(w.base))
+			w.s.SetHot(partition.HotWindows{Share: 0.5, Keep: time.Hour, Memory: w.memory})
+			w.readTo("tail", 0, w.write(3))
+			w.s.HotRound()
+			before := w.sim.LockedBytes()
+			if before < w.l.SizeBytes() {
+				t.Fatalf("%d of %d bytes are pinned", before, w.l.SizeBytes())
+			}
+			release := w.l.HoldPins()
+			if ends {
+				during.Store(&release)
+			}
+			produce(t, w.l, batch("hot", 8, 61_003, nil, w.now.Load()/1e6))
+			got := w.sim.LockedBytes()
+			if !ends {
+				release()
+			}
+			if during.Load() != nil {
+				t.Error("there was no sync")
+			}
+			if want := w.l.SizeBytes(); ends && got < want || !ends && got != before {
+				t.Errorf("%d of %d bytes are pinned, %d were before", got, want, before)
+			}
+		})
+	}
+}
+
 // TestSmallPinsAreShared: many logs with a sync each 5 ms, of little: between two plans nothing of any of them waits for its pin much longer than
 // their share of the steps, neither at the beginning nor at the end.
 func TestSmallPinsAreShared(t *testing.T) {
