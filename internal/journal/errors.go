@@ -19,7 +19,7 @@ type DamageError struct {
 	Path string // of the file, as people know it
 	// Pos to End is the bad range, in bytes of the file; both are 0 when rounds are missing between the files.
 	Pos, End int64
-	// First and Next are the sequence numbers lost, half-open; both are 0 when unknown.
+	// First and Next are the sequence numbers lost, half-open: equal when none is, and both 0 when they are not known.
 	First, Next uint64
 	Reason      string
 }

@@ -214,7 +214,7 @@ func (f *replayFile) replay(apply func(e Entry, data []byte) error, out *Replaye
 			continue
 		}
 		torn := ours(h) && h.sequence == next
-		good, h, err := f.find(pos, func(h roundHeader) bool { return ours(h) && h.sequence > next })
+		good, h, err := f.find(pos, func(h roundHeader) bool { return ours(h) && h.sequence >= next })
 		if err != nil {
 			return next, fmt.Errorf("%s: %w", f.path, err)
 		}

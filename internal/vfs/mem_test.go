@@ -479,7 +479,58 @@ func TestCapacity(t *testing.T) {
 func TestMemDirectUnsupported(t *testing.T) {
 	m := vfs.NewMem(1)
 	put(t, m, "a", 'x', 10, 0)
-	if err := open(m, "a", vfs.Direct); !errors.Is(err, vfs.ErrDirectUnsupported) {
-		t.Error(err)
+	for _, mode := range []vfs.Mode{vfs.Direct, vfs.DirectSync} {
+		if err := open(m, "a", mode); !errors.Is(err, vfs.ErrDirectUnsupported) {
+			t.Error(err)
+		}
 	}
+}
+
+// What was written to a DirectSync file outlives every crash, and its size; what others wrote to the file does not.
+func TestCrashDirectSync(t *testing.T) {
+	direct := func(t *testing.T, m *vfs.Mem, c byte, n int, off int64) {
+		t.Helper()
+		m.SetDirect(vfs.Alignment{Mem: 1, Off: 512})
+		f, err := m.Open("a", vfs.DirectSync)
+		must(t, err)
+		_, err = f.WriteAt(bytes.Repeat([]byte{c}, n), off)
+		must(t, errors.Join(err, f.Close()))
+	}
+	t.Run("inside", func(t *testing.T) {
+		outcomes(t, random, func(m *vfs.Mem) {
+			durable(t, m, "a", 'o', 3*4096)
+			put(t, m, "a", 'n', 4096, 0)
+			direct(t, m, 'd', 4096, 4096)
+		}, shapeOf("a"), "4096o 4096d 4096o", "4096n 4096d 4096o")
+	})
+	t.Run("part of a block", func(t *testing.T) {
+		outcomes(t, random, func(m *vfs.Mem) {
+			durable(t, m, "a", 'o', 4096)
+			direct(t, m, 'd', 512, 1024)
+		}, shapeOf("a"), "1024o 512d 2560o")
+	})
+	t.Run("growing", func(t *testing.T) {
+		outcomes(t, random, func(m *vfs.Mem) {
+			durable(t, m, "a", 'o', 4096)
+			direct(t, m, 'd', 4096, 8192)
+		}, shapeOf("a"), "4096o 4096. 4096d")
+	})
+	t.Run("after a cut", func(t *testing.T) {
+		outcomes(t, random, func(m *vfs.Mem) {
+			f := durable(t, m, "a", 'o', 3*4096)
+			must(t, f.Truncate(4096))
+			direct(t, m, 'd', 4096, 8192)
+		}, shapeOf("a"), "4096o 4096. 4096d")
+	})
+	t.Run("in part", func(t *testing.T) {
+		outcomes(t, random, func(m *vfs.Mem) {
+			durable(t, m, "a", 'o', 8192)
+			m.SetDirect(vfs.Alignment{Mem: 1, Off: 512})
+			f, err := vfs.WithFaults(m, &vfs.Fault{Kinds: vfs.OpWrite, Err: &vfs.ShortWrite{Bytes: 4096, Err: syscall.EIO}}).Open("a", vfs.DirectSync)
+			must(t, err)
+			if n, err := f.WriteAt(bytes.Repeat([]byte("d"), 8192), 0); n != 4096 || !errors.Is(err, syscall.EIO) {
+				t.Errorf("%d, %v", n, err)
+			}
+		}, shapeOf("a"), "4096d 4096o")
+	})
 }

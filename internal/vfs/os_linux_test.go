@@ -72,6 +72,7 @@ func TestOSRefusesLinks(t *testing.T) {
 			"open":         open(fsys, name, vfs.ReadOnly),
 			"open write":   open(fsys, name, vfs.ReadWrite),
 			"open direct":  open(fsys, name, vfs.Direct),
+			"open sync":    open(fsys, name, vfs.DirectSync),
 			"open below":   open(fsys, name+"/secret", vfs.ReadOnly),
 			"create below": create(fsys, name+"/new"),
 			"rename to":    fsys.Rename("inside/a", name+"/a"),
