@@ -10,7 +10,7 @@
 //	TestKillTransactions  a pipeline from topic to topic in transactions; each input exactly once
 //	TestKillFirstTransaction  kill -9 while the topic of transactions comes into being
 //	TestPowerCut       FS_IOC_SHUTDOWN on ext4 and xfs, tiers on two file systems that stop at different moments
-//	TestSyncIsNotBelieved  the same under files that are appended to and synced: what SyncData calls durable is there
+//	TestSyncIsNotBelieved  the same under files that are written and synced, or written around the cache: what is called durable is there
 //	TestSyncFailure    thin storage runs full below the file system: sync fails, the directory is fenced
 //	TestDiskFull, TestReadOnly
 //
