@@ -14,6 +14,7 @@ type rule struct {
 	min, max float64  // bounds of numbers when bounded
 	bounded  bool     // min and max count
 	orZero   bool     // 0 is allowed below min: not set
+	orNone   bool     // -1 is allowed below min: the library chooses
 	words    []string // allowed texts, or list elements
 	list     func(element string) error
 }
@@ -24,6 +25,9 @@ func zeroOrAtLeast(n float64) rule {
 }
 func between(low, high float64) rule { return rule{bounded: true, min: low, max: high} }
 func oneOf(words ...string) rule     { return rule{words: words} }
+func noneOrBetween(low, high float64) rule {
+	return rule{bounded: true, orNone: true, min: low, max: high}
+}
 
 func (k *ConfigKey) checkType(value string) error {
 	switch k.Type {
@@ -59,7 +63,9 @@ func (k *ConfigKey) checkType(value string) error {
 
 func (r rule) number(n float64) error {
 	switch {
-	case r.orZero && n == 0:
+	case r.orZero && n == 0, r.orNone && n == -1:
+	case r.orNone && (n < r.min || n > r.max):
+		return fmt.Errorf("Value must be between %s and %s or equal to -1", strconv.FormatFloat(r.min, 'f', -1, 64), strconv.FormatFloat(r.max, 'f', -1, 64))
 	case r.orZero && n < r.min:
 		return fmt.Errorf("Value must be 0 or at least %s", strconv.FormatFloat(r.min, 'f', -1, 64))
 	case r.bounded && n < r.min:

@@ -19,7 +19,7 @@ var TopicConfigs = sortedKeys([]*ConfigKey{
 			"of each key and removes the others. With both, each does its part. Empty keeps everything."},
 	{Name: "compression.type", Type: TypeString, Default: "producer", Server: "compression.type", Effect: Ignored,
 		rule: oneOf("uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"), Doc: "Codec in which the broker would store batches." + noCodec},
-	{Name: "compression.gzip.level", Type: TypeInt, Default: "-1", Server: "compression.gzip.level", Effect: Ignored, rule: between(-1, 9),
+	{Name: "compression.gzip.level", Type: TypeInt, Default: "-1", Server: "compression.gzip.level", Effect: Ignored, rule: noneOrBetween(1, 9),
 		Doc: "Level for recompression with gzip." + noCodec},
 	{Name: "compression.lz4.level", Type: TypeInt, Default: "9", Server: "compression.lz4.level", Effect: Ignored, rule: between(1, 17),
 		Doc: "Level for recompression with lz4." + noCodec},

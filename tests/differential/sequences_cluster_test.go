@@ -46,7 +46,7 @@ func alterConfigs(kind kmsg.ConfigResourceType, name string, changes ...alter) *
 var commonKeys = []string{"cleanup.policy", "compression.type", "delete.retention.ms", "file.delete.delay.ms", "flush.messages", "flush.ms", "index.interval.bytes",
 	"max.compaction.lag.ms", "max.message.bytes", "message.timestamp.after.max.ms", "message.timestamp.before.max.ms", "message.timestamp.type", "min.cleanable.dirty.ratio",
 	"min.compaction.lag.ms", "min.insync.replicas", "preallocate", "retention.bytes", "retention.ms", "segment.bytes", "segment.index.bytes", "segment.jitter.ms", "segment.ms",
-	"unclean.leader.election.enable", "local.retention.bytes", "local.retention.ms", "remote.storage.enable"}
+	"unclean.leader.election.enable", "local.retention.bytes", "local.retention.ms", "remote.storage.enable", "compression.gzip.level", "compression.lz4.level", "compression.zstd.level"}
 
 func configSequences() (out []sequence) {
 	add := func(key, from int16, name string, run func(x *exchange)) {
@@ -126,6 +126,12 @@ func configSequences() (out []sequence) {
 		{"an unknown key", []alter{{"no.such.key", 0, text("1")}}},
 		{"a value that is none", []alter{{"retention.ms", 0, text("many")}}},
 		{"a value out of range", []alter{{"segment.bytes", 0, text("1")}}},
+		{"the lowest level of lz4", []alter{{"compression.lz4.level", 0, text("1")}}},
+		{"a level of lz4 that there is not", []alter{{"compression.lz4.level", 0, text("0")}}},
+		{"the highest level of zstd", []alter{{"compression.zstd.level", 0, text("22")}}},
+		{"a level of zstd that there is not", []alter{{"compression.zstd.level", 0, text("23")}}},
+		{"the highest level of gzip", []alter{{"compression.gzip.level", 0, text("9")}}},
+		{"a level of gzip that there is not", []alter{{"compression.gzip.level", 0, text("0")}}},
 		{"a null value", []alter{{"retention.ms", 0, nil}}},
 		{"an operation that there is not", []alter{{"retention.ms", 9, text("1")}}},
 		{"a key twice", []alter{{"retention.ms", 0, text("1")}, {"retention.ms", 1, nil}}},
