@@ -30,6 +30,11 @@ func (b *backend) Cache(ctx context.Context, q admin.CacheQuery) (admin.Cache, e
 	}
 	cells = max(16, min(cells, maxCells/max(1, len(logs))))
 	readers := b.store.Readers()
+	in := map[rowKey][]partition.ReaderView{}
+	for _, r := range readers {
+		k := rowKey{r.Key.Topic, r.Key.Partition}
+		in[k] = append(in[k], r)
+	}
 	b.sampler.refresh(ctx, segmentsOf(logs, readers))
 	out := admin.Cache{SampledAt: time.Now(), Rows: []admin.CacheRow{}}
 	for _, l := range logs {
@@ -37,7 +42,7 @@ func (b *backend) Cache(ctx context.Context, q admin.CacheQuery) (admin.Cache, e
 			return out, ctx.Err()
 		}
 		if l.Err() == nil {
-			row := b.row(l, cells, q.Topic != "", readers)
+			row := b.row(l, cells, q.Topic != "", in[rowKey{l.Topic(), l.Partition()}])
 			if row.SampledAt.Before(out.SampledAt) {
 				out.SampledAt = row.SampledAt
 			}
@@ -91,7 +96,7 @@ func (b *backend) chosen(topic string, number int32) ([]*partition.Log, error) {
 	return slices.DeleteFunc(b.store.Logs(), func(l *partition.Log) bool { return l.Topic() != topic }), nil
 }
 
-// row is one partition as a line of cells.
+// row is one partition as a line of cells; readers are those in it.
 func (b *backend) row(l *partition.Log, cells int, segments bool, readers []partition.ReaderView) admin.CacheRow {
 	o := l.Offsets()
 	row := admin.CacheRow{Topic: l.Topic(), Partition: l.Partition(), StartOffset: int64(o.LogStart), EndOffset: int64(o.End), SampledAt: time.Now()}
@@ -112,6 +117,11 @@ func (b *backend) row(l *partition.Log, cells int, segments bool, readers []part
 		row.WritebackBytes += g.writeback
 		row.RefaultPages += g.refault
 		line.add(sv.Before, sample.size, g)
+		if grown := sv.SizeBytes - sample.size; sv.Active && !sample.at.IsZero() && grown > 0 {
+			// What was appended since the look went through the page cache.
+			line.fill(sv.Before+sample.size, grown)
+			row.ResidentBytes += grown
+		}
 		first, next := int(sv.Before/line.cell), min(len(line.flags), int((sv.Before+sv.SizeBytes+line.cell-1)/line.cell))
 		if k := len(row.Tiers); k > 0 && row.Tiers[k-1].Tier == sv.Tier {
 			row.Tiers[k-1].Next = next
@@ -125,15 +135,15 @@ func (b *backend) row(l *partition.Log, cells int, segments bool, readers []part
 		}
 	}
 	row.Cells, row.Flags = line.cells(), line.flags
-	b.mark(l, &row, svs, readers)
+	mark(&row, svs, readers)
 	return row
 }
 
 // mark puts the readers where they are.
-func (b *backend) mark(l *partition.Log, row *admin.CacheRow, svs []partition.SegmentView, readers []partition.ReaderView) {
+func mark(row *admin.CacheRow, svs []partition.SegmentView, readers []partition.ReaderView) {
 	for _, r := range readers {
-		if r.Key.Topic != l.Topic() || r.Key.Partition != l.Partition() || len(row.Cells) == 0 {
-			continue
+		if len(row.Cells) == 0 {
+			return
 		}
 		at := max(0, row.Bytes-r.LagBytes)
 		class := r.Class.State.String()

@@ -52,7 +52,7 @@ func (b *backend) Readers(context.Context) ([]admin.Reader, error) {
 			Tier: r.Tier, Lane: r.Decision.Lane.String(), IOMode: ioMode(r), RateBytes: float64(r.BytesPerSecond),
 			ColdBytes: r.LaneBytesTotal[admission.Fill] + r.LaneBytesTotal[admission.Bypass],
 			Sources: admin.SourceBytes{PageCache: r.LaneBytes[admission.Hot],
-				Tiers: map[string]int64{r.Tier: r.LaneBytes[admission.Fill] + r.LaneBytes[admission.Bypass]}},
+				Tiers: map[string]int64{r.Tier: r.LaneBytes[admission.Fill] + r.LaneBytes[admission.Bypass]}, Refill: r.LaneBytes[admission.Fill]},
 			Throttle: admin.ReaderThrottle{WaitRatio: r.WaitRatio},
 		}
 		if r.ETA < 0 {

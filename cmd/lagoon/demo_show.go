@@ -183,7 +183,7 @@ func (d *demo) frame(lately float64) []string {
 			lines = append(lines, fmt.Sprintf("%-10s %s %4s resident", topic+"/0", bar(r.Cells), percent(r.ResidentBytes, r.Bytes)))
 		}
 	}
-	lines = append(lines, "", "look at it yourself, in another terminal:", "  export LAGOON_ADMIN="+d.url, "  lagoon top", "  lagoon cache show", "  lagoon explain fetch history/0@0 --client backfill",
+	lines = append(lines, "", "look at it yourself: "+d.url+" in a browser, or in another terminal:", "  export LAGOON_ADMIN="+d.url, "  lagoon top", "  lagoon cache show", "  lagoon explain fetch history/0@0 --client backfill",
 		"  kcat -C -t live -o end -b "+d.kafka, "Ctrl-C ends it; nothing is left behind")
 	if v.fault != "" {
 		lines = append(lines, v.fault)

@@ -147,6 +147,16 @@ func (r *cellRow) add(from, size int64, g grid) {
 	}
 }
 
+// fill takes [from, from+size) of the row for resident.
+func (r *cellRow) fill(from, size int64) {
+	for at := from; at < from+size; {
+		cell := at / r.cell
+		step := min((cell+1)*r.cell, from+size) - at
+		r.resident[cell] += float64(step)
+		at += step
+	}
+}
+
 // cells gives each cell's share.
 func (r *cellRow) cells() []byte {
 	out := make([]byte, len(r.resident))

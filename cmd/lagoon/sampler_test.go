@@ -86,6 +86,18 @@ func TestGridFindsWhatIsThere(t *testing.T) {
 		if diff := sum - float64(g.resident); diff > float64(size)/100 || diff < -float64(size)/100 {
 			t.Fatalf("the row holds %.0f bytes, the grid %d of %d", sum, g.resident, size)
 		}
+		// A log that has grown since: what is new is resident.
+		grown := rnd.Int64N(size)
+		row = newCellRow(size+grown, 1+rnd.IntN(200))
+		row.add(0, size, g)
+		row.fill(size, grown)
+		for i, b := range row.resident {
+			begin := int64(i) * row.cell
+			end := min(begin+row.cell, size+grown)
+			if least := float64(end - max(size, begin)); b < least-0.5 || b > float64(end-begin)+0.5 {
+				t.Fatalf("cell [%d, %d) of a log that grew from %d holds %.0f", begin, end, size, b)
+			}
+		}
 	}
 }
 

@@ -154,7 +154,7 @@ func devBanner(d *daemon) string {
 	return fmt.Sprintf(`
 Lagoon is running.
   bootstrap   %s
-  admin API   http://%s
+  page, API   http://%s
   data        %s
 
 Try, in another terminal:

@@ -309,7 +309,8 @@ type ReaderRace struct {
 // SourceBytes says where the bytes of the last minute came from.
 type SourceBytes struct {
 	PageCache int64            `json:"page_cache"`
-	Tiers     map[string]int64 `json:"tiers"` // device reads by tier
+	Tiers     map[string]int64 `json:"tiers"`  // device reads by tier
+	Refill    int64            `json:"refill"` // of these, what it read in real time: misses, in the page cache since
 }
 
 // ReaderThrottle says what holds a reader back.

@@ -9,8 +9,8 @@
 //	        ─► handler ─► Backend ─► JSON, or an RFC 9457 problem
 //
 // Safety rules, each with a test: a path is matched as it was sent, segment by segment, and never cleaned, so //, /x/../y and
-// %2f reach nothing that the plain path does not; everything but /livez, /readyz and their aliases needs the token when one is
-// configured, unknown paths included; a listener outside loopback without a token is refused by New; GET and HEAD never change
+// %2f reach nothing that the plain path does not; everything but /livez, /readyz, their aliases and the files of the page, which
+// hold no data, needs the token when one is configured, unknown paths included; a listener outside loopback without a token is refused by New; GET and HEAD never change
 // anything; what changes something needs Content-Type application/json, passes http.CrossOriginProtection and leaves
 // an audit line in the log; a Host header that is neither an address nor an allowed name is refused (DNS rebinding).
 //
@@ -20,6 +20,8 @@
 //
 // Lists carry now and total. Units are in names (_bytes, _seconds, _ratio), times are RFC 3339, offsets are numbers
 // below 2^53. The contract is openapi.json, embedded and served; a test compares it with the routes.
+//
+// GET / is a page for people (page/, page.go): it draws what the stream sends, and asks the API as any other client.
 //
 // /metrics holds what the packages registered, tiers and topics, and the names that stock dashboards expect; /metrics/detailed
 // holds a series per partition and reader.

@@ -46,8 +46,8 @@ const (
 	mostCells       = 512
 	// mostStreamReaders are shown, those furthest behind; Classes counts all.
 	mostStreamReaders = 1000
-	// mostMoves are the migrations that are shown.
-	mostMoves = 20
+	// mostHints are shown of the segments that a tier would move next.
+	mostHints = 3
 )
 
 // StreamFrame is the data of a "full" event; absent topics were not asked for, or cannot be answered yet. The data of a "delta" event
@@ -85,7 +85,8 @@ type StreamRow struct {
 	Resident       map[string][]byte `json:"resident"`
 	Flags          map[string][]byte `json:"flags"`
 	Tiers          []TierSpan        `json:"tiers"`
-	Markers        []CacheMarker     `json:"markers"`
+	// Markers are by reader id.
+	Markers map[string]CacheMarker `json:"markers"`
 }
 
 // StreamReaders is ReaderList with the readers by id, at most those 1,000 that are furthest behind.
@@ -101,19 +102,23 @@ type ClassTotal struct {
 	LagSeconds  float64 `json:"lag_seconds"` // of the one furthest behind
 	RateBytes   float64 `json:"rate_bytes_per_second"`
 	CacheBytes  int64   `json:"page_cache_bytes_1m"` // of the last minute's bytes, those from the page cache
-	DeviceBytes int64   `json:"device_bytes_1m"`     // and those from devices
+	DeviceBytes int64   `json:"device_bytes_1m"`     // those from devices
+	RefillBytes int64   `json:"refill_bytes_1m"`     // and of these, what was read in real time
 }
 
-// StreamTiers is TierList with the migrations between them.
+// StreamTiers is TierList, with at most 3 hints in each, and the migrations that are at work.
 type StreamTiers struct {
 	Tiers      []Tier     `json:"tiers"`
-	Migrations Migrations `json:"migrations"` // the first 20 of the list
+	Migrations Migrations `json:"migrations"`
 }
 
 // StreamEvents are the newest events by number, at most 100. While no stream is open nothing is noticed.
 type StreamEvents struct {
 	Events map[string]Event `json:"events"`
 }
+
+// movingStates are those of migrations at work.
+var movingStates = []string{"prepare", "copy", "verify", "commit", "publish"}
 
 // document is one topic's answer in JSON: an object, with one member that is an object of rows where the topic has rows.
 type document struct {
@@ -324,8 +329,12 @@ func (a *answers) document(t streamTopic, log *eventLog) (*document, error) {
 		return readersDocument(a.readers)
 	case t == topicTiers && a.tiers != nil:
 		m := *a.migrations
-		m.Migrations = some(m.Migrations, mostMoves)
-		return plain(StreamTiers{Tiers: a.tiers, Migrations: m})
+		m.Migrations = slices.DeleteFunc(slices.Clone(m.Migrations), func(m Migration) bool { return !slices.Contains(movingStates, m.State) })
+		tiers := slices.Clone(a.tiers)
+		for i := range tiers {
+			tiers[i].NextToMove = some(tiers[i].NextToMove, mostHints)
+		}
+		return plain(StreamTiers{Tiers: tiers, Migrations: m})
 	case t == topicThrottle && a.throttle != nil:
 		return plain(a.throttle)
 	case t == topicEvents:
@@ -335,9 +344,13 @@ func (a *answers) document(t streamTopic, log *eventLog) (*document, error) {
 }
 
 func streamRow(r CacheRow) StreamRow {
+	markers := make(map[string]CacheMarker, len(r.Markers))
+	for _, m := range r.Markers {
+		markers[m.Reader] = m
+	}
 	return StreamRow{Topic: r.Topic, Partition: r.Partition, StartOffset: r.StartOffset, EndOffset: r.EndOffset, Bytes: r.Bytes, CellBytes: r.CellBytes,
 		ResidentBytes: r.ResidentBytes, DirtyBytes: r.DirtyBytes, WritebackBytes: r.WritebackBytes, RefaultPages: r.RefaultPages, SampledAt: r.SampledAt,
-		Cells: len(r.Cells), Resident: blocks(r.Cells), Flags: blocks(r.Flags), Tiers: some(r.Tiers, len(r.Tiers)), Markers: some(r.Markers, len(r.Markers))}
+		Cells: len(r.Cells), Resident: blocks(r.Cells), Flags: blocks(r.Flags), Tiers: some(r.Tiers, len(r.Tiers)), Markers: markers}
 }
 
 func readersDocument(list []Reader) (*document, error) {
@@ -351,6 +364,7 @@ func readersDocument(list []Reader) (*document, error) {
 		for _, n := range r.Sources.Tiers {
 			c.DeviceBytes += n
 		}
+		c.RefillBytes += r.Sources.Refill
 		out.Classes[r.Class] = c
 	}
 	slices.SortStableFunc(list, func(a, b Reader) int { return cmp.Compare(b.LagBytes, a.LagBytes) })

@@ -32,7 +32,8 @@ func (s *Server) table() []route {
 	explain := write(http.MethodPost, "/api/v1/explain/fetch", s.explain)
 	explain.mutates = false
 	return []route{
-		get("/", s.index),
+		public(route{method: http.MethodGet, pattern: segments("/"), raw: servePage, query: []string{"demo"}}),
+		public(route{method: http.MethodGet, pattern: segments("/page/{file}"), raw: servePage}),
 		raw("/openapi.json", serveOpenAPI),
 		public(raw("/livez", s.livez, "verbose")),
 		public(raw("/-/healthy", s.livez, "verbose")),
@@ -70,16 +71,6 @@ func (s *Server) table() []route {
 func serveOpenAPI(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	_, _ = w.Write(openAPI) // the caller went away: nobody is left to tell
-}
-
-func (s *Server) index(*call) (any, error) {
-	paths := []string{}
-	for _, rt := range s.routes {
-		if rt.method == http.MethodGet && !strings.Contains(rt.path(), "{") && rt.path() != "/" {
-			paths = append(paths, rt.path())
-		}
-	}
-	return map[string]any{"name": "lagoon", "paths": paths}, nil
 }
 
 func (s *Server) status(c *call) (any, error) {

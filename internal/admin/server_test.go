@@ -104,7 +104,7 @@ func problemOf(t *testing.T, w *httptest.ResponseRecorder) admin.Problem {
 
 // fill puts names that the fake knows into a route's path.
 func fill(path string) string {
-	return strings.NewReplacer("{topic}", "orders", "{partition}", "3", "{tier}", "hdd", "{group}", "warehouse", "{kind}", "group", "{name}", "warehouse", "{id}", "m-81").Replace(path)
+	return strings.NewReplacer("{topic}", "orders", "{partition}", "3", "{tier}", "hdd", "{group}", "warehouse", "{kind}", "group", "{name}", "warehouse", "{id}", "m-81", "{file}", "main.js").Replace(path)
 }
 
 func TestEveryGetAnswersAndChangesNothing(t *testing.T) {
@@ -192,7 +192,7 @@ func TestPathTricksReachNothing(t *testing.T) {
 	}
 }
 
-func TestTokenGuardsAllButHealth(t *testing.T) {
+func TestTokenGuardsAllButHealthAndThePage(t *testing.T) {
 	f := newServer(t, func(o *admin.Options) { o.Token = token })
 	wrong := []string{"", "Bearer", "Bearer ", "Bearer " + token[:31], "Bearer " + token + "0", "Basic " + token, token, "Bearer\t" + token, "bearer x" + token}
 	for _, op := range f.Operations() {
@@ -216,8 +216,8 @@ func TestTokenGuardsAllButHealth(t *testing.T) {
 			t.Errorf("%s is public and changes something", op.Path)
 		}
 	}
-	if public := slices.DeleteFunc(f.Operations(), func(o admin.Operation) bool { return !o.Public }); len(public) != 4 {
-		t.Errorf("public are %v; only health endpoints may be", public)
+	if public := slices.DeleteFunc(f.Operations(), func(o admin.Operation) bool { return !o.Public }); len(public) != 6 {
+		t.Errorf("public are %v; only health endpoints and the page, which holds no data, may be", public)
 	}
 }
 

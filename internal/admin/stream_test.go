@@ -209,25 +209,43 @@ func (c *client) next() event {
 	select {
 	case text := <-c.events:
 		e := parse(c.t, text)
-		switch e.name {
-		case "full":
-			c.state = nil
-			fallthrough
-		case "delta":
-			var patch any
-			if err := json.Unmarshal(e.data, &patch); err != nil {
-				c.t.Fatalf("%v in %s", err, e.data)
-			}
-			if e.name == "delta" && c.state == nil {
-				c.t.Fatal("a delta before any frame")
-			}
-			c.state = merge(c.state, patch)
-		}
+		c.apply(e)
 		return e
 	case <-c.ended:
 		c.t.Fatalf("the stream has ended: %d %s", c.status, c.part.String())
 		return event{}
 	}
+}
+
+func (c *client) apply(e event) {
+	c.t.Helper()
+	switch e.name {
+	case "full":
+		c.state = nil
+		fallthrough
+	case "delta":
+		var patch any
+		if err := json.Unmarshal(e.data, &patch); err != nil {
+			c.t.Fatalf("%v in %s", err, e.data)
+		}
+		if e.name == "delta" && c.state == nil {
+			c.t.Fatal("a delta before any frame")
+		}
+		c.state = merge(c.state, patch)
+	}
+}
+
+// frame is the state in its own shape.
+func (c *client) frame() (f admin.StreamFrame) {
+	c.t.Helper()
+	body, err := json.Marshal(c.state)
+	if err == nil {
+		err = json.Unmarshal(body, &f)
+	}
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return f
 }
 
 // close leaves and takes what is still on its way.
@@ -270,14 +288,7 @@ func (c *client) same(w *world, other any) {
 		b, _ := json.Marshal(other)
 		c.t.Fatalf("reassembled\n%s\nbut the frame is\n%s", a, b)
 	}
-	body, err := json.Marshal(c.state)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	var got admin.StreamFrame
-	if err := json.Unmarshal(body, &got); err != nil {
-		c.t.Fatal(err)
-	}
+	got := c.frame()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if len(got.Cache.Rows) != len(w.rows) || len(got.Readers.Readers) != len(w.list) || got.Readers.Total != len(w.list) {
@@ -607,14 +618,7 @@ func TestStreamEvents(t *testing.T) {
 			w.devices = []admin.Device{{Tier: "hdd", State: device, Reason: "it hurt"}}
 		}
 		texts := func(c *client) (out []string) {
-			body, err := json.Marshal(c.state)
-			if err != nil {
-				t.Fatal(err)
-			}
-			var f admin.StreamFrame
-			if err := json.Unmarshal(body, &f); err != nil {
-				t.Fatal(err)
-			}
+			f := c.frame()
 			for _, n := range slices.Sorted(maps.Keys(f.Events.Events)) {
 				out = append(out, f.Events.Events[n].Kind+": "+f.Events.Events[n].Text)
 			}
