@@ -24,8 +24,8 @@ const nsPerSecond = uint64(time.Second)
 // maxWait bounds what a caller is told to wait; it asks again then.
 const maxWait = time.Hour
 
-// burstOf is the default burst of a cap, 400 ms: long enough to bridge late timers and the turns of two others on a hard disk,
-// short enough that ten seconds at the cap stay within 5 % of it.
+// burstOf is the default burst of a cap, 400 ms: long enough to bridge late timers and what a hard disk has begun to read (turns of
+// others need not be bridged, see ring), short enough that ten seconds at the cap stay within 5 % of it.
 func burstOf(rate int64) int64 { return max(rate*2/5, 1) }
 
 // setRate changes rate and burst from now on. Debt stays, tokens above the new burst are lost; a bucket that was
@@ -96,6 +96,12 @@ func (b *bucket) take(n int64, now time.Time) {
 	}
 	b.refill(now)
 	b.tokens = min(b.tokens-n, b.burst)
+}
+
+// fullIn tells whether the bucket will be full after d, if nothing is taken.
+func (b *bucket) fullIn(d time.Duration, now time.Time) bool {
+	b.refill(now)
+	return b.rate != 0 && float64(b.tokens)+float64(b.rate)*d.Seconds() >= float64(b.burst)
 }
 
 // full tells that the bucket is as good as a new one.

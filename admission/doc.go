@@ -66,8 +66,10 @@
 // bytes, however large the chunks are, but nothing is cut here. A request larger than a burst passes when the bucket is full
 // and leaves a debt, so it delays its own flow and not others.
 //
-// A flow that a cap holds back is passed over and earns nothing meanwhile; what it leaves goes to the others. When the
-// device's own tokens are short, the flow whose turn it is waits for them and keeps its turn. A flow counts as backlogged
+// A flow that a cap holds back is passed over; what it leaves goes to the others. A round may take longer than its bucket lasts:
+// when tokens would be lost it goes early, before the flow whose turn it is, with its quantum of the round. So a cap below the flow's share is
+// what it gets, within 5 % in ten seconds. On a rotating disk that costs seeks, some two or three a second: it goes early as late
+// as it can, and between two turns rather than in the middle of one. When the device's own tokens are short, the flow whose turn it is waits for them and keeps its turn. A flow counts as backlogged
 // while it has a request queued: a consumer that keeps fewer requests outstanding than the device has slots
 // is limited by itself, and no scheduler can give it more without leaving the device idle.
 //

@@ -109,5 +109,8 @@ func (r *ring) orderRound(before func(a, b *flow) bool) {
 		}
 		return 0
 	})
+	if over {
+		r.round++
+	}
 	r.cur, r.begun = 0, false
 }

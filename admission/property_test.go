@@ -80,6 +80,79 @@ func TestProperty_CapHolds(t *testing.T) {
 	})
 }
 
+// A capped flow whose cap is below its share gets it in every ten seconds, within 5 %, however many others saturate the device and
+// whatever their weights and requests are; and they share the rest by weight.
+func TestProperty_CapIsReached(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		const window = 10 * time.Second
+		speed := rapid.Int64Range(20e6, 300e6).Draw(t, "speed")
+		cfg := admission.DeviceConfig{QuantumBytes: 4 << 20, MaxInFlight: rapid.IntRange(1, 8).Draw(t, "slots")}
+		if rapid.Bool().Draw(t, "rotating") {
+			cfg = admission.DeviceConfig{QuantumBytes: 24 << 20, MaxInFlight: 2, Rotating: true}
+		}
+		s, l := newScheduler(t, cfg, admission.LimitsConfig{})
+		d := newDevice(s, speed, epoch)
+		if cfg.Rotating {
+			d.seek = 8 * time.Millisecond
+		}
+		weights, sum, file := []int{100}, 100, uint64(0)
+		add := func(flow int, size int64, outstanding int) {
+			file++
+			d.add(&load{flow: group(flow), topic: "t", size: size, outstanding: outstanding, file: file, at: rapid.Int64Range(0, 1<<40).Draw(t, "at")})
+		}
+		others := rapid.IntRange(1, 4).Draw(t, "others")
+		for i := range others {
+			w := rapid.IntRange(50, 300).Draw(t, "weight")
+			if err := l.Configure(group(i+1), admission.Cap{Weight: w}); err != nil {
+				t.Fatal(err)
+			}
+			weights, sum = append(weights, w), sum+w
+			size := rapid.Int64Range(speed/100, min(4<<20, speed/20)).Draw(t, "size") // 50 ms at most, and two are in flight
+			for range 4 {
+				add(i+1, size, 6)
+			}
+		}
+		limit := int64(float64(speed) * 100 / float64(sum) * rapid.Float64Range(0.1, 0.6).Draw(t, "part of its share")) // seeks take their part
+		if err := l.Configure(group(0), admission.Cap{BytesPerSecond: limit}); err != nil {
+			t.Fatal(err)
+		}
+		for range 4 {
+			add(0, max(limit/8, 16<<10), 3)
+		}
+		got := func() []float64 {
+			sums := make([]float64, others+1)
+			for _, l := range d.loads {
+				for i := range sums {
+					if l.flow == group(i) {
+						sums[i] += float64(l.got)
+					}
+				}
+			}
+			return sums
+		}
+		if err := d.run(window); err != nil { // first it finds out how fast the device is
+			t.Fatal(err)
+		}
+		begin := got()
+		for range 3 {
+			before := got()[0]
+			if err := d.run(window); err != nil {
+				t.Fatal(err)
+			}
+			if part := (got()[0] - before) / (float64(limit) * window.Seconds()); part < 0.95 || part > 1.05 {
+				t.Fatalf("%.3f of its cap", part)
+			}
+		}
+		end := got()
+		for i := 2; i <= others; i++ {
+			ratio := (end[i] - begin[i]) / float64(weights[i]) / ((end[1] - begin[1]) / float64(weights[1]))
+			if ratio < 0.9 || ratio > 1.1 {
+				t.Fatalf("group %d has %.3f of what group 1 has, by weight", i, ratio)
+			}
+		}
+	})
+}
+
 // Between two turns of a backlogged flow, every other flow gets at most the quanta of the rounds that the flow needs to
 // save up for its request, and one more; also those that come and go and resume their turns.
 func TestProperty_NoStarvation(t *testing.T) {

@@ -61,7 +61,7 @@ func (w *world) commands() map[string]func(args) {
 		"overrides":   w.overrides, // list
 		"device":      w.device,    // NAME rate= speed= quantum= slots= share= rotating deadline= seek=
 		"load":        w.load,      // SUBJECT size= outstanding= topic= client= think= actual= kind=migration file= at=
-		"run":         w.run,       // DURATION visits=; prints what each load got
+		"run":         w.run,       // DURATION visits= of=SUBJECT; prints what each load got, or a capped flow of its cap and each other flow
 		"enqueue":     w.enqueue,   // ID SUBJECT bytes= topic= client= kind= file= at=
 		"next":        w.next,
 		"done":        w.done,       // ID bytes=
@@ -274,9 +274,15 @@ func (w *world) run(a args) {
 		sum += l.got - before[l]
 	}
 	for _, l := range w.dev.loads {
+		if a.Has("of") {
+			break
+		}
 		got := l.got - before[l]
 		fmt.Fprintf(&w.out, "%s %s/%s: %.1f MiB/s, %.1f%%, longest pause %s\n", l.kind, l.flow, l.topic,
 			float64(got)/(1<<20)/d.Seconds(), 100*float64(got)/float64(max(sum, 1)), l.longestGap.Round(time.Millisecond))
+	}
+	if a.Has("of") {
+		w.flows(before, a.str("of"), d)
 	}
 	fmt.Fprintf(&w.out, "all: %.1f MiB/s", float64(sum)/(1<<20)/d.Seconds())
 	if w.dev.seek > 0 {
@@ -285,6 +291,25 @@ func (w *world) run(a args) {
 	w.out.WriteByte('\n')
 	if a.Has("visits") {
 		fmt.Fprintf(&w.out, "files in order: %v\n", w.dev.visited[:min(len(w.dev.visited), int(a.number("visits")))])
+	}
+}
+
+// flows prints what each flow got in d since before, and how much of its cap one of them.
+func (w *world) flows(before map[*load]int64, capped string, d time.Duration) {
+	got := map[admission.Subject]int64{}
+	var order []admission.Subject
+	for _, l := range w.dev.loads {
+		if _, seen := got[l.flow]; !seen {
+			order = append(order, l.flow)
+		}
+		got[l.flow] += l.got - before[l]
+	}
+	for _, f := range order {
+		fmt.Fprintf(&w.out, "%s: %.1f MiB/s", f, float64(got[f])/(1<<20)/d.Seconds())
+		if limit := w.dev.s.CapOf(admission.Request{Flow: f}, w.now); f.String() == capped {
+			fmt.Fprintf(&w.out, ", %.2f of its cap", float64(got[f])/float64(limit)/d.Seconds())
+		}
+		w.out.WriteByte('\n')
 	}
 }
 

@@ -32,6 +32,10 @@ const keepCredit = 50 * time.Millisecond
 // requests that fail at once must not make a turn endless.
 const minTurnCost = 64 << 10
 
+// pressEarly is how much earlier than computed a capped flow's request has to go: devices are not steady and timers late, and another
+// flow may have to go, too.
+const pressEarly = 50 * time.Millisecond
+
 // Request is one cold read, or one step of a migration, on one device.
 type Request struct {
 	ID       uint64 // unique among those queued and in flight
@@ -77,7 +81,7 @@ func NewScheduler(cfg DeviceConfig, limits *Limits, now time.Time) (*Scheduler, 
 	s := &Scheduler{cfg: cfg.withDefaults(), limits: limits, byID: make(map[uint64]*entry)}
 	s.device.setRate(s.cfg.BytesPerSecond, s.cfg.BurstBytes, now)
 	for k := range s.rings {
-		s.rings[k].known = make(map[Subject]*flow)
+		s.rings[k] = ring{known: make(map[Subject]*flow), round: 1}
 	}
 	return s, nil
 }
@@ -93,6 +97,7 @@ func (s *Scheduler) Enqueue(req Request, now time.Time) error {
 		if f = s.admit(r, req.Flow, now); f == nil {
 			return fmt.Errorf("device %s: %w: %d flows", s.cfg.Name, ErrQueueFull, len(r.known))
 		}
+		f.cut = req.Kind == KindRead && s.CapOf(req, now) > 0
 	}
 	req.Flow, req.Client, req.Topic = f.subject, strings.Clone(req.Client), strings.Clone(req.Topic)
 	if f.queued == 0 {
@@ -198,12 +203,13 @@ func (s *Scheduler) pickRead(now time.Time) (*entry, time.Duration) {
 			return s.nearer(s.nearest(a.streams[0], now), s.nearest(b.streams[0], now), now)
 		})
 	}
-	e, wait := s.rings[KindRead].pick(
-		func(f *flow) (*entry, time.Duration) { return s.head(f, now) },
-		func(f *flow) int64 { return s.quantum(f, now) })
+	head := func(f *flow) (*entry, time.Duration) { return s.head(f, now) }
+	quantum := func(f *flow) int64 { return s.quantum(f, now) }
+	e, wait := s.rings[KindRead].pick(head, quantum)
 	if e == nil {
 		return nil, wait
 	}
+	e = s.rings[KindRead].pickEarly(e, head, quantum, func(e *entry, bytes int64) bool { return s.presses(e.req, bytes, now) })
 	if wait = s.limits.global.wait(e.req.Bytes, now); wait > 0 {
 		s.globalShort = now.Add(wait)
 		return nil, wait
@@ -276,6 +282,7 @@ func (s *Scheduler) head(f *flow, now time.Time) (*entry, time.Duration) {
 	}
 	f.blockedUntil, f.blockedGen = now.Add(wait), s.limits.gen
 	f.limitedAt = f.blockedUntil
+	f.cut = true
 	return nil, wait
 }
 
@@ -293,6 +300,30 @@ func (s *Scheduler) capOf(req Request, now time.Time) (worst Limit) {
 	return worst
 }
 
+// presses tells whether a request of a capped flow has to go now: if so many bytes of others went first, a bucket of its caps would
+// be full before its turn came, and what it earned beyond that be lost.
+func (s *Scheduler) presses(req Request, bytes int64, now time.Time) bool {
+	wait := s.timeFor(s.inFlightBytes+bytes) + pressEarly
+	for i, sub := range capSubjects(req) {
+		if b := s.limits.bucketOf(sub, i == 0, now); b != nil && b.fullIn(wait, now) {
+			return true
+		}
+	}
+	return false
+}
+
+// timeFor is how long the device is going to take for so many bytes, at its speed and within its rate.
+func (s *Scheduler) timeFor(bytes int64) time.Duration {
+	speed := s.work.speed
+	if rate := float64(s.device.rate); rate > 0 && (speed == 0 || rate < speed) {
+		speed = rate
+	}
+	if speed == 0 {
+		return maxWait // not known
+	}
+	return time.Duration(min(float64(bytes)/speed, maxWait.Seconds()) * float64(time.Second))
+}
+
 // capSubjects are those whose caps a read is charged to, its flow first. A flow that is a client id is charged once.
 func capSubjects(req Request) [3]Subject {
 	subs := [3]Subject{req.Flow, {}, {Topic, req.Topic}}
@@ -307,6 +338,7 @@ func (s *Scheduler) start(e *entry, now time.Time) {
 	f, n := e.flow, e.req.Bytes
 	f.remove(e, true)
 	s.pass.move(e.req, now)
+	s.rings[e.req.Kind].started(f, n)
 	f.deficit -= n
 	f.inFlight++
 	f.inFlightBytes += n
