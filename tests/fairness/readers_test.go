@@ -50,6 +50,7 @@ func TestFairness(t *testing.T) {
 			}
 		}},
 		{"Shares", shares},
+		{"Capped", capped},
 	} {
 		disk, g := l.Disk(lab.DiskOptions{Name: strings.ReplaceAll(test.name, "/", "-"), Bytes: 3 << 30}), l.Cgroup(0)
 		t.Run(test.name, func(t *testing.T) {
