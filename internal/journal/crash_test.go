@@ -125,8 +125,10 @@ func (s *script) run(steps int) error {
 		case n < 75:
 			err = s.commit()
 		case n < 85:
-			s.turn()
-		case n < 90:
+			if s.turn(); s.rng.IntN(3) == 0 {
+				err = s.reset()
+			}
+		case n < 88:
 			err = s.reset()
 		default:
 			err = s.again(n < 93)

@@ -2,8 +2,10 @@ package journal_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"syscall"
@@ -229,5 +231,90 @@ func TestReadError(t *testing.T) {
 	}
 	if points < 6 {
 		t.Errorf("only %d calls", points)
+	}
+}
+
+// A round whose checksum is right and whose content is not what a journal writes is no round.
+func TestMalformedRounds(t *testing.T) {
+	const header, key = 40, 7
+	e, data := entry(2, 20)
+	bad := func(change func(e *journal.Entry)) []byte {
+		wrong := e
+		change(&wrong)
+		return journal.Round(3, key, 2, wrong, data)
+	}
+	changed := func(change func(b []byte)) []byte {
+		b := journal.Round(3, key, 2, e, data)
+		change(b)
+		binary.BigEndian.PutUint32(b[4:], journal.Checksum(b[8:]))
+		return b
+	}
+	put := binary.BigEndian.PutUint32
+	for what, image := range map[string][]byte{
+		"another directory":       bad(func(e *journal.Entry) { e.Dir = "../x" }),
+		"no directory":            bad(func(e *journal.Entry) { e.Dir = "" }),
+		"a base below 0":          bad(func(e *journal.Entry) { e.Base = -1 }),
+		"a position below 0":      bad(func(e *journal.Entry) { e.Pos = -1 }),
+		"a position at the end":   bad(func(e *journal.Entry) { e.Pos = math.MaxInt64 - 5 }),
+		"an entry beyond the end": changed(func(b []byte) { put(b[header+32:], 21) }),
+		"a huge entry":            changed(func(b []byte) { put(b[header+32:], math.MaxUint32) }),
+		"an empty entry":          changed(func(b []byte) { put(b[header+32:], 0) }),
+		"bytes behind the last":   changed(func(b []byte) { put(b[header+32:], 19) }),
+		"a directory beyond":      changed(func(b []byte) { b[header+36] = 255 }),
+		"two entries":             changed(func(b []byte) { put(b[36:], 2) }),
+		"no entry":                changed(func(b []byte) { put(b[36:], 0) }),
+		"many entries":            changed(func(b []byte) { put(b[36:], math.MaxUint32) }),
+		"no length":               changed(func(b []byte) { put(b[32:], 0) }),
+		"a huge length":           changed(func(b []byte) { put(b[32:], math.MaxUint32) }),
+		"a length beyond":         changed(func(b []byte) { put(b[32:], 15<<20) }),
+		"nothing wrong":           changed(func([]byte) {}),
+	} {
+		fsys := vfs.NewMem(1)
+		j, err := journal.OpenWithKeys(fsys, small, func() uint64 { return key })
+		must(t, err)
+		want := []given{round(t, j, 1, 100)}
+		must(t, j.Close())
+		edit(t, fsys, 0, func(b []byte) { copy(b[2*journal.Block:], image) })
+		if what == "nothing wrong" { // so that the others fail for what they say
+			want = append(want, given{e, string(data)})
+		}
+		if got, found := replay(t, fsys); !slices.Equal(got, want) || found.Damaged != nil {
+			t.Errorf("%s: %d entries, %+v", what, len(got), found)
+		}
+	}
+}
+
+// What lies behind the last round is of an older generation, though it goes on with the right number. Were keys alike, that alone would tell.
+func TestOlderGeneration(t *testing.T) {
+	fsys := vfs.NewMem(1)
+	j, err := journal.OpenWithKeys(fsys, small, func() uint64 { return 7 })
+	must(t, err)
+	defer j.Close()
+	for i := range 3 {
+		round(t, j, i, 100)
+	}
+	must(t, j.Reset())
+	round(t, j, 8, 100) // in the other file
+	must(t, j.Reset())
+	want := []given{round(t, j, 9, 100)}
+	if got, found := replay(t, fsys); !slices.Equal(got, want) || found.Damaged != nil || found.Torn != 0 {
+		t.Errorf("%d entries, %+v", len(got), found)
+	}
+}
+
+// After a clean stop nothing is read but the headers, however large the files are.
+func TestReplayOfAnEmptyJournal(t *testing.T) {
+	mem := vfs.NewMem(1)
+	j := open(t, mem, journal.Options{Bytes: 4 << 20, MaxRound: 1 << 20})
+	round(t, j, 1, 100)
+	must(t, j.Reset())
+	reads := 0
+	replay(t, vfs.WithTrace(mem, func(op vfs.Op) {
+		if op.Kind == vfs.OpRead {
+			reads++
+		}
+	}))
+	if reads != 2 {
+		t.Errorf("%d reads", reads)
 	}
 }

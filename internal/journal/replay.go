@@ -145,7 +145,7 @@ func (f *replayFile) round(pos int64, want func(roundHeader) bool) (h roundHeade
 	if b, err = f.read(pos, Block); err != nil {
 		return h, nil, false, err
 	}
-	if h, ok = decodeRoundHeader(b); !ok || !want(h) || int64(padded(h.length)) > f.size-pos {
+	if h, ok = decodeRoundHeader(b); !ok || !want(h) {
 		return h, nil, false, nil
 	}
 	if b, err = f.read(pos, h.length); err != nil || len(b) < h.length {
