@@ -46,6 +46,8 @@ const (
 	mostCells       = 512
 	// mostStreamReaders are shown, those furthest behind; Classes counts all.
 	mostStreamReaders = 1000
+	// sampledLately is the age of a look that is not told.
+	sampledLately = 10 * time.Second
 	// mostHints are shown of the segments that a tier would move next.
 	mostHints = 3
 )
@@ -70,21 +72,24 @@ type StreamCache struct {
 
 // StreamRow is CacheRow with the cells in blocks of 48: block "0" has the first ones. A block that is absent is all zero.
 type StreamRow struct {
-	Topic          string            `json:"topic"`
-	Partition      int32             `json:"partition"`
-	StartOffset    int64             `json:"start_offset"`
-	EndOffset      int64             `json:"end_offset"`
-	Bytes          int64             `json:"bytes"`
-	CellBytes      int64             `json:"cell_bytes"`
-	ResidentBytes  int64             `json:"resident_bytes"`
-	DirtyBytes     int64             `json:"dirty_bytes"`
-	WritebackBytes int64             `json:"writeback_bytes"`
-	RefaultPages   int64             `json:"refault_pages"`
-	SampledAt      time.Time         `json:"sampled_at,omitzero"`
-	Cells          int               `json:"cells"`
-	Resident       map[string][]byte `json:"resident"`
-	Flags          map[string][]byte `json:"flags"`
-	Tiers          []TierSpan        `json:"tiers"`
+	Topic          string `json:"topic"`
+	Partition      int32  `json:"partition"`
+	StartOffset    int64  `json:"start_offset"`
+	EndOffset      int64  `json:"end_offset"`
+	Bytes          int64  `json:"bytes"`
+	CellBytes      int64  `json:"cell_bytes"`
+	ResidentBytes  int64  `json:"resident_bytes"`
+	DirtyBytes     int64  `json:"dirty_bytes"`
+	WritebackBytes int64  `json:"writeback_bytes"`
+	RefaultPages   int64  `json:"refault_pages"`
+	// Seen tells that all of it was looked at. SampledAt is when, of the oldest part, where that is more than 10 s ago: each look at
+	// each row would be news otherwise.
+	Seen      bool              `json:"seen"`
+	SampledAt time.Time         `json:"sampled_at,omitzero"`
+	Cells     int               `json:"cells"`
+	Resident  map[string][]byte `json:"resident"`
+	Flags     map[string][]byte `json:"flags"`
+	Tiers     []TierSpan        `json:"tiers"`
 	// Markers are by reader id.
 	Markers map[string]CacheMarker `json:"markers"`
 }
@@ -315,14 +320,14 @@ func askAll(ctx context.Context, b Backend, topics topicSet) answers {
 }
 
 // document is one topic's, nil without an answer.
-func (a *answers) document(t streamTopic, log *eventLog) (*document, error) {
+func (a *answers) document(t streamTopic, now time.Time, log *eventLog) (*document, error) {
 	switch {
 	case t == topicStatus && a.status != nil:
 		return plain(a.status)
 	case t == topicCache && a.cache != nil:
 		rows := make(map[string]StreamRow, len(a.cache.Rows))
 		for _, r := range a.cache.Rows {
-			rows[r.Topic+"/"+strconv.Itoa(int(r.Partition))] = streamRow(r)
+			rows[r.Topic+"/"+strconv.Itoa(int(r.Partition))] = streamRow(r, now)
 		}
 		return withRows(StreamCache{Method: a.cache.Method}, "rows", rows)
 	case t == topicReaders && a.readers != nil:
@@ -343,13 +348,17 @@ func (a *answers) document(t streamTopic, log *eventLog) (*document, error) {
 	return nil, nil
 }
 
-func streamRow(r CacheRow) StreamRow {
+func streamRow(r CacheRow, now time.Time) StreamRow {
+	seen, at := !r.SampledAt.IsZero(), r.SampledAt
+	if now.Sub(at) < sampledLately {
+		at = time.Time{}
+	}
 	markers := make(map[string]CacheMarker, len(r.Markers))
 	for _, m := range r.Markers {
 		markers[m.Reader] = m
 	}
 	return StreamRow{Topic: r.Topic, Partition: r.Partition, StartOffset: r.StartOffset, EndOffset: r.EndOffset, Bytes: r.Bytes, CellBytes: r.CellBytes,
-		ResidentBytes: r.ResidentBytes, DirtyBytes: r.DirtyBytes, WritebackBytes: r.WritebackBytes, RefaultPages: r.RefaultPages, SampledAt: r.SampledAt,
+		ResidentBytes: r.ResidentBytes, DirtyBytes: r.DirtyBytes, WritebackBytes: r.WritebackBytes, RefaultPages: r.RefaultPages, Seen: seen, SampledAt: at,
 		Cells: len(r.Cells), Resident: blocks(r.Cells), Flags: blocks(r.Flags), Tiers: some(r.Tiers, len(r.Tiers)), Markers: markers}
 }
 

@@ -242,7 +242,7 @@ func (s *streams) make(ctx context.Context) {
 		if !wanted.has(t) {
 			continue
 		}
-		doc, err := a.document(t, &s.events)
+		doc, err := a.document(t, next.now, &s.events)
 		if err != nil {
 			s.log.Error("stream frame failed", "topic", topicNames[t], "err", err)
 		}

@@ -4,7 +4,7 @@ import { cellColour, tierColour, classColour, evictedColour } from "./colour.js"
 import { cellsOf, markersOf } from "./stream.js";
 import { size, span, percent, element } from "./format.js";
 
-const rowHeight = 38, barTop = 14, barHeight = 14, gap = 12;
+const gap = 12;
 const dirty = 1, writeback = 2, evicted = 4;
 const text = "#e4edf3", dim = "#9db0bd", ground = "#101c26", ink = "#06131d";
 const font = '12px system-ui, "Segoe UI", "DejaVu Sans", sans-serif', small = font.replace("12px", "10.5px");
@@ -26,7 +26,7 @@ export class ResidencyMap {
 
   show(rows, readers, tiers) {
     Object.assign(this, { rows, readers, tiers });
-    this.space.style.height = rows.length * rowHeight + "px";
+    this.space.style.height = rows.length * this.rowHeight + "px";
     this.most = rows.reduce((most, r) => Math.max(most, r.bytes), 1);
     this.pen.font = font;
     const longest = rows.reduce((best, r) => r.topic.length > best.length ? r.topic : best, "");
@@ -36,6 +36,11 @@ export class ResidencyMap {
     else if (document.activeElement === this.canvas && this.cursor) this.announce(false);
   }
 
+  // Many rows are lower.
+  get crowded() { return this.rows.length > 40; }
+  get rowHeight() { return this.crowded ? 30 : 38; }
+  get barTop() { return this.crowded ? 11 : 14; }
+  get barHeight() { return this.crowded ? 10 : 14; }
   // Places of things. x is within the bar, ratio the place in the log.
   get left() { return Math.min(this.names, Math.max(90, this.width * 0.25)); }
   get right() { return this.width < 640 ? 64 : 128; }
@@ -51,7 +56,7 @@ export class ResidencyMap {
   length(row) { return this.scale === "bytes" ? Math.max(3, this.span * row.bytes / this.most) : this.span; }
 
   draw() {
-    const height = Math.min(this.rows.length * rowHeight, this.scroll.clientHeight) || 0;
+    const height = Math.min(this.rows.length * this.rowHeight, this.scroll.clientHeight) || 0;
     this.width = this.scroll.clientWidth;
     const dpr = window.devicePixelRatio || 1;
     if (this.canvas.width !== Math.round(this.width * dpr) || this.canvas.height !== Math.round(height * dpr)) {
@@ -63,27 +68,27 @@ export class ResidencyMap {
     pen.setTransform(dpr, 0, 0, dpr, 0, 0);
     pen.fillStyle = ground;
     pen.fillRect(0, 0, this.width, height);
-    const top = this.scroll.scrollTop, first = Math.floor(top / rowHeight);
-    for (let i = first; i < this.rows.length && i * rowHeight - top < height; i++) this.drawRow(this.rows[i], i * rowHeight - top);
+    const top = this.scroll.scrollTop, first = Math.floor(top / this.rowHeight);
+    for (let i = first; i < this.rows.length && i * this.rowHeight - top < height; i++) this.drawRow(this.rows[i], i * this.rowHeight - top);
   }
 
   drawRow(row, y) {
-    const pen = this.pen, n = row.cells, bar = y + barTop, from = this.left + gap, key = row.topic + "/" + row.partition;
+    const pen = this.pen, n = row.cells, bar = y + this.barTop, from = this.left + gap, key = row.topic + "/" + row.partition;
     pen.textBaseline = "middle";
     pen.font = font;
     pen.textAlign = "right";
     pen.fillStyle = text;
-    pen.fillText(fit(pen, key, this.left - 4), this.left, bar + barHeight / 2);
+    pen.fillText(fit(pen, key, this.left - 4), this.left, bar + this.barHeight / 2);
     pen.textAlign = "left";
     const end = from + this.span + gap;
-    pen.fillText(percent(row.resident_bytes, row.bytes), end, bar + barHeight / 2);
-    if (this.right > 100) {
+    if (n > 0) pen.fillText(percent(row.resident_bytes, row.bytes), end, bar + this.barHeight / 2);
+    if (n > 0 && this.right > 100) {
       pen.fillStyle = dim;
-      pen.fillText("of " + size(row.bytes), end + 42, bar + barHeight / 2);
+      pen.fillText("of " + size(row.bytes), end + 46, bar + this.barHeight / 2);
     }
     if (n === 0) {
       pen.fillStyle = dim;
-      pen.fillText("empty", from, bar + barHeight / 2);
+      pen.fillText("empty", from, bar + this.barHeight / 2);
       return;
     }
     const cells = cellsOf(row.resident, n), flags = cellsOf(row.flags, n), tierOf = tierLookup(row, this.tiers);
@@ -91,21 +96,21 @@ export class ResidencyMap {
     const cellAt = (x) => Math.min(n - 1, Math.max(0, Math.floor(this.ratio(row, x + 0.5) * n)));
     this.runs(length, (x) => { const c = cellAt(x); return cellColour(tierOf(c), cells[c]); }, (x, next, colour) => {
       pen.fillStyle = colour;
-      pen.fillRect(from + x, bar, next - x, barHeight);
+      pen.fillRect(from + x, bar, next - x, this.barHeight);
     });
-    this.runs(length, (x) => (flags[cellAt(x)] & (dirty | writeback)) !== 0, (x, next, on) => on && hatch(pen, from + x, bar, Math.max(4, next - x), barHeight));
+    this.runs(length, (x) => (flags[cellAt(x)] & (dirty | writeback)) !== 0, (x, next, on) => on && hatch(pen, from + x, bar, Math.max(4, next - x), this.barHeight));
     pen.fillStyle = evictedColour;
     for (let c = 0; c < n; c++) {
       if (!(flags[c] & evicted)) continue;
       const x = from + this.x(row, c / n), alone = !(flags[c - 1] & evicted) && !(flags[c + 1] & evicted);
       // One cell is a tick, a stretch of them a line: what is resident stays to be seen.
-      pen.fillRect(x, alone ? bar + barHeight - 4 : bar + barHeight - 1, Math.max(2, from + this.x(row, (c + 1) / n) - x), alone ? 7 : 2.5);
+      pen.fillRect(x, alone ? bar + this.barHeight - 4 : bar + this.barHeight - 1, Math.max(2, from + this.x(row, (c + 1) / n) - x), alone ? 7 : 2.5);
     }
     for (const spot of [this.under, document.activeElement === this.canvas ? this.cursor : null]) {
       if (!spot || spot.key !== key) continue;
       const x = this.x(row, spot.cell / n), w = Math.max(3, this.x(row, (spot.cell + 1) / n) - x);
       pen.strokeStyle = "#ffffff";
-      pen.strokeRect(from + x - 0.5, bar - 1.5, w + 1, barHeight + 3);
+      pen.strokeRect(from + x - 0.5, bar - 1.5, w + 1, this.barHeight + 3);
     }
     this.drawMarkers(row, from, bar);
   }
@@ -135,7 +140,7 @@ export class ResidencyMap {
     for (const g of groups.values()) {
       g.list.sort((a, b) => rank(b) - rank(a) || b.lag_seconds - a.lag_seconds);
       const worst = g.list[0], colour = classColour[worst.class] || "#fff";
-      const tip = g.up ? bar + barHeight + 1 : bar - 1, base = g.up ? tip + 7 : tip - 7;
+      const tip = g.up ? bar + this.barHeight + 1 : bar - 1, base = g.up ? tip + 7 : tip - 7;
       pen.beginPath();
       pen.moveTo(g.x, tip);
       pen.lineTo(g.x - 5, base);
@@ -162,13 +167,13 @@ export class ResidencyMap {
       if (taken.some((t) => t.up === g.up && left < t.right + 4 && left + w > t.left - 4)) continue;
       taken.push({ up: g.up, left: Math.min(left, g.x - 8), right: Math.max(left + w, g.x + 8) });
       pen.fillStyle = g.up ? dim : colour;
-      pen.fillText(label, left, g.up ? bar + barHeight + 5 : bar - 5);
+      pen.fillText(label, left, g.up ? bar + this.barHeight + 5 : bar - 5);
     }
   }
 
   // spotAt is what is at a place of the canvas.
   spotAt(x, y) {
-    const row = this.rows[Math.floor((y + this.scroll.scrollTop) / rowHeight)];
+    const row = this.rows[Math.floor((y + this.scroll.scrollTop) / this.rowHeight)];
     if (!row) return null;
     const key = row.topic + "/" + row.partition, at = x - this.left - gap;
     if (row.cells === 0 || at < -8 || at > this.length(row) + 8) return null;
@@ -199,9 +204,9 @@ export class ResidencyMap {
     let cell = down ? Math.floor(was * row.cells) : (this.cursor?.cell ?? row.cells) + right;
     cell = Math.max(0, Math.min(row.cells - 1, cell));
     this.cursor = { key: row.topic + "/" + row.partition, row, cell, reader: null };
-    const y = at * rowHeight;
+    const y = at * this.rowHeight;
     if (y < this.scroll.scrollTop) this.scroll.scrollTop = y;
-    if (y + rowHeight > this.scroll.scrollTop + this.scroll.clientHeight) this.scroll.scrollTop = y + rowHeight - this.scroll.clientHeight;
+    if (y + this.rowHeight > this.scroll.scrollTop + this.scroll.clientHeight) this.scroll.scrollTop = y + this.rowHeight - this.scroll.clientHeight;
     this.draw();
     this.announce(true);
   }
@@ -213,7 +218,7 @@ export class ResidencyMap {
     this.cursor.cell = Math.min(this.cursor.cell, Math.max(0, this.cursor.row.cells - 1));
     const box = this.canvas.getBoundingClientRect();
     const x = this.left + gap + this.x(this.cursor.row, this.cursor.cell / Math.max(1, this.cursor.row.cells));
-    this.on.point(this.cursor, box.left + x, box.top + (at + 1) * rowHeight - this.scroll.scrollTop, aloud);
+    this.on.point(this.cursor, box.left + x, box.top + (at + 1) * this.rowHeight - this.scroll.scrollTop, aloud);
   }
 
   key(e) {
@@ -281,7 +286,7 @@ export function describe(spot, readers, now, segments) {
     lines.push(`${m.name} is here: ${m.class}${m.class === "realtime" ? "" : ", " + span(m.lag_seconds) + " behind"}${by ? ", held by " + by : ""}`);
   }
   if (here.length > 4) lines.push(`and ${here.length - 4} more readers`);
-  lines.push(`${size(row.bytes - from)} before the end; looked at ${row.sampled_at ? span(Math.max(0, (now - Date.parse(row.sampled_at)) / 1000)) + " ago" : "not yet"}`);
+  lines.push(`${size(row.bytes - from)} before the end; looked at ${!row.seen ? "not yet" : row.sampled_at ? span(Math.max(0, (now - Date.parse(row.sampled_at)) / 1000)) + " ago" : "just now"}`);
   return { title: `${row.topic}/${row.partition}`, lines };
 }
 

@@ -48,10 +48,10 @@ const tokenKey = "lagoon.token";
 export function setToken(token) { sessionStorage.setItem(tokenKey, token); }
 
 // ask is one call of the API.
-export async function ask(path, body, headers = {}) {
+export async function ask(path, body, headers = {}, signal = undefined) {
   const token = sessionStorage.getItem(tokenKey);
   if (token) headers.Authorization = "Bearer " + token;
-  const options = { headers, cache: "no-store" };
+  const options = { headers, signal, cache: "no-store" };
   if (body) {
     options.method = "POST";
     options.body = JSON.stringify(body);
@@ -86,7 +86,7 @@ export async function follow(on) {
     const stop = new AbortController();
     let timer = setTimeout(() => stop.abort(), silence);
     try {
-      const answer = await ask("api/v1/stream", null, id ? { "Last-Event-ID": id } : {});
+      const answer = await ask("api/v1/stream", null, id ? { "Last-Event-ID": id } : {}, stop.signal);
       on.link("live", true);
       const reader = answer.body.pipeThrough(new TextDecoderStream(), { signal: stop.signal }).getReader();
       const parser = new Parser();
