@@ -40,6 +40,8 @@ type coldChunk struct {
 	takers int  // streams that have it
 	kept   bool // none has, but one comes close behind
 
+	holders []*stream // whom it waits for before it is queued
+
 	buf    *cachectl.Buffer // nil for a batch larger than a chunk: data is then its own memory
 	data   []byte           // whole batches
 	next   segment.Offset   // offset after the last of them

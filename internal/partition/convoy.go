@@ -24,8 +24,7 @@ import (
 // joins again where it meets chunks that are still there.
 //
 // Readers of about the same speed drift apart by chance, and each that falls out costs the device a whole pass. So who is in
-// front waits for those close behind when what is kept for them has reached its bound, but for a fifth of the time at most and
-// never longer than patienceMax: one that is really slower costs the others that much once, and is left.
+// front waits for those close behind (together.go).
 type convoy struct {
 	log *Log
 
@@ -35,11 +34,10 @@ type convoy struct {
 	kept    int             // of those, the ones that no stream has
 	asked   map[askedAt]int // chunks at the device's queue that may be shared, by where they begin: all of one place want one buffer
 
-	waiting  []*coldChunk // of readers in front, not yet asked for: see waitsLocked
-	since    time.Time    // when the first of them began to wait
-	patience time.Duration
-	counted  time.Time   // when patience was counted last
-	timer    *time.Timer // ends the wait
+	lagging int          // of streams, those that could share
+	waiting []*coldChunk // of readers in front, not yet asked for: see waitsLocked
+	timer   *time.Timer  // looks at them again at …
+	until   time.Time
 	// droppedTo is the position in the log up to which kept chunks were given up because memory was short.
 	droppedTo int64
 }
@@ -177,7 +175,8 @@ func (cv *convoy) recruitLocked(c *coldChunk) {
 			continue
 		}
 		d := s.chunks[i]
-		if c.handle.seg.dir.cold.shareQueued(d.id, d.request(c.end()-d.pos)) {
+		r, queue := d.request(c.end()-d.pos), c.handle.seg.dir.cold
+		if queue.shareQueued(d.id, r) || s.waits && slices.Contains(cv.waiting, d) && queue.share(r) && cv.stopWaitingLocked(d) {
 			s.replaceLocked(i, c)
 			d.withdrawnLocked()
 		}
@@ -204,7 +203,7 @@ func (cv *convoy) tidyLocked() {
 func (cv *convoy) wantedLocked(c *coldChunk, now time.Time) bool {
 	start, end := c.handle.seg.before.Load()+c.pos, c.handle.seg.before.Load()+c.end()
 	for _, s := range cv.streams {
-		if s.lane != admission.Bypass || s.pieces || now.Sub(s.lastRead) > streamPause {
+		if !s.mayFollow() || now.Sub(s.lastRead) > streamPause {
 			continue
 		}
 		if at := s.frontPos(); at < end && start-at < cv.keepWithin() {
@@ -222,107 +221,6 @@ func (cv *convoy) oldestKeptLocked() (oldest *coldChunk) {
 		}
 	}
 	return oldest
-}
-
-// patienceMax and patienceShare bound for how long a convoy waits for its slowest members: the time it takes a consumer that lost
-// its processor for a few turns to come back, and a part of the time that the difference between equal consumers stays below.
-const (
-	patienceMax   = 500 * time.Millisecond
-	patienceShare = 5 // one in so many
-)
-
-// waitsLocked tells whether c, which would be read ahead of everybody, has to wait for those close behind; it is asked for when
-// they have come, or patience is over.
-func (cv *convoy) waitsLocked(c *coldChunk) bool {
-	if !c.shared || cv.kept < cv.mostKept() || !cv.inFrontLocked(c.asker) {
-		return false
-	}
-	now := cv.log.store.now()
-	if cv.countLocked(now); cv.patience < patienceMax/10 {
-		return false
-	}
-	if len(cv.waiting) == 0 {
-		cv.since = now
-		cv.timer = time.AfterFunc(cv.patience, cv.goOn)
-	}
-	cv.waiting = append(cv.waiting, c)
-	return true
-}
-
-// inFrontLocked tells whether no reader within reach is ahead of s.
-func (cv *convoy) inFrontLocked(s *stream) bool {
-	return !slices.ContainsFunc(cv.streams, func(o *stream) bool {
-		ahead := o.frontPos() - s.frontPos()
-		return o.lane == admission.Bypass && !o.pieces && ahead > 0 && ahead <= cv.keepWithin()
-	})
-}
-
-// countLocked brings patience up to now.
-func (cv *convoy) countLocked(now time.Time) {
-	if len(cv.waiting) > 0 {
-		cv.patience = max(0, cv.patience-now.Sub(cv.since))
-		cv.since = now
-	} else if cv.counted.IsZero() {
-		cv.patience = patienceMax
-	} else {
-		cv.patience = min(patienceMax, cv.patience+now.Sub(cv.counted)/patienceShare)
-	}
-	cv.counted = now
-}
-
-// goOn is the end of patience.
-func (cv *convoy) goOn() {
-	cv.mu.Lock()
-	defer cv.mu.Unlock()
-	cv.goOnLocked()
-}
-
-// settleLocked follows what a reader has done: kept chunks go that nobody comes for, and those in front go on when there is
-// room again for what they pass.
-func (cv *convoy) settleLocked() {
-	cv.tidyLocked()
-	if len(cv.waiting) > 0 && cv.kept < cv.mostKept() {
-		cv.goOnLocked()
-	}
-}
-
-// goOnLocked asks for what has waited.
-func (cv *convoy) goOnLocked() {
-	if len(cv.waiting) == 0 {
-		return
-	}
-	cv.countLocked(cv.log.store.now())
-	cv.timer.Stop()
-	waiting := cv.waiting
-	cv.waiting = nil
-	for _, c := range waiting {
-		if !c.submit() { // the device's queue is full, or closed
-			s := c.asker
-			i := slices.Index(s.chunks, c)
-			s.cutLocked(i + 1)
-			s.chunks = s.chunks[:i]
-			s.nextPos = c.pos
-			c.takers = 0
-			c.withdrawnLocked()
-			if i == 0 && s.watch != nil {
-				s.watch.Notify()
-			}
-		}
-	}
-}
-
-// stopWaitingLocked takes c from those that wait; false when it does not.
-func (cv *convoy) stopWaitingLocked(c *coldChunk) bool {
-	i := slices.Index(cv.waiting, c)
-	if i < 0 {
-		return false
-	}
-	if len(cv.waiting) == 1 {
-		cv.countLocked(cv.log.store.now())
-		cv.timer.Stop()
-	}
-	cv.waiting = slices.Delete(cv.waiting, i, i+1)
-	return true
 }
 
 // listLocked shows c to the others.

@@ -24,7 +24,8 @@
 //     a flush interval. Replication will change that function and nothing else. Log.stable says how far read_committed consumers
 //     see: not beyond the first record of a transaction that is open, or whose marker a crash could still take back.
 //   - A stream (stream.go) is the read-ahead of one lagging reader in one partition; its chunks are whole batches in
-//     pooled buffers, and those of lane bypass are shared with the other lagging readers of the log (convoy.go). Streams are filled by the device queue of the segment's directory, whose order and pace
+//     pooled buffers, and those of lane bypass are shared with the other lagging readers of the log (convoy.go), of which those in
+//     front wait for those close behind (together.go). Streams are filled by the device queue of the segment's directory, whose order and pace
 //     admission.Scheduler decides. Cold reads therefore never run on a goroutine that answers a fetch.
 //   - The goroutine of the hot windows (hotwindow.go) pins the newest bytes and drops what real-time readers have passed, as
 //     hotplan.go says. Neither appends nor reads wait for it. A segment's pin is closed before the segment is retired.

@@ -50,3 +50,9 @@ func (s *Store) Warm() {
 
 // Now is the store's clock.
 func (s *Store) Now() time.Time { return s.now() }
+
+// NewAllowance is what brings an allowance up to a time, of which it was used or not since the time before.
+func NewAllowance(most time.Duration, share int64) func(used bool, now time.Time) time.Duration {
+	var a allowance
+	return func(used bool, now time.Time) time.Duration { return a.count(used, most, share, now) }
+}

@@ -180,7 +180,11 @@ func oneHead(t *testing.T, c headCase) {
 				mine[j].from, mine[j].to = whole*segment.Offset(i)/n, whole*segment.Offset(i+1)/n
 			}
 		}
-		wg.Go(func() { replay(t, partition.ReaderRef{ClientID: fmt.Sprint("r", i)}, mine, 3e9/float64(c.readers)) })
+		wg.Go(func() {
+			replay(t, partition.ReaderRef{ClientID: fmt.Sprint("r", i)}, mine, func(n int64) {
+				time.Sleep(300*time.Microsecond + time.Duration(float64(n)/3e9*float64(c.readers)*float64(time.Second)))
+			})
+		})
 	}
 	wg.Wait()
 	took := time.Since(began)
@@ -198,12 +202,14 @@ type headPart struct {
 	from, to segment.Offset
 }
 
-// replay is a consumer that takes so many bytes a second: of all partitions what is at hand, one fetch after the other.
-func replay(t *testing.T, ref partition.ReaderRef, parts []headPart, rate float64) {
+// replay is a consumer: of all partitions what is at hand, one fetch after the other. take is what it does with so many bytes, which the
+// broker has in memory meanwhile.
+func replay(t *testing.T, ref partition.ReaderRef, parts []headPart, take func(int64)) {
 	w := partition.NewWatch()
 	defer w.Close()
 	for turn := 0; len(parts) > 0; turn++ {
 		got := int64(0)
+		var chunks []*partition.Chunk
 		for i := range parts {
 			p := &parts[(i+turn)%len(parts)]
 			res, err := p.log.Read(partition.ReadRequest{Reader: ref, From: p.from, MaxBytes: 8 << 20, MustServe: got == 0, Watch: w})
@@ -211,18 +217,20 @@ func replay(t *testing.T, ref partition.ReaderRef, parts []headPart, rate float6
 				t.Error(err)
 				return
 			}
-			if res.Chunk == nil {
-				continue
+			if res.Chunk != nil {
+				got += res.Chunk.Len()
+				p.from = res.Chunk.Next()
+				chunks = append(chunks, res.Chunk)
 			}
-			got += res.Chunk.Len()
-			p.from = res.Chunk.Next()
-			res.Chunk.Release()
 		}
 		parts = slices.DeleteFunc(parts, func(p headPart) bool { return p.from >= p.to })
 		if got > 0 {
-			time.Sleep(300*time.Microsecond + time.Duration(float64(got)/rate*float64(time.Second)))
+			take(got)
 		} else if len(parts) > 0 {
 			<-w.C()
+		}
+		for _, c := range chunks {
+			c.Release()
 		}
 	}
 }

@@ -153,6 +153,7 @@ type Store struct {
 	closed bool
 
 	keepers     keepers
+	convoys     atomic.Int64 // logs with two lagging readers or more
 	askedChunks atomic.Int64 // queued at devices: so many buffers will be wanted; what several readers ask for counts once
 
 	readersMu sync.Mutex

@@ -43,6 +43,13 @@ type stream struct {
 	reached int64 // how far its own turns have read, on the scale of Log.endPos
 	left    LeaveReason
 	leftAt  time.Time
+
+	speed    speed     // of its reader
+	capped   bool      // it has a cap
+	grace    allowance // for how long others may wait for it
+	holds    int       // chunks that do
+	patience allowance // for how long it may wait for others
+	waits    bool      // its head does
 }
 
 // streamRead is what one read got out of a stream.
@@ -80,7 +87,7 @@ func (s *stream) read(from segment.Offset, maxBytes int64, bnd segment.Offset, w
 			s.enqueueLocked()
 		}
 	}
-	s.log.convoy.settleLocked()
+	s.log.convoy.settleLocked(s)
 	if len(s.chunks) == 0 {
 		return streamRead{replaced: s.handle != nil && s.replacedLocked(s.log.view.Load())}, nil
 	}
@@ -107,6 +114,7 @@ func (s *stream) read(from segment.Offset, maxBytes int64, bnd segment.Offset, w
 		return streamRead{lane: head.lane, method: head.method}, nil
 	}
 	s.memo, s.memoAt = next, skip+end
+	s.speed.took(int64(end-start), s.lastRead)
 	c := &Chunk{n: int64(end - start), mem: head.data[skip+start : skip+end], next: next}
 	if head.buf != nil {
 		head.buf.Retain()
@@ -165,7 +173,7 @@ func (s *stream) start(seg *logSegment, pos int64, from segment.Offset, lane adm
 	}
 	s.handle, s.nextPos, s.nextSeg, s.expect, s.target, s.lane = newHandle(seg), pos, seg.base, from, from, lane
 	s.reached = min(s.reached, s.frontPos())
-	s.log.convoy.streams = append(s.log.convoy.streams, s)
+	s.log.convoy.joinLocked(s)
 	s.watch, s.lastRead = w, s.log.store.now()
 	s.enqueueLocked()
 	s.topUpLocked()
@@ -197,8 +205,9 @@ func (s *stream) enqueueLocked() bool {
 		return false
 	}
 	seg := s.handle.seg
-	piece := pieceBytes(seg.dir.cold.capOf(s.req), s.log.store.chunkBytes())
-	s.pieces = piece > 0
+	lowest := seg.dir.cold.capOf(s.req)
+	piece := pieceBytes(lowest, s.log.store.chunkBytes())
+	s.capped, s.pieces = lowest > 0, piece > 0
 	want, exact := s.nextChunkLocked(limit, piece)
 	if len(s.chunks) > 0 && s.residentLocked(s.nextPos, want) {
 		return false
@@ -215,9 +224,12 @@ func (s *stream) enqueueLocked() bool {
 	}
 	c := &coldChunk{convoy: &s.log.convoy, asker: s, handle: s.handle, lane: s.lane, pos: s.nextPos, want: want, limit: limit, exact: exact,
 		shared: shared, takers: 1}
+	if len(s.chunks) > 0 && len(c.convoy.holdersLocked(c)) > 0 {
+		return false // the reader does not wait for it: it is asked for again when it does, or when those have come
+	}
 	c.handle.retain()
 	c.convoy.askLocked(c)
-	if !s.log.convoy.waitsLocked(c) && !c.submit() {
+	if !c.convoy.waitsLocked(c) && !c.submit() {
 		c.withdrawnLocked()
 		return false
 	}
@@ -342,13 +354,9 @@ func (s *stream) unfollowLocked() {
 }
 
 // mayReadAheadLocked tells whether a chunk may be asked for that the reader does not wait for yet. The second one may while
-// there is a buffer for it, those after it while a quarter of the pool is free, beside what has been asked for; and a reader that has run
-// far ahead of its followers, so that half of what may be kept for them is, reads without.
+// there is a buffer for it, those after it while a quarter of the pool is free, beside what has been asked for.
 func (s *stream) mayReadAheadLocked() bool {
-	cv, st := &s.log.convoy, s.log.store
-	if 2*cv.kept > cv.mostKept() && cv.inFrontLocked(s) {
-		return false
-	}
+	st := s.log.store
 	free := st.freeChunks()
 	// A rotating disk is at one place at a time: what others have asked for is read when this has been taken, or is not read (memory).
 	if s.handle.seg.dir.spec.Rotating {
@@ -537,11 +545,7 @@ func (s *stream) resetLocked() {
 		s.handle.release()
 		s.handle = nil
 	}
-	cv := &s.log.convoy
-	if i := slices.Index(cv.streams, s); i >= 0 {
-		cv.streams = slices.Delete(cv.streams, i, i+1)
-	}
-	cv.tidyLocked()
+	s.log.convoy.leaveLocked(s)
 }
 
 // giveUp is reset for a reader that did not ask for it. If it is parked for a chunk, it has to ask again.
