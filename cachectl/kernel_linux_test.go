@@ -202,7 +202,7 @@ func TestLinux_ReadBypassLeavesCacheAsItWas(t *testing.T) {
 			seed := rand.Uint64()
 			t.Logf("seed %d", seed)
 			s := scan{disk: d, mode: mode, cache: newCache(mode), src: d.source(t), rnd: rand.New(rand.NewPCG(seed, 0))}
-			// Nothing resident: the 0 % rows of kernel-facts.
+			// Nothing resident at first.
 			for _, chunk := range []int64{64 << 10, 1 << 20, 4 << 20} {
 				s.runs(t, chunk, make([]bool, len(d.pages(t))))
 			}

@@ -140,7 +140,7 @@ type Throttle struct {
 
 // PerReader bounds one group or client.
 type PerReader struct {
-	Max Rate `toml:"max" unlimited:"yes" kafka:"consumer_byte_rate"`
+	Max Rate `toml:"max" unlimited:"yes"`
 }
 
 // Cache is about what stays in the page cache, and about watching it.

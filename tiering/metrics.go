@@ -24,7 +24,7 @@ type metrics struct {
 func newMetrics(reg prometheus.Registerer, m *Migrator) (*metrics, error) {
 	x := &metrics{
 		bytes: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "lagoon_migration_bytes_total",
-			Help: "Bytes copied to colder tiers, by the rule that asked for it; each is read back once as well."}, []string{"from", "to", "cause"}),
+			Help: "Bytes copied to another tier, by the rule that asked for it; each is read back once as well."}, []string{"from", "to", "cause"}),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "lagoon_migration_duration_seconds",
 			Help:    "Time of migrations that succeeded, waits included.",
 			Buckets: prometheus.ExponentialBuckets(0.1, 3, 10)}, []string{"from", "to"}),

@@ -245,7 +245,7 @@ type Reader struct {
 	ID          string         `json:"id"`
 	ClientID    string         `json:"client_id"`
 	Group       string         `json:"group"`        // "" while unknown
-	GroupSource string         `json:"group_source"` // none, inferred: Fetch carries no group id
+	GroupSource string         `json:"group_source"` // how Group is known: assignment, commit, none (Fetch carries no group id)
 	Peer        string         `json:"peer"`
 	Topic       string         `json:"topic"`
 	Partition   int32          `json:"partition"`

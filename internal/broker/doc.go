@@ -3,7 +3,7 @@
 //
 // It is not a log (internal/partition), not a catalogue (internal/metadata) and decides nothing about lanes, tiers or
 // residency: a fetch asks each partition and gets records, "pending" or nothing. Groups are kept by internal/groups;
-// here is their face on the wire. TLS and SASL wrap the listener (see Serve).
+// here is their face on the wire. There is no TLS and no SASL: every client is the user ANONYMOUS.
 //
 //	           reader goroutine                              response goroutine (only while something is owed)
 //	socket ─► frame ─► header ─► table ─┬─ ordinary: decode, handle, encode ─► ┌───────┐

@@ -34,7 +34,8 @@
 //     budgets.mu, comes before coldQueue.mu.
 //   - Compaction (compact*.go) cleans one log at a time. Under Log.maintenance it swaps segments in the view; segments that it rewrites
 //     are claimed, and those that a migration moves are noted (compactState), so that no segment has copies of two kinds.
-//   - Lock order: Store.mu, Log.mu, Log.cursorsMu, convoy.mu, coldQueue.mu. None is held across I/O but Log.mu (pwrite).
+//   - Lock order: Store.mu, Log.maintenance, Log.mu, cursor.mu, convoy.mu, coldQueue.mu. None is held across device I/O but Log.mu (one
+//     pwrite) and Log.maintenance (renames, syncs and unlinks of the segments it is about).
 //
 // # Crash guarantees
 //

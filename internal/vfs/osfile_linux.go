@@ -21,7 +21,7 @@ type osFile struct {
 	align Alignment // of a DirectSync file
 
 	// syncMu makes SyncData, and writes of a DirectSync file, one at a time and syncErr sticky: the kernel reports a lost write once per open file
-	// description (kernel-facts: the second fsync succeeds and the data are zeros), so of two concurrent calls only
+	// description (measured on ext4: the second fsync succeeds and the data are zeros), so of two concurrent calls only
 	// one would hear of it.
 	syncMu   sync.Mutex
 	syncErr  error

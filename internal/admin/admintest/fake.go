@@ -146,7 +146,7 @@ func (f *Fake) Readers(context.Context) ([]admin.Reader, error) {
 		{ID: "r-2", ClientID: "fraud-1", GroupSource: "none", Peer: "10.0.0.4:40000", Topic: "orders", Partition: 3, Class: "realtime",
 			ClassReason: "at the end", ClassSince: Now.Add(-time.Hour), FetchOffset: 41200211, EndOffset: 41200211, Tier: "ssd", Lane: "hot", IOMode: "sendfile",
 			RateBytes: 21 << 20, Sources: admin.SourceBytes{PageCache: 1260 << 20, Tiers: map[string]int64{}}},
-		{ID: "r-17", ClientID: "wh-loader", Group: "warehouse", GroupSource: "inferred", Peer: "10.0.0.7:51522", Topic: "orders", Partition: 3, Class: "lagging",
+		{ID: "r-17", ClientID: "wh-loader", Group: "warehouse", GroupSource: "assignment", Peer: "10.0.0.7:51522", Topic: "orders", Partition: 3, Class: "lagging",
 			ClassReason: "9.1 GiB behind > min_bytes 256 MiB", ClassSince: Now.Add(-12 * time.Minute), FetchOffset: 40112345, EndOffset: 41200211, LagRecords: 1087866,
 			LagBytes: 9771212800, LagSeconds: 752, ETASeconds: 610, Tier: "hdd", Lane: "bypass", IOMode: "dontcache", RateBytes: 16 << 20,
 			Sources: admin.SourceBytes{Tiers: map[string]int64{"hdd": 960 << 20}}, ColdBytes: 960 << 20,
