@@ -33,8 +33,6 @@ var wholeDecoders = sync.Pool{New: func() any {
 	return d
 }}
 
-var gunzips = sync.Pool{New: func() any { return new(gunzip) }}
-
 var gzipReaders = sync.Pool{New: func() any { return new(gzip.Reader) }}
 
 var lz4Readers = sync.Pool{New: func() any { return lz4.NewReader(nil) }}

@@ -55,14 +55,6 @@ func (u *Unpacker) unpack(c segment.Compression, data []byte) (err error) {
 		u.buf, err = d.DecodeAll(data, u.buf[:0])
 		return err
 	}
-	if c == segment.CompressionGzip {
-		z := gunzips.Get().(*gunzip)
-		defer gunzips.Put(z)
-		var ok bool
-		if u.buf, ok = z.unpack(data, u.buf, maxWhole); ok {
-			return nil
-		}
-	}
 	r, done, err := unpack(c, data)
 	if err != nil {
 		return err
