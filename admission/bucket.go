@@ -16,7 +16,7 @@ type bucket struct {
 	tokens int64  // below zero: debt
 	frac   uint64 // of a byte, in 1e-9
 	last   time.Time
-	taken  int64 // total, for people
+	taken  int64 // total, which tests compare
 }
 
 const nsPerSecond = uint64(time.Second)

@@ -1,6 +1,11 @@
 package admission
 
-import "fmt"
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+)
 
 // CheckInvariants recomputes what Readers keeps incrementally.
 func (r *Readers) CheckInvariants() error {
@@ -68,4 +73,35 @@ func (s *Scheduler) CheckInvariants() error {
 		return fmt.Errorf("%d queued, %d in flight, %d known; counted %d, %d", queued, inFlight, len(s.byID), s.queued, s.slotsUsed())
 	}
 	return nil
+}
+
+// LimitView is one cap as the tests see it.
+type LimitView struct {
+	By             LimitScope
+	Name           string
+	BytesPerSecond int64
+	TokensBytes    int64 // negative: debt
+	GrantedBytes   int64
+}
+
+// Snapshot returns the global caps and those of subjects that are in use, ordered by scope and name.
+func (l *Limits) Snapshot(now time.Time) []LimitView {
+	views := make([]LimitView, 0, len(l.capped)+2)
+	add := func(by LimitScope, name string, b *bucket) {
+		if b.rate != 0 {
+			b.refill(now)
+			views = append(views, LimitView{by, name, b.rate, b.tokens, b.taken})
+		}
+	}
+	add(LimitGlobal, "", &l.global)
+	add(LimitGlobal, "migration", &l.migration)
+	for key := range l.capped {
+		if b := l.bucket(key, now); b != nil {
+			add(b.by, key.String(), &b.bucket)
+		}
+	}
+	slices.SortFunc(views, func(a, b LimitView) int {
+		return cmp.Or(cmp.Compare(a.By, b.By), cmp.Compare(a.Name, b.Name))
+	})
+	return views
 }

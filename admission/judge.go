@@ -76,16 +76,13 @@ func (r *Readers) outsideBy(rd *reader, rewound bool) {
 	rd.behind = true
 }
 
-// enter derives the state and records a transition. States are derived, not stepped: whatever happened, the same facts
+// enter derives the state and tells in the class whether it changed. States are derived, not stepped: whatever happened, the same facts
 // give the same state.
 func (r *Readers) enter(rd *reader, now time.Time, created bool) {
 	state, reason := r.state(rd, now)
 	rd.class.Changed = created || state != rd.class.State
 	if !rd.class.Changed {
 		return
-	}
-	if !created {
-		r.transitions[rd.class.State][state]++
 	}
 	if state == Stopped { // nobody is going to read this backlog
 		rd.flow.bytes -= rd.contributes

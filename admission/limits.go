@@ -107,37 +107,6 @@ func (l *Limits) DeleteOverride(k Kind, name string) bool {
 // Overrides lists those in force at now, ordered by kind and name.
 func (l *Limits) Overrides(now time.Time) []Override { return l.overrides.List(now) }
 
-// LimitView is one cap for people.
-type LimitView struct {
-	By             LimitScope
-	Name           string
-	BytesPerSecond int64
-	TokensBytes    int64 // negative: debt
-	GrantedBytes   int64
-}
-
-// Snapshot returns the global caps and those of subjects that are in use, ordered by scope and name.
-func (l *Limits) Snapshot(now time.Time) []LimitView {
-	views := make([]LimitView, 0, len(l.capped)+2)
-	add := func(by LimitScope, name string, b *bucket) {
-		if b.rate != 0 {
-			b.refill(now)
-			views = append(views, LimitView{by, name, b.rate, b.tokens, b.taken})
-		}
-	}
-	add(LimitGlobal, "", &l.global)
-	add(LimitGlobal, "migration", &l.migration)
-	for key := range l.capped {
-		if b := l.bucket(key, now); b != nil {
-			add(b.by, key.String(), &b.bucket)
-		}
-	}
-	slices.SortFunc(views, func(a, b LimitView) int {
-		return cmp.Or(cmp.Compare(a.By, b.By), cmp.Compare(a.Name, b.Name))
-	})
-	return views
-}
-
 // refresh drops expired overrides. Every Scheduler call starts with it.
 func (l *Limits) refresh(now time.Time) {
 	if l.overrides.expire(now) {

@@ -32,7 +32,7 @@ const (
 	numStates
 )
 
-// NumStates is the number of states; Transitions is indexed with them.
+// NumStates is the number of states, for tables that are indexed with them.
 const NumStates = int(numStates)
 
 // String is the state's word in metrics, API and log.

@@ -406,7 +406,6 @@ func TestProperty_ReaderStates(t *testing.T) {
 			},
 			"served": func(t *rapid.T) { r.Served(key(t), admission.Lane(rapid.IntRange(0, 4).Draw(t, "lane")), 1<<20, now) },
 			"waited": func(t *rapid.T) { r.Waited(key(t), time.Second, admission.Limit{By: admission.LimitTier}, now) },
-			"forget": func(t *rapid.T) { r.Forget(key(t)) },
 			"advance": func(t *rapid.T) {
 				now = now.Add(time.Duration(rapid.IntRange(0, 90).Draw(t, "s")) * time.Second)
 				r.Tick(now)

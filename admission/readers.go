@@ -28,11 +28,10 @@ func (k ReaderKey) Flow() Subject {
 
 // Position is where a reader stands as it asks.
 type Position struct {
-	Offset        int64         // the first offset it wants
-	EndOffset     int64         // the offset after the last it can see
-	BehindBytes   int64         // bytes from its position to the end
-	BehindAge     time.Duration // age of what it reads next; negative: not known, the bytes alone decide
-	SegmentSealed bool
+	Offset      int64         // the first offset it wants
+	EndOffset   int64         // the offset after the last it can see
+	BehindBytes int64         // bytes from its position to the end
+	BehindAge   time.Duration // age of what it reads next; negative: not known, the bytes alone decide
 }
 
 // AtEnd tells that there is nothing left to read.
@@ -58,15 +57,14 @@ type Change struct {
 // Readers keeps the state of every reader. Not safe for concurrent use: the caller locks. Observe, Served and Waited do
 // not allocate for a known reader whose state stays; every other cost is bounded by Config.MaxReaders.
 type Readers struct {
-	cfg         Config
-	maxBytes    int64 // SetMaxBytes
-	byKey       map[ReaderKey]*reader
-	recent      *list.List // of *reader, the one that asked last in front
-	flows       map[Subject]*backlog
-	clock       seriesClock
-	nextID      uint64
-	transitions [numStates][numStates]int64
-	dropped     int64
+	cfg      Config
+	maxBytes int64 // SetMaxBytes
+	byKey    map[ReaderKey]*reader
+	recent   *list.List // of *reader, the one that asked last in front
+	flows    map[Subject]*backlog
+	clock    seriesClock
+	nextID   uint64
+	dropped  int64
 }
 
 // backlog is what a flow has to read of old data, in all its partitions.
@@ -208,16 +206,6 @@ func (r *Readers) Tick(now time.Time) []Change {
 	}
 	return changes
 }
-
-// Forget drops a reader at once, as when its topic is deleted or its session is closed.
-func (r *Readers) Forget(key ReaderKey) {
-	if rd, ok := r.byKey[key]; ok {
-		r.forget(rd)
-	}
-}
-
-// Transitions counts changes of state since the start, [from][to].
-func (r *Readers) Transitions() [NumStates][NumStates]int64 { return r.transitions }
 
 // Len is the number of readers known; dropped counts those that MaxReaders pushed out.
 func (r *Readers) Len() (known int, dropped int64) { return len(r.byKey), r.dropped }

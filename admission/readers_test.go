@@ -58,24 +58,25 @@ func TestReaders_ETA(t *testing.T) {
 	}
 }
 
-func TestReaders_TransitionsAreCounted(t *testing.T) {
+func TestReaders_ChangesAreTold(t *testing.T) {
 	r := must(admission.NewReaders(admission.Config{}))(t)
 	key := admission.ReaderKey{Group: "g", Topic: "t"}
-	r.Observe(key, admission.Position{EndOffset: 10, BehindBytes: 1 << 30, BehindAge: time.Hour}, epoch)
-	r.Observe(key, admission.Position{Offset: 10, EndOffset: 10}, epoch.Add(time.Second))
-	r.Tick(epoch.Add(time.Hour / 2))
-	tr := r.Transitions()
-	if tr[admission.Lagging][admission.Realtime] != 1 || tr[admission.Realtime][admission.Stopped] != 1 {
-		t.Fatalf("%v", tr)
+	position := admission.Position{EndOffset: 10, BehindBytes: 1 << 30, BehindAge: time.Hour}
+	if c := r.Observe(key, position, epoch); c.State != admission.Lagging || !c.Changed {
+		t.Fatalf("%+v", c)
 	}
-	var all int64
-	for _, row := range tr {
-		for _, n := range row {
-			all += n
-		}
+	if c := r.Observe(key, position, epoch); c.Changed {
+		t.Fatalf("the same again: %+v", c)
 	}
-	if all != 2 {
-		t.Fatalf("%d transitions, want 2: %v", all, tr)
+	if c := r.Observe(key, admission.Position{Offset: 10, EndOffset: 10}, epoch.Add(time.Second)); c.State != admission.Realtime || !c.Changed {
+		t.Fatalf("at the end: %+v", c)
+	}
+	changes := r.Tick(epoch.Add(time.Hour / 2))
+	if len(changes) != 1 || changes[0].Key != key || changes[0].From != admission.Realtime || changes[0].Class.State != admission.Stopped {
+		t.Fatalf("%+v", changes)
+	}
+	if again := r.Tick(epoch.Add(time.Hour / 2)); len(again) != 0 {
+		t.Fatalf("told twice: %+v", again)
 	}
 }
 
@@ -100,14 +101,10 @@ func TestReaders_KeepsCopies(t *testing.T) {
 	if err := r.CheckInvariants(); err != nil {
 		t.Fatal(err)
 	}
-	r.Forget(admission.ReaderKey{Group: "g7", Topic: "t"})
-	if known, _ := r.Len(); known != 99 {
-		t.Fatalf("%d known", known)
-	}
 	if err := r.SetConfig(admission.Config{MaxReaders: 10}); err != nil {
 		t.Fatal(err)
 	}
-	if known, dropped := r.Len(); known != 10 || dropped != 89 {
+	if known, dropped := r.Len(); known != 10 || dropped != 90 {
 		t.Fatalf("%d known, %d dropped", known, dropped)
 	}
 	if err := r.CheckInvariants(); err != nil {

@@ -174,20 +174,6 @@ func (c *EpochCache) TruncateFromStart(start Offset) error {
 	return c.save(kept)
 }
 
-// TruncateFromEnd forgets epochs that begin at or above end.
-func (c *EpochCache) TruncateFromEnd(end Offset) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	n := len(c.entries)
-	for n > 0 && c.entries[n-1].Start >= end {
-		n--
-	}
-	if n == len(c.entries) {
-		return nil
-	}
-	return c.save(slices.Clone(c.entries[:n]))
-}
-
 // Entries is a copy of all entries, ascending.
 func (c *EpochCache) Entries() []EpochEntry {
 	c.mu.RLock()

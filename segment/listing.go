@@ -2,8 +2,6 @@ package segment
 
 import (
 	"cmp"
-	"errors"
-	"io/fs"
 	"slices"
 	"strings"
 
@@ -104,27 +102,4 @@ func isKnownSuffix(suffix string) bool {
 // Files names every file that can belong to the segment at base, relative to its directory, the log first.
 func Files(base Offset) []string {
 	return []string{LogName(base), IndexName(base), TimeIndexName(base), TxnIndexName(base), fileName(base, indexCheckpointSuffix)}
-}
-
-// MarkDeleted is the first step of deleting a segment: its files get the suffix .deleted, the log first, so that a
-// crash in between leaves at most index files without a log. Open descriptors stay valid.
-func MarkDeleted(fsys vfs.FS, dir string, base Offset) error {
-	for _, name := range Files(base) {
-		err := fsys.Rename(inDir(dir, name), inDir(dir, name+DeletedSuffix))
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-	}
-	return fsys.SyncDir(dir)
-}
-
-// RemoveDeleted is the second step: it unlinks what MarkDeleted renamed.
-func RemoveDeleted(fsys vfs.FS, dir string, base Offset) error {
-	for _, name := range Files(base) {
-		err := fsys.Remove(inDir(dir, name+DeletedSuffix))
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-	}
-	return nil
 }

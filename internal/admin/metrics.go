@@ -126,8 +126,6 @@ func (m *scrape) process() {
 	m.gauge("lagoon_build_info", "Version of the daemon.", 1, "version", st.Version, "commit", st.Commit, "go_version", st.GoVersion)
 	m.gauge("lagoon_start_time_seconds", "Unix time of the start.", float64(st.StartedAt.UnixMilli())/1000)
 	m.gauge("lagoon_config_info", "Digest of the effective configuration.", 1, "digest", st.ConfigDigest)
-	m.gauge("lagoon_chunk_pool_total_bytes", "Memory for cold reads.", float64(st.Pool.TotalBytes))
-	m.gauge("lagoon_chunk_pool_used_bytes", "Memory for cold reads in use.", float64(st.Pool.UsedBytes))
 	for tier, mode := range st.Kernel.ReadModes {
 		m.gauge("lagoon_tier_read_mode_info", "Method of bypass reads in use.", 1, "tier", tier, "mode", mode)
 	}

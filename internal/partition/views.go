@@ -198,7 +198,6 @@ func (s *Store) Readers() []ReaderView {
 // LimitsView is every cap and weight that spans devices.
 type LimitsView struct {
 	Config     admission.LimitsConfig
-	InUse      []admission.LimitView
 	Configured []admission.SubjectCap
 	Overrides  []admission.Override
 }
@@ -208,7 +207,7 @@ func (s *Store) Limits() LimitsView {
 	now := s.now()
 	s.limitsMu.Lock()
 	defer s.limitsMu.Unlock()
-	return LimitsView{s.limits.Config(), s.limits.Snapshot(now), s.limits.Configured(), s.limits.Overrides(now)}
+	return LimitsView{s.limits.Config(), s.limits.Configured(), s.limits.Overrides(now)}
 }
 
 // SetLimits changes the caps of all cold reads, of each flow without a cap of its own, and of migrations, at once.

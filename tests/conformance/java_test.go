@@ -64,7 +64,6 @@ var tools = map[string]string{
 	"kafka-broker-api-versions": "org.apache.kafka.tools.BrokerApiVersionsCommand",
 	"kafka-cluster":             "org.apache.kafka.tools.ClusterTool",
 	"kafka-dump-log":            "org.apache.kafka.tools.DumpLogSegments",
-	"kafka-storage":             "kafka.tools.StorageTool",
 	"kafka-transactions":        "org.apache.kafka.tools.TransactionsCommand",
 	"kafka-acls":                "org.apache.kafka.tools.AclCommand",
 	"kafka-leader-election":     "org.apache.kafka.tools.LeaderElectionCommand",
