@@ -16,12 +16,7 @@ func (a *app) explainCommand() *cobra.Command {
 	fetch := &cobra.Command{
 		Use: "fetch TOPIC/PARTITION@OFFSET", Short: "How a read from there would be served now, and why", Args: args("TOPIC/PARTITION@OFFSET"),
 		RunE: func(c *cobra.Command, args []string) error {
-			place, offset, found := strings.Cut(args[0], "@")
-			n, err := strconv.ParseInt(offset, 10, 64)
-			if !found || err != nil || n < 0 {
-				return usagef("%q is not TOPIC/PARTITION@OFFSET, as in orders/3@41200000", args[0])
-			}
-			topic, partition, err := topicPartition(place)
+			topic, partition, n, err := topicPartitionOffset(args[0])
 			if err != nil {
 				return err
 			}
@@ -67,4 +62,15 @@ func facts(f map[string]any) string {
 		out = append(out, fmt.Sprintf("%s=%v", k, v))
 	}
 	return strings.Join(out, " ")
+}
+
+// topicPartitionOffset reads T/P@O.
+func topicPartitionOffset(text string) (topic string, partition int32, offset int64, err error) {
+	place, number, found := strings.Cut(text, "@")
+	offset, err = strconv.ParseInt(number, 10, 64)
+	if !found || err != nil || offset < 0 {
+		return "", 0, 0, usagef("%q is not TOPIC/PARTITION@OFFSET, as in orders/3@41200000", text)
+	}
+	topic, partition, err = topicPartition(place)
+	return topic, partition, offset, err
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"net/http"
+	"net/url"
 
 	"github.com/spf13/cobra"
 
@@ -62,7 +63,7 @@ func (a *app) printTiers(body []byte, wide bool) error {
 }
 
 func (a *app) migrationsCommand() *cobra.Command {
-	return &cobra.Command{
+	list := &cobra.Command{
 		Use: "migrations", Short: "Segments on their way to another tier", Args: args(),
 		RunE: func(c *cobra.Command, _ []string) error {
 			body, err := a.ask(c.Context(), http.MethodGet, "/api/v1/migrations", nil, nil)
@@ -72,6 +73,89 @@ func (a *app) migrationsCommand() *cobra.Command {
 			return a.show(body, "migrations", func(wide bool) error { return a.printMigrations(body, wide) })
 		},
 	}
+	list.AddCommand(a.migrationsStartCommand(), a.migrationsCancelCommand(), a.migrationsPauseCommand(), a.migrationsResumeCommand())
+	return list
+}
+
+func (a *app) migrationsStartCommand() *cobra.Command {
+	var reason string
+	start := &cobra.Command{
+		Use: "start TOPIC/PARTITION@BASE TIER", Short: "Move one sealed segment, named by its base offset, to a colder tier, ahead of what is planned",
+		Args: args("TOPIC/PARTITION@BASE", "TIER"),
+		RunE: func(c *cobra.Command, args []string) error {
+			topic, partition, base, err := topicPartitionOffset(args[0])
+			if err != nil {
+				return err
+			}
+			in := admin.MigrationOrder{Topic: topic, Partition: partition, BaseOffset: base, To: args[1], Reason: reason}
+			return a.migration(c, http.MethodPost, "/api/v1/migrations", in, "ordered")
+		},
+	}
+	start.Flags().StringVar(&reason, "reason", "", "shown beside the migration")
+	return start
+}
+
+func (a *app) migrationsCancelCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "cancel ID", Short: "Cancel a migration that waits or runs; its segment is left alone for an hour", Args: args("ID"),
+		RunE: func(c *cobra.Command, args []string) error {
+			return a.migration(c, http.MethodDelete, "/api/v1/migrations/"+url.PathEscape(args[0]), nil, "cancelled")
+		},
+	}
+}
+
+// migration asks for a change of one migration and says what was done to it.
+func (a *app) migration(c *cobra.Command, method, path string, in any, done string) error {
+	body, err := a.ask(c.Context(), method, path, nil, in)
+	if err != nil {
+		return err
+	}
+	return a.show(body, "", func(bool) error {
+		m, err := decode[admin.Migration](body)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(a.stdout, "%s %s: %s/%d@%d from %s to %s\n", done, clean(m.ID), m.Topic, m.Partition, m.BaseOffset, m.From, m.To)
+		return nil
+	})
+}
+
+func (a *app) migrationsPauseCommand() *cobra.Command {
+	var reason string
+	pause := &cobra.Command{
+		Use: "pause", Short: "Hold all migrations up, until they are resumed or the broker restarts", Args: args(),
+		RunE: func(c *cobra.Command, _ []string) error {
+			return a.migrationsPause(c, http.MethodPut, admin.MigrationPauseBody{Reason: reason})
+		},
+	}
+	pause.Flags().StringVar(&reason, "reason", "", "shown as long as they are paused")
+	return pause
+}
+
+func (a *app) migrationsResumeCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "resume", Short: "Let migrations go on", Args: args(),
+		RunE: func(c *cobra.Command, _ []string) error { return a.migrationsPause(c, http.MethodDelete, nil) },
+	}
+}
+
+func (a *app) migrationsPause(c *cobra.Command, method string, in any) error {
+	body, err := a.ask(c.Context(), method, "/api/v1/migrations/pause", nil, in)
+	if err != nil {
+		return err
+	}
+	return a.show(body, "", func(bool) error {
+		p, err := decode[admin.MigrationPause](body)
+		if err != nil {
+			return err
+		}
+		if p.Paused {
+			fmt.Fprintln(a.stdout, "migrations are paused")
+		} else {
+			fmt.Fprintln(a.stdout, "migrations go on")
+		}
+		return nil
+	})
 }
 
 func (a *app) compactionsCommand() *cobra.Command {

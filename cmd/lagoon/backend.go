@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -20,6 +22,7 @@ import (
 	"lagoon/internal/broker"
 	"lagoon/internal/metadata"
 	"lagoon/internal/partition"
+	"lagoon/tiering"
 )
 
 // backend answers the admin API's questions from the parts of the daemon. The plain fields are set before the first
@@ -336,6 +339,77 @@ func (b *backend) Migrations(context.Context) (admin.Migrations, error) {
 		out.State = "paused"
 	}
 	return out, nil
+}
+
+// StartMigration orders the move of one sealed segment.
+func (b *backend) StartMigration(_ context.Context, o admin.MigrationOrder) (admin.Migration, error) {
+	l, err := b.log(o.Topic, o.Partition)
+	if err != nil {
+		return admin.Migration{}, err
+	}
+	var tiers []string
+	for _, d := range b.store.Dirs() {
+		tiers = append(tiers, d.Tier)
+	}
+	if !slices.Contains(tiers, o.To) {
+		return admin.Migration{}, &admin.NotFoundError{What: "tier", Name: o.To, Known: slices.Compact(tiers)}
+	}
+	for _, sv := range l.Segments() {
+		switch {
+		case int64(sv.Base) != o.BaseOffset:
+			continue
+		case sv.Active || !sv.Sealed:
+			return admin.Migration{}, &admin.InvalidError{Detail: "the active segment is always in the hottest tier"}
+		}
+		id, err := b.store.Migrator().Submit(tiering.Move{Topic: o.Topic, Partition: o.Partition, Base: sv.Base, SizeBytes: sv.SizeBytes, From: sv.Tier, To: o.To, Reason: o.Reason})
+		if err != nil {
+			return admin.Migration{}, &admin.InvalidError{Detail: err.Error()}
+		}
+		return b.oneMigration(itoa(int64(id)))
+	}
+	return admin.Migration{}, &admin.NotFoundError{What: "segment", Name: fmt.Sprintf("%s/%d@%d", o.Topic, o.Partition, o.BaseOffset)}
+}
+
+// oneMigration finds a migration by its id.
+func (b *backend) oneMigration(id string) (admin.Migration, error) {
+	list, err := b.Migrations(context.Background())
+	if err != nil {
+		return admin.Migration{}, err
+	}
+	missing := &admin.NotFoundError{What: "migration", Name: id}
+	for _, m := range list.Migrations {
+		if m.ID == id {
+			return m, nil
+		}
+		if m.ID != "" && m.FinishedAt.IsZero() {
+			missing.Known = append(missing.Known, m.ID)
+		}
+	}
+	return admin.Migration{}, missing
+}
+
+// CancelMigration cancels what waits or runs.
+func (b *backend) CancelMigration(_ context.Context, id string) (admin.Migration, error) {
+	m, err := b.oneMigration(id)
+	if err != nil {
+		return m, err
+	}
+	if n, err := strconv.ParseUint(id, 10, 64); err != nil || !b.store.Migrator().Cancel(n, "cancelled by an operator") {
+		return m, &admin.InvalidError{Detail: "migration " + id + " neither waits nor runs"}
+	}
+	return m, nil
+}
+
+// PauseMigrations holds all migrations up.
+func (b *backend) PauseMigrations(_ context.Context, reason string) error {
+	b.store.Migrator().Pause(cmp.Or(reason, "by an operator"))
+	return nil
+}
+
+// ResumeMigrations lets them go on.
+func (b *backend) ResumeMigrations(context.Context) error {
+	b.store.Migrator().Resume()
+	return nil
 }
 
 // Pins lists the pinned partitions.

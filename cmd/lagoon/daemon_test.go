@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -345,6 +347,77 @@ func TestSeveralDirectories(t *testing.T) {
 	}
 	if total != 600 {
 		t.Errorf("%d records after a restart with one directory more, want 600", total)
+	}
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestMigrationsByHand: an operator moves one segment, thinks better of it, holds all moves up, and lets them go on.
+func TestMigrationsByHand(t *testing.T) {
+	d, stop := startDaemon(t, testConfig(t, t.TempDir(), "server.default_partitions=1", "storage.segment_bytes=2MiB"), daemonOptions{MakeTiers: true})
+	cl := d.testClient(t, kgo.ProducerBatchCompression(kgo.NoCompression()))
+	for range 10 {
+		if err := cl.ProduceSync(t.Context(), &kgo.Record{Topic: "orders", Value: bytes.Repeat([]byte("0123456789abcdef"), 40<<10)}).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l, ok := d.store.Log("orders", 0)
+	if !ok {
+		t.Fatal("no log")
+	}
+	segs := l.Segments()
+	if len(segs) < 3 {
+		t.Fatalf("%d segments", len(segs))
+	}
+	refused := func(wantCode int, want string, args ...string) {
+		t.Helper()
+		out, code := command(t, []string{"LAGOON_ADMIN=http://" + d.admin.Addr().String()}, false, append([]string{"migrations"}, args...)...)
+		if code != wantCode || !strings.Contains(out, want) {
+			t.Errorf("%v: exit %d, %q is not in\n%s", args, code, want, out)
+		}
+	}
+	active := fmt.Sprintf("orders/0@%d", segs[len(segs)-1].Base)
+	refused(exitUsage, "active segment", "start", active, "hdd")
+	refused(exitFailed, `no segment "orders/0@99"`, "start", "orders/0@99", "hdd")
+	refused(exitFailed, `no tier "tape"`, "start", "orders/0@0", "tape")
+	refused(exitUsage, "colder tier", "start", "orders/0@0", "ssd")
+	refused(exitFailed, "no migration", "cancel", "77")
+
+	d.cli(t, "migrations", "pause", "--reason", "look first")
+	order := regexp.MustCompile(`^ordered (\d+): orders/0@0 from ssd to hdd\n`)
+	out := d.cli(t, "migrations", "start", "orders/0@0", "hdd")
+	id := order.FindStringSubmatch(out)
+	if id == nil {
+		t.Fatalf("start: %s", out)
+	}
+	if out := d.cli(t, "migrations"); !strings.HasPrefix(out, "paused (look first); 1 waiting") {
+		t.Errorf("paused:\n%s", out)
+	}
+	if out := d.cli(t, "migrations", "cancel", id[1]); !strings.HasPrefix(out, "cancelled "+id[1]+": orders/0@0") {
+		t.Errorf("cancel: %s", out)
+	}
+	refused(exitUsage, "neither waits nor runs", "cancel", id[1])
+	if out := d.cli(t, "migrations"); !strings.HasPrefix(out, "paused (look first); 0 waiting") || !strings.Contains(out, "cancelled by an operator") {
+		t.Errorf("cancelled:\n%s", out)
+	}
+
+	if out := d.cli(t, "migrations", "start", "orders/0@0", "hdd", "--reason", "room"); !order.MatchString(out) {
+		t.Errorf("start again: %s", out)
+	}
+	if tier := l.Segments()[0].Tier; tier != "ssd" {
+		t.Errorf("moved to %s while paused", tier)
+	}
+	d.cli(t, "migrations", "resume")
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for l.Segments()[0].Tier != "hdd" {
+		if out = d.cli(t, "migrations"); ctx.Err() != nil {
+			t.Fatalf("not moved:\n%s", out)
+		}
+	}
+	if tier := l.Segments()[1].Tier; tier != "ssd" {
+		t.Errorf("the next segment is in %s", tier)
 	}
 	if err := stop(); err != nil {
 		t.Fatal(err)

@@ -37,6 +37,15 @@ type Backend interface {
 	DeleteOverride(ctx context.Context, kind OverrideKind, name string) error
 	// Migrations lists waiting, running and recently finished migrations.
 	Migrations(ctx context.Context) (Migrations, error)
+	// StartMigration orders one move ahead of the planned ones. *NotFoundError for a topic, partition, segment or tier that there is not;
+	// *InvalidError when the segment cannot go there now.
+	StartMigration(ctx context.Context, o MigrationOrder) (Migration, error)
+	// CancelMigration stops a migration that waits or runs, and gives it as it was; *NotFoundError when there is none of that id.
+	CancelMigration(ctx context.Context, id string) (Migration, error)
+	// PauseMigrations holds all migrations up, until ResumeMigrations or a restart.
+	PauseMigrations(ctx context.Context, reason string) error
+	// ResumeMigrations ends a pause; without one it does nothing.
+	ResumeMigrations(ctx context.Context) error
 	// Pins lists the partitions that are pinned to a log directory, by topic and partition.
 	Pins(ctx context.Context) ([]Pin, error)
 	// Unpin takes a pin off, durably, and tells where the policy puts the segments; *NotFoundError when there is none.
@@ -450,6 +459,21 @@ type Migrations struct {
 	PutOff       int         `json:"put_off"` // due, but a reader is about to read them, or pinned where there is no room; Migrations may hold the first
 	PutOffBytes  int64       `json:"put_off_bytes"`
 	Migrations   []Migration `json:"migrations"`
+}
+
+// MigrationOrder is the body of POST /api/v1/migrations: one sealed segment is to go to a colder tier.
+type MigrationOrder struct {
+	Topic      string `json:"topic"`
+	Partition  int32  `json:"partition"`
+	BaseOffset int64  `json:"base_offset"`
+	To         string `json:"to"` // tier
+	Reason     string `json:"reason"`
+}
+
+// MigrationPause answers PUT and DELETE of /api/v1/migrations/pause.
+type MigrationPause struct {
+	Paused bool   `json:"paused"`
+	Reason string `json:"reason"`
 }
 
 // Pin is a partition whose sealed segments an operator wants in one log directory, and how far that is.

@@ -16,7 +16,7 @@ var (
 // NotFoundError says that a named thing does not exist. Known, when given, are the names that do; the client gets the
 // nearest ones as suggestions.
 type NotFoundError struct {
-	What  string // topic, partition, tier, override, migration
+	What  string // topic, partition, segment, tier, override, migration, pin
 	Name  string
 	Known []string
 }

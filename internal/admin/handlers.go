@@ -61,7 +61,11 @@ func (s *Server) table() []route {
 		write(http.MethodDelete, "/api/v1/pins/{topic}/{partition}", s.unpin),
 		get("/api/v1/compactions", s.compactions),
 		get("/api/v1/migrations", s.migrations),
+		write(http.MethodPost, "/api/v1/migrations", s.startMigration),
+		write(http.MethodPut, "/api/v1/migrations/pause", s.pauseMigrations),
+		write(http.MethodDelete, "/api/v1/migrations/pause", s.resumeMigrations),
 		get("/api/v1/migrations/{id}", s.migration),
+		write(http.MethodDelete, "/api/v1/migrations/{id}", s.cancelMigration),
 		explain,
 		get("/api/v1/config", s.config),
 		{method: http.MethodGet, pattern: segments("/api/v1/stream"), raw: s.stream, query: []string{"topics"}, lasting: true},
@@ -451,6 +455,56 @@ func (s *Server) migration(c *call) (any, error) {
 	}
 	return nil, &NotFoundError{What: "migration", Name: c.params["id"]}
 }
+
+func (s *Server) startMigration(c *call) (any, error) {
+	var o MigrationOrder
+	if err := c.body(&o); err != nil {
+		return nil, err
+	}
+	switch {
+	case o.Topic == "" || len(o.Topic) > 249:
+		return nil, &InvalidError{Detail: "topic is missing or too long"}
+	case o.Partition < 0:
+		return nil, &InvalidError{Detail: "partition is negative"}
+	case o.BaseOffset < 0:
+		return nil, &InvalidError{Detail: "base_offset is negative"}
+	case o.To == "":
+		return nil, &InvalidError{Detail: "to is missing: name a tier"}
+	case len(o.Reason) > 500:
+		return nil, &InvalidError{Detail: "reason is longer than 500 bytes"}
+	}
+	return s.opt.Backend.StartMigration(c, o)
+}
+
+func (s *Server) cancelMigration(c *call) (any, error) {
+	return s.opt.Backend.CancelMigration(c, c.params["id"])
+}
+
+func (m Migration) auditAttrs() []any {
+	return []any{"id", m.ID, "topic", m.Topic, "partition", m.Partition, "base_offset", m.BaseOffset, "to", m.To, "reason", m.Reason}
+}
+
+// MigrationPauseBody is the body of PUT /api/v1/migrations/pause.
+type MigrationPauseBody struct {
+	Reason string `json:"reason"`
+}
+
+func (s *Server) pauseMigrations(c *call) (any, error) {
+	var b MigrationPauseBody
+	if err := c.body(&b); err != nil {
+		return nil, err
+	}
+	if len(b.Reason) > 500 {
+		return nil, &InvalidError{Detail: "reason is longer than 500 bytes"}
+	}
+	return MigrationPause{Paused: true, Reason: b.Reason}, s.opt.Backend.PauseMigrations(c, b.Reason)
+}
+
+func (s *Server) resumeMigrations(c *call) (any, error) {
+	return MigrationPause{}, s.opt.Backend.ResumeMigrations(c)
+}
+
+func (p MigrationPause) auditAttrs() []any { return []any{"paused", p.Paused, "reason", p.Reason} }
 
 func (s *Server) explain(c *call) (any, error) {
 	var q ExplainQuery

@@ -80,11 +80,13 @@ func (rt route) match(raw []string) (map[string]string, bool) {
 // find returns the route and its parameters, or the methods that the path knows.
 func (s *Server) find(r *http.Request) (rt *route, params map[string]string, allow []string) {
 	raw := segments(r.URL.EscapedPath())
+	var pattern []string // the first that matches is the path's: literal segments stand in the table before parameters
 	for i := range s.routes {
 		p, ok := s.routes[i].match(raw)
-		if !ok {
+		if !ok || pattern != nil && !slices.Equal(pattern, s.routes[i].pattern) {
 			continue
 		}
+		pattern = s.routes[i].pattern
 		m := s.routes[i].method
 		if m == r.Method || m == http.MethodGet && r.Method == http.MethodHead {
 			return &s.routes[i], p, nil

@@ -306,6 +306,11 @@ func TestBadRequests(t *testing.T) {
 		{"GET", "/api/v1/topics/orders/partitions/99999999999/segments", "", 400, "invalid-request", "not a partition number", ""},
 		{"GET", "/api/v1/tiers/hhd", "", 404, "unknown-tier", "", "hdd"},
 		{"GET", "/api/v1/migrations/m-1", "", 404, "unknown-migration", "", ""},
+		{"DELETE", "/api/v1/migrations/m-8", "", 404, "unknown-migration", "", "m-81"},
+		{"POST", "/api/v1/migrations", `{"topic":"orders","partition":3,"base_offset":0,"to":"hd"}`, 404, "unknown-tier", "", "hdd"},
+		{"POST", "/api/v1/migrations", `{"topic":"orders","base_offset":-1,"to":"hdd"}`, 400, "invalid-request", "base_offset", ""},
+		{"POST", "/api/v1/migrations", `{"topic":"orders"}`, 400, "invalid-request", "name a tier", ""},
+		{"PUT", "/api/v1/migrations/pause", `{"why":"x"}`, 400, "invalid-request", "cannot be read", ""},
 		{"DELETE", "/api/v1/throttle/overrides/group/warehous", "", 404, "unknown-override", "", "warehouse"},
 		{"DELETE", "/api/v1/pins/orders/4", "", 404, "unknown-pin", "", "orders/3"},
 		{"DELETE", "/api/v1/pins/orders/x", "", 400, "invalid-request", "not a partition number", ""},
@@ -362,16 +367,24 @@ func TestMutationsAreDryFirstAndAudited(t *testing.T) {
 	f.call("PUT", "/api/v1/throttle/overrides/group/a%2Fb", `{"bytes_per_second":20971520,"ttl_seconds":3600,"reason":"night"}`)
 	f.call("PUT", "/api/v1/throttle/overrides/topic/x", `{"weight":2,"dry_run":true}`)
 	f.call("DELETE", "/api/v1/throttle/overrides/group/warehouse", "")
+	f.call("POST", "/api/v1/migrations", `{"topic":"orders","partition":3,"base_offset":40000,"to":"hdd","reason":"room"}`)
+	f.call("DELETE", "/api/v1/migrations/m-81", "")
+	f.call("PUT", "/api/v1/migrations/pause", `{"reason":"backup"}`)
+	f.call("DELETE", "/api/v1/migrations/pause", "")
 	want := []string{
 		`warm orders/3 [-1, -1) last 600s "deploy"`,
 		`set group/a/b 20971520 weight 0 expires true "night"`,
 		`delete group/warehouse`,
+		`move orders/3@40000 to hdd "room"`,
+		`cancel m-81`,
+		`pause migrations "backup"`,
+		`resume migrations`,
 	}
 	if got := f.fake.Mutations(); !slices.Equal(got, want) {
 		t.Errorf("mutations\n%q, want\n%q", got, want)
 	}
-	if n := strings.Count(f.log.String(), `msg="admin call"`); n != 5 {
-		t.Errorf("%d audit lines, want 5:\n%s", n, f.log)
+	if n := strings.Count(f.log.String(), `msg="admin call"`); n != 9 {
+		t.Errorf("%d audit lines, want 9:\n%s", n, f.log)
 	}
 	for _, part := range []string{"applied=false", "applied=true", "name=a/b", "reason=night", "bytes_per_second=20971520", "peer="} {
 		if !strings.Contains(f.log.String(), part) {

@@ -216,6 +216,39 @@ func (f *Fake) Migrations(context.Context) (admin.Migrations, error) {
 	}, f.begin("Migrations")
 }
 
+// StartMigration implements admin.Backend.
+func (f *Fake) StartMigration(_ context.Context, o admin.MigrationOrder) (admin.Migration, error) {
+	if o.To != "hdd" {
+		return admin.Migration{}, &admin.NotFoundError{What: "tier", Name: o.To, Known: []string{"ssd", "hdd"}}
+	}
+	f.note("move %s/%d@%d to %s %q", o.Topic, o.Partition, o.BaseOffset, o.To, o.Reason)
+	return admin.Migration{ID: "m-82", Topic: o.Topic, Partition: o.Partition, BaseOffset: o.BaseOffset, From: "ssd", To: o.To, State: "queued", Reason: o.Reason,
+		Bytes: 512 << 20, ETASeconds: -1}, f.begin("StartMigration")
+}
+
+// CancelMigration implements admin.Backend.
+func (f *Fake) CancelMigration(_ context.Context, id string) (admin.Migration, error) {
+	list, _ := f.Migrations(context.Background())
+	running := list.Migrations[0]
+	if id != running.ID {
+		return admin.Migration{}, &admin.NotFoundError{What: "migration", Name: id, Known: []string{running.ID}}
+	}
+	f.note("cancel %s", id)
+	return running, f.begin("CancelMigration")
+}
+
+// PauseMigrations implements admin.Backend.
+func (f *Fake) PauseMigrations(_ context.Context, reason string) error {
+	f.note("pause migrations %q", reason)
+	return f.begin("PauseMigrations")
+}
+
+// ResumeMigrations implements admin.Backend.
+func (f *Fake) ResumeMigrations(context.Context) error {
+	f.note("resume migrations")
+	return f.begin("ResumeMigrations")
+}
+
 // Groups implements admin.Backend.
 func (f *Fake) Groups(context.Context) ([]admin.Group, error) {
 	return []admin.Group{{Group: "warehouse", Type: "consumer", State: "Stable", ProtocolType: "consumer", Members: 1, LagRecords: 1087866, LagBytes: 9771212800,
