@@ -45,3 +45,12 @@ func FixSnapshotCRCForTest(snapshot, sidecar []byte) {
 }
 
 func crcOf(b []byte) uint32 { return batchCRC(append(make([]byte, atAttributes), b...)) }
+
+// DecodeTxnsForTest decodes a .txnindex and gives it encoded again.
+func DecodeTxnsForTest(b []byte, base Offset) ([]byte, error) {
+	list, err := decodeTxns(b, base)
+	if err != nil {
+		return nil, err
+	}
+	return encodeTxns(list), nil
+}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"maps"
 	"slices"
 	"testing"
 
@@ -208,6 +209,74 @@ func FuzzSnapshot(f *testing.F) {
 		}
 		if a != nil && len(a) != len(snapshot) {
 			t.Errorf("%d bytes decoded and encoded again are %d", len(snapshot), len(a))
+		}
+	})
+}
+
+// FuzzTextFiles gives the same bytes to all readers of text files: what one of them takes means the same when it is written again.
+func FuzzTextFiles(f *testing.F) {
+	f.Add([]byte("0\n2\norders 0 1200\norders 1 0\n"))
+	f.Add([]byte("0\n2\n0 0\n4 100\n"))
+	f.Add([]byte("version: 0\ntopic_id: AAECAwQFBgcICQoLDA0ODw"))
+	f.Add([]byte(`{"version":0,"brokerEpoch":77}`))
+	f.Add([]byte("0\n99999999999\n"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		mem := newDir(t)
+		bad := func(err error) bool {
+			if _, corrupt := errors.AsType[*segment.CorruptError](err); err != nil && !corrupt {
+				t.Errorf("untyped error %v", err)
+			}
+			return err != nil
+		}
+		writeFile(t, mem, segment.RecoveryPointFile, b)
+		if m, err := segment.ReadCheckpoint(mem, segment.RecoveryPointFile); !bad(err) {
+			check(t, segment.WriteCheckpoint(mem, segment.RecoveryPointFile, m))
+			if again := must[map[segment.TopicPartition]segment.Offset](t)(segment.ReadCheckpoint(mem, segment.RecoveryPointFile)); !maps.Equal(m, again) {
+				t.Errorf("%v, then %v", m, again)
+			}
+		}
+		writeFile(t, mem, dir+"/leader-epoch-checkpoint", b)
+		if c, err := segment.LoadEpochCache(mem, dir); !bad(err) {
+			entries := c.Entries()
+			for i := 1; i < len(entries); i++ {
+				if entries[i].Epoch <= entries[i-1].Epoch || entries[i].Start < entries[i-1].Start {
+					t.Errorf("not ascending: %v", entries)
+				}
+			}
+		}
+		writeFile(t, mem, dir+"/partition.metadata", b)
+		if id, err := segment.ReadPartitionMetadata(mem, dir); !bad(err) {
+			check(t, segment.WritePartitionMetadata(mem, dir, id))
+			if again := must[[16]byte](t)(segment.ReadPartitionMetadata(mem, dir)); again != id || id == [16]byte{} {
+				t.Errorf("topic id %x, then %x", id, again)
+			}
+		}
+		writeFile(t, mem, segment.CleanShutdownFile, b)
+		if _, found, err := segment.ReadCleanShutdown(mem); !found || err != nil {
+			t.Errorf("the marker is there, but found %v, %v", found, err)
+		}
+	})
+}
+
+func FuzzTxnIndex(f *testing.F) {
+	one := binary.BigEndian.AppendUint16(nil, 0)
+	for _, v := range []uint64{7, 90, 110, 90} {
+		one = binary.BigEndian.AppendUint64(one, v)
+	}
+	f.Add(one, int64(100))
+	f.Add(append(bytes.Clone(one), one...), int64(0)) // the same marker twice
+	f.Add(one[:33], int64(0))
+	f.Add([]byte{}, int64(0))
+	f.Fuzz(func(t *testing.T, b []byte, base int64) {
+		if base < 0 {
+			return
+		}
+		again, err := segment.DecodeTxnsForTest(b, segment.Offset(base))
+		if _, corrupt := errors.AsType[*segment.CorruptError](err); err != nil && !corrupt {
+			t.Errorf("untyped error %v", err)
+		}
+		if err == nil && !bytes.Equal(b, again) {
+			t.Errorf("%x decoded and encoded again is %x", b, again)
 		}
 	})
 }

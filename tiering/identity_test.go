@@ -1,8 +1,10 @@
 package tiering_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
 	"syscall"
 	"testing"
@@ -111,4 +113,29 @@ func TestClaimCrash(t *testing.T) {
 	if !errors.Is(err, syscall.EROFS) {
 		t.Fatalf("read-only disk: got %v", err)
 	}
+}
+
+// FuzzIdentity: whatever the file holds, claiming the tier neither changes it nor takes another tier for this one.
+func FuzzIdentity(f *testing.F) {
+	const uuid = "AAECAwQFBgcICQoLDA0ODw"
+	own := fmt.Sprintf(`{"version": 1, "tier": "hdd", "uuid": %q, "cluster_id": %q}`, uuid, cluster)
+	f.Add([]byte(own))
+	f.Add([]byte(strings.Replace(own, "hdd", "ssd", 1)))
+	f.Add([]byte(strings.Replace(own, "1", "2", 1)))
+	f.Add([]byte(own[:40]))
+	f.Add([]byte{})
+	f.Fuzz(func(t *testing.T, content []byte) {
+		m := vfs.NewMem(1)
+		must(t, vfs.WriteFileAtomic(m, tiering.IdentityFile, content))
+		id, err := tiering.Claim(m, "hdd", cluster, uuid)
+		if err == nil && (id.Tier != "hdd" || id.ClusterID != cluster || id.UUID != uuid || id.Created) {
+			t.Errorf("claimed %+v", id)
+		}
+		if errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("there is a file, but %v", err)
+		}
+		if after, err := vfs.ReadFile(m, tiering.IdentityFile, 1<<20); err != nil || !bytes.Equal(after, content) {
+			t.Errorf("the file is now %q, %v", after, err)
+		}
+	})
 }
