@@ -274,11 +274,13 @@ func (m *member) joinOnce() (*kmsg.JoinGroupResponse, error) {
 }
 
 func (m *member) sync() error {
-	var plan kmsg.ConsumerMemberAssignment
+	plan := kmsg.NewConsumerMemberAssignment()
 	for _, at := range m.assigned {
 		i := slices.IndexFunc(plan.Topics, func(t kmsg.ConsumerMemberAssignmentTopic) bool { return t.Topic == at.topic })
 		if i < 0 {
-			i, plan.Topics = len(plan.Topics), append(plan.Topics, kmsg.ConsumerMemberAssignmentTopic{Topic: at.topic})
+			topic := kmsg.NewConsumerMemberAssignmentTopic()
+			topic.Topic = at.topic
+			i, plan.Topics = len(plan.Topics), append(plan.Topics, topic)
 		}
 		plan.Topics[i].Partitions = append(plan.Topics[i].Partitions, at.partition)
 	}

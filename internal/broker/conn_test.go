@@ -43,6 +43,11 @@ func TestAPIVersionsListsTheTable(t *testing.T) {
 			t.Fatalf("v%d: finalized %v: clients would do without the protocols of KIP-890 and KIP-848", version, finalized)
 		}
 	}
+	for _, a := range r.b.apis {
+		if a.key == 71 || a.key == 72 {
+			t.Errorf("%s is advertised: clients push their metrics as soon as it is", a.name)
+		}
+	}
 	if p := r.b.apis[0]; p.key != 0 || p.min != 0 || p.refuseBelow != 3 {
 		t.Fatalf("librdkafka before 2.11 looks for Produce v0: %+v", p)
 	}

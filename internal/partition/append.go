@@ -18,7 +18,7 @@ const snapshotEveryBytes = 64 << 20
 // Append writes one batch at the end of the log and returns after the write, in call order per log; Durable tells when
 // the batch is on stable storage. A duplicate of a remembered batch is not written again: its first offsets come back.
 // Errors: those of segment.ValidateBatch, ProducerState.Check and CheckMarker, segment.ErrInvalidTxnState for a transactional batch
-// without a guard (see GuardTxn), ErrFenced, ErrDiskFull, ErrClosed.
+// without a guard (see GuardTxn), segment.ErrFull for a batch larger than a segment may be, ErrFenced, ErrDiskFull, ErrClosed.
 func (l *Log) Append(_ context.Context, req AppendRequest) (Appended, error) {
 	cfg, now := l.config(), l.store.now()
 	nowMs := now.UnixMilli()
@@ -37,6 +37,9 @@ func (l *Log) Append(_ context.Context, req AppendRequest) (Appended, error) {
 	})
 	if err != nil {
 		return Appended{}, err
+	}
+	if h.SizeBytes() > int64(cfg.SegmentBytes) && !req.Internal {
+		return Appended{}, fmt.Errorf("%w: a batch of %d bytes does not fit into a segment of %d", segment.ErrFull, h.SizeBytes(), cfg.SegmentBytes)
 	}
 	if cfg.Compact && h.Compression() != segment.CompressionNone {
 		if err := requireKeys(h, req.Records); err != nil {

@@ -319,3 +319,25 @@ func TestDeletedTopicNeverComesBack(t *testing.T) {
 	}
 	closeStore(t, s)
 }
+
+// TestBatchLargerThanASegment is refused, and one that just fits is not.
+func TestBatchLargerThanASegment(t *testing.T) {
+	s := open(t, nil, osFS(t))
+	cfg := config()
+	cfg.SegmentBytes, cfg.MaxMessageBytes = 1<<20, 2<<20
+	l := load(t, s, cfg, 1)
+	produce(t, l, batch("small", 1, 10, nil, 1))
+	large := batch("large", 1, 1<<20, nil, 1)
+	if _, err := l.Append(t.Context(), partition.AppendRequest{Records: large}); !errors.Is(err, segment.ErrFull) {
+		t.Errorf("a batch of %d bytes: %v", len(large), err)
+	}
+	if end := l.Offsets().End; end != 1 {
+		t.Errorf("end %d after the refused batch", end)
+	}
+	fits := batch("fits", 1, 1<<20-200, nil, 1)
+	produce(t, l, fits)
+	if end := l.Offsets().End; end != 2 || len(fits) > 1<<20 {
+		t.Errorf("end %d after a batch of %d bytes", end, len(fits))
+	}
+	closeStore(t, s)
+}

@@ -357,3 +357,77 @@ func TestSkipsAreCounted(t *testing.T) {
 		}
 	}
 }
+
+// TestWireStructsAreMadeByConstructors: a zero value of kmsg lacks the defaults of newer versions (epochs of -1, among them), so requests
+// and answers are made by kmsg.New and NewPtr; outside of tests, so is everything in them.
+func TestWireStructsAreMadeByConstructors(t *testing.T) {
+	fset, files := load(t)
+	for _, f := range files {
+		if !imports(f, "github.com/twmb/franz-go/pkg/kmsg") {
+			continue
+		}
+		for _, z := range zeroWireStructs(f.ast, f.test) {
+			t.Errorf("%s: kmsg.%s without its defaults: use kmsg.New%s", fset.Position(z.Pos()), z.Sel.Name, z.Sel.Name)
+		}
+	}
+}
+
+// zeroWireStructs finds struct literals, variables and new of kmsg's types; whole: of requests and answers as a whole only.
+func zeroWireStructs(root ast.Node, whole bool) (found []*ast.SelectorExpr) {
+	note := func(e ast.Expr) {
+		s, ok := e.(*ast.SelectorExpr)
+		if !ok || !isCall(s, "kmsg", s.Sel.Name) || s.Sel.Name == "Request" || s.Sel.Name == "Response" { // those two are interfaces
+			return
+		}
+		if !whole || strings.HasSuffix(s.Sel.Name, "Request") || strings.HasSuffix(s.Sel.Name, "Response") {
+			found = append(found, s)
+		}
+	}
+	ast.Inspect(root, func(n ast.Node) bool {
+		switch n := n.(type) {
+		case *ast.CompositeLit:
+			note(n.Type)
+			if list, ok := n.Type.(*ast.ArrayType); ok && slices.ContainsFunc(n.Elts, func(e ast.Expr) bool { _, inner := e.(*ast.CompositeLit); return inner }) {
+				note(list.Elt)
+			}
+		case *ast.ValueSpec:
+			if len(n.Values) == 0 {
+				note(n.Type)
+			}
+		case *ast.CallExpr:
+			if name, ok := n.Fun.(*ast.Ident); ok && name.Name == "new" {
+				note(n.Args[0])
+			}
+		}
+		return true
+	})
+	return found
+}
+
+func TestZeroWireStructsAreFound(t *testing.T) {
+	const source = `package p
+var a kmsg.FetchRequest
+var b kmsg.Request
+var c = kmsg.NewFetchRequest()
+var d = &kmsg.FetchResponseTopic{}
+var e = new(kmsg.ProduceResponse)
+var f = []kmsg.FetchRequest{{}}
+var g = []kmsg.FetchRequestTopic{}
+`
+	tree, err := parser.ParseFile(token.NewFileSet(), "p.go", source, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := func(whole bool) (out []string) {
+		for _, s := range zeroWireStructs(tree, whole) {
+			out = append(out, s.Sel.Name)
+		}
+		return out
+	}
+	if got, want := names(false), []string{"FetchRequest", "FetchResponseTopic", "ProduceResponse", "FetchRequest"}; !slices.Equal(got, want) {
+		t.Errorf("found %q, want %q", got, want)
+	}
+	if got, want := names(true), []string{"FetchRequest", "ProduceResponse", "FetchRequest"}; !slices.Equal(got, want) {
+		t.Errorf("of whole ones found %q, want %q", got, want)
+	}
+}

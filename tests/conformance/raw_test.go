@@ -207,7 +207,7 @@ func rawOldClients(t *testing.T, b *lagoontest.Broker) {
 	if code := produceCode(ask[*kmsg.ProduceResponse](c, 3, produceRequest("raw", -1, batchOf("old")))); code != 0 {
 		t.Fatalf("produce v3: code %d", code)
 	}
-	md := ask[*kmsg.MetadataResponse](dial(t, b), 6, &kmsg.MetadataRequest{})
+	md := ask[*kmsg.MetadataResponse](dial(t, b), 6, kmsg.NewPtrMetadataRequest())
 	if len(md.Brokers) != 1 || fmt.Sprintf("%s:%d", md.Brokers[0].Host, md.Brokers[0].Port) != b.Bootstrap() || md.ControllerID != md.Brokers[0].NodeID {
 		t.Errorf("metadata v6: %+v", md)
 	}
