@@ -2,6 +2,7 @@ package admission
 
 import (
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -17,6 +18,14 @@ const (
 	LimitGlobal   LimitScope = "global"   // all cold reads together
 	LimitTier     LimitScope = "tier"     // the device: its rate, its slots, or the turn of other flows
 )
+
+// Scopes are all that can hold a flow back.
+var Scopes = [...]LimitScope{LimitReader, LimitTopic, LimitOverride, LimitGlobal, LimitTier}
+
+// WaitsBy is how long requests have waited, by what held them back last.
+type WaitsBy [len(Scopes)]time.Duration
+
+func (w *WaitsBy) add(by LimitScope, d time.Duration) { w[slices.Index(Scopes[:], by)] += d }
 
 // Limit says what a flow waits for. The zero value: nothing holds it back.
 type Limit struct {

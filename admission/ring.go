@@ -35,7 +35,7 @@ type flow struct {
 	lastUsed                   time.Time // when something of it was queued, started or done
 	first                      time.Time
 	granted                    series
-	waitedNs                   int64
+	waited                     WaitsBy
 
 	blockedUntil time.Time // no stream can go before, as of generation blockedGen
 	blockedGen   uint64

@@ -342,7 +342,9 @@ func (s *Scheduler) start(e *entry, now time.Time) {
 	f.deficit -= n
 	f.inFlight++
 	f.inFlightBytes += n
-	f.waitedNs += max(0, int64(now.Sub(e.queued)))
+	if wait := now.Sub(e.queued); wait > 0 {
+		f.waited.add(s.heldBy(e), wait)
+	}
 	f.lastUsed = now
 	if f.queued == 0 {
 		s.rings[e.req.Kind].leave(f)
@@ -355,6 +357,19 @@ func (s *Scheduler) start(e *entry, now time.Time) {
 	s.inFlight[e.req.Kind]++
 	s.inFlightBytes += n
 	s.charge(e, n, now)
+}
+
+// heldBy is what held a request back last since it was queued: a cap of its flow, the tokens of all devices, or this device.
+func (s *Scheduler) heldBy(e *entry) LimitScope {
+	switch {
+	case e.req.Kind != KindRead:
+		return LimitTier
+	case e.flow.limitedAt.After(e.queued) && e.flow.limit.By != LimitNone:
+		return e.flow.limit.By
+	case s.globalShort.After(e.queued):
+		return LimitGlobal
+	}
+	return LimitTier
 }
 
 // charge books n bytes of an entry everywhere, or gives them back when n is negative.

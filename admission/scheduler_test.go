@@ -143,6 +143,63 @@ func TestScheduler_GroupAndClientOfOneName(t *testing.T) {
 	}
 }
 
+// Waits are booked to the exact moment, by what held the request back last.
+func TestScheduler_WaitsByLimit(t *testing.T) {
+	s, l := newScheduler(t, admission.DeviceConfig{MaxInFlight: 1}, admission.LimitsConfig{})
+	if err := l.Configure(group(0), admission.Cap{BytesPerSecond: 1 << 20}); err != nil {
+		t.Fatal(err)
+	}
+	now, id := epoch, uint64(0)
+	enqueue := func(flow admission.Subject) {
+		t.Helper()
+		id++
+		if err := s.Enqueue(admission.Request{ID: id, Flow: flow, Topic: "t", Bytes: 1 << 20}, now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var capped time.Duration
+	for range 10 {
+		enqueue(group(0))
+		for {
+			_, wait, ok := s.Next(now)
+			if ok {
+				break
+			}
+			capped += wait
+			now = now.Add(wait)
+		}
+		s.Done(id, 1<<20, now)
+	}
+	enqueue(group(1))
+	if _, _, ok := s.Next(now); !ok {
+		t.Fatal("an idle device starts nothing")
+	}
+	enqueue(group(1))
+	if _, _, ok := s.Next(now); ok {
+		t.Fatal("a device with one slot starts two")
+	}
+	now = now.Add(3 * time.Second)
+	s.Done(id-1, 1<<20, now)
+	if _, _, ok := s.Next(now); !ok {
+		t.Fatal("the slot is free, and nothing starts")
+	}
+	want := map[admission.Subject]map[admission.LimitScope]time.Duration{group(0): {admission.LimitReader: capped}, group(1): {admission.LimitTier: 3 * time.Second}}
+	if capped < time.Second {
+		t.Fatalf("10 MiB at 1 MiB/s waited %s", capped)
+	}
+	for _, f := range s.Snapshot(now).Flows {
+		for i, by := range admission.Scopes {
+			if f.Waited[i] != want[f.Flow][by] {
+				t.Errorf("%s waited %s for %s, want %s", f.Flow, f.Waited[i], by, want[f.Flow][by])
+			}
+		}
+		delete(want, f.Flow)
+	}
+	if len(want) > 0 {
+		t.Errorf("no flows %v", want)
+	}
+}
+
 // The wait that Next returns is exact: not a moment earlier, and then at once.
 func TestScheduler_WaitIsExact(t *testing.T) {
 	for _, rate := range []int64{16 << 10, 1<<20 + 7, 999_999_937, 1 << 40} {

@@ -30,9 +30,9 @@ type FlowView struct {
 	QueuedBytes    int64
 	InFlight       int
 	InFlightBytes  int64
-	BytesPerSecond int64 // granted, over the last minute
-	GrantedBytes   int64 // since it is known
-	Waited         time.Duration
+	BytesPerSecond int64   // granted, over the last minute
+	GrantedBytes   int64   // since it is known
+	Waited         WaitsBy // until requests were started
 	LimitedBy      Limit
 }
 
@@ -105,7 +105,7 @@ func (s *Scheduler) flowView(kind RequestKind, f *flow, now time.Time) FlowView 
 		Flow: f.subject, Kind: kind, Weight: int(s.limits.weight(f.subject, now)),
 		Queued: f.queued, QueuedBytes: f.queuedBytes, InFlight: f.inFlight, InFlightBytes: f.inFlightBytes,
 		BytesPerSecond: perSecond(f.granted.sum(s.clock.slot(now)), seriesSpan(&s.clock, f.first, now)),
-		GrantedBytes:   f.granted.total, Waited: time.Duration(f.waitedNs),
+		GrantedBytes:   f.granted.total, Waited: f.waited,
 	}
 	if kind == KindRead {
 		v.LimitedBy = s.LimitedBy(f.subject, now)

@@ -104,13 +104,18 @@ func (b *backend) Throttle(context.Context) (admin.Throttle, error) {
 			name := f.Flow.String()
 			af := flows[name]
 			if af == nil {
-				af = &admin.Flow{Name: name, Weight: float64(f.Weight) / admission.DefaultWeight}
+				af = &admin.Flow{Name: name, Weight: float64(f.Weight) / admission.DefaultWeight, WaitBy: map[string]float64{}}
 				flows[name] = af
 				order = append(order, name)
 			}
 			af.GrantedBytes += f.GrantedBytes
 			af.RateBytes += float64(f.BytesPerSecond)
-			af.WaitSeconds += f.Waited.Seconds()
+			for i, by := range admission.Scopes {
+				if waited := f.Waited[i].Seconds(); waited > 0 {
+					af.WaitSeconds += waited
+					af.WaitBy[string(by)] += waited
+				}
+			}
 			af.Queued += f.Queued
 			if f.LimitedBy.By != admission.LimitNone {
 				af.LimitedBy = f.LimitedBy.String()

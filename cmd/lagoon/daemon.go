@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -188,6 +189,9 @@ func (d *daemon) listenAdmin(context.Context) error {
 		}
 	}
 	d.reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	if slices.Contains(d.cfg.Metrics.Compat, "jmx") {
+		d.reg.MustRegister(diskIO{processIOFile})
+	}
 	local, err := listenSocket(d.cfg.Admin.Socket)
 	if err != nil {
 		return fmt.Errorf("admin.socket: %w", err)

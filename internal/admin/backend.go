@@ -412,8 +412,10 @@ type Flow struct {
 	GrantedBytes int64   `json:"granted_bytes_total"`
 	RateBytes    float64 `json:"rate_bytes_per_second"`
 	WaitSeconds  float64 `json:"wait_seconds_total"`
-	Queued       int     `json:"queued"`
-	LimitedBy    string  `json:"limited_by"`
+	// WaitBy is WaitSeconds by what held the requests back last: reader, topic, override, global, tier.
+	WaitBy    map[string]float64 `json:"wait_seconds_by_limit"`
+	Queued    int                `json:"queued"`
+	LimitedBy string             `json:"limited_by"`
 }
 
 // Cap is what the configs of a group or topic set, as with kafka-configs. An override goes first.

@@ -53,6 +53,7 @@ func (s *Server) metricsHandlers() (metrics, detailed http.HandlerFunc) {
 		m.partitions()
 		m.readers()
 		m.groups()
+		m.throttleWaits()
 	})
 	return metrics, detailed
 }
@@ -262,6 +263,26 @@ func (m *scrape) readers() {
 	m.gauge("lagoon_metrics_dropped_readers", "Readers left out because there are too many.", float64(left))
 }
 
+// throttleWaits tells who waited for cold reads, and for what; those who waited longest are kept.
+func (m *scrape) throttleWaits() {
+	t, err := m.backend.Throttle(m.ctx)
+	if err != nil {
+		return
+	}
+	left := 0
+	for _, f := range furthest(t.Flows, &left, func(f Flow) float64 { return f.WaitSeconds }) {
+		group, client := strings.TrimPrefix(f.Name, "group:"), ""
+		if name, found := strings.CutPrefix(f.Name, "client:"); found {
+			group, client = "", name
+		}
+		for by, seconds := range f.WaitBy {
+			m.counter("lagoon_throttle_wait_seconds_total", "Time that cold reads and migrations have waited until they were started, by what held them back last.",
+				seconds, "group", group, "client_id", client, "limited_by", by)
+		}
+	}
+	m.gauge("lagoon_metrics_dropped_throttle_flows", "Groups and clients that lagoon_throttle_wait_seconds_total leaves out because there are too many.", float64(left))
+}
+
 // groups tells the lag of committed offsets by group and topic; those furthest behind are kept.
 func (m *scrape) groups() {
 	list, err := m.backend.Groups(m.ctx)
@@ -296,42 +317,4 @@ func (m *scrape) groups() {
 		m.gauge("lagoon_group_eta_seconds", "Time until the group has caught up at its present rate; +Inf: never, or not known.", t.eta, l...)
 	}
 	m.gauge("lagoon_metrics_dropped_groups", "Groups and topics left out because there are too many.", float64(max(0, len(all)-maxReaderSeries)))
-}
-
-// exporter serves kafka_exporter's names. This is a single-node broker: leader, replica and ISR are this node.
-func (m *scrape) exporter() {
-	m.gauge("kafka_brokers", "Number of Brokers in the Kafka Cluster.", 1)
-	for _, t := range m.list {
-		m.gauge("kafka_topic_partitions", "Number of partitions for this Topic", float64(len(t.Partitions)), "topic", t.Name)
-	}
-	node := 0.0
-	if st, err := m.backend.Status(m.ctx); err == nil {
-		node = float64(st.NodeID)
-	}
-	m.eachPartition(func(_ Topic, p Partition, l []string) {
-		m.gauge("kafka_topic_partition_current_offset", "Current Offset of a Broker at Topic/Partition", float64(p.HighWatermark), l...)
-		m.gauge("kafka_topic_partition_oldest_offset", "Oldest Offset of a Broker at Topic/Partition", float64(p.StartOffset), l...)
-		m.gauge("kafka_topic_partition_in_sync_replica", "Number of In-Sync Replicas for this Topic/Partition", truth(p.Error == ""), l...)
-		m.gauge("kafka_topic_partition_leader", "Leader Broker ID of this Topic/Partition", node, l...)
-		m.gauge("kafka_topic_partition_leader_is_preferred", "1 if Topic/Partition is using the Preferred Broker", 1, l...)
-		m.gauge("kafka_topic_partition_replicas", "Number of Replicas for this Topic/Partition", 1, l...)
-		m.gauge("kafka_topic_partition_under_replicated_partition", "1 if Topic/Partition is under Replicated", truth(p.Error != ""), l...)
-	})
-}
-
-// jmx serves the JMX exporter's names that Strimzi's dashboards use, as far as one node without groups has them. The broker itself
-// serves those that count requests (kafka_server_brokertopicmetrics_*).
-func (m *scrape) jmx() {
-	partitions, offline := 0, 0
-	m.eachPartition(func(_ Topic, p Partition, l []string) {
-		partitions++
-		offline += int(truth(p.Error != ""))
-		m.gauge("kafka_log_log_size", "Bytes of log.", float64(p.Bytes), l...)
-		m.gauge("kafka_cluster_partition_replicascount", "Replicas.", 1, l...)
-	})
-	m.gauge("kafka_server_replicamanager_leadercount", "Partitions led by this broker.", float64(partitions-offline))
-	m.gauge("kafka_server_replicamanager_partitioncount", "Partitions on this broker.", float64(partitions))
-	m.gauge("kafka_server_replicamanager_underreplicatedpartitions", "Partitions with too few replicas.", float64(offline))
-	m.gauge("kafka_controller_kafkacontroller_activecontrollercount", "1: this node is the controller.", 1)
-	m.gauge("kafka_controller_kafkacontroller_offlinepartitionscount", "Partitions that serve nothing.", float64(offline))
 }

@@ -1,6 +1,8 @@
 package admin_test
 
 import (
+	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -8,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"lagoon/internal/admin"
+	"lagoon/internal/admin/admintest"
 )
 
 func TestMetrics(t *testing.T) {
@@ -25,13 +28,23 @@ func TestMetrics(t *testing.T) {
 			// kafka_exporter
 			"kafka_brokers 1", `kafka_topic_partitions{topic="orders"} 2`, `kafka_topic_partition_current_offset{partition="3",topic="orders"} 4.1200211e+07`,
 			`kafka_topic_partition_oldest_offset{partition="3",topic="orders"} 40000`, `kafka_topic_partition_leader{partition="0",topic="orders"} 1`,
+			`kafka_consumergroup_current_offset{consumergroup="warehouse",partition="3",topic="orders"} 4.0112345e+07`,
+			`kafka_consumergroup_current_offset_sum{consumergroup="warehouse",topic="orders"} 4.0112345e+07`,
+			`kafka_consumergroup_lag{consumergroup="warehouse",partition="3",topic="orders"} 1.087866e+06`,
+			`kafka_consumergroup_lag_sum{consumergroup="warehouse",topic="orders"} 1.087866e+06`, `kafka_consumergroup_members{consumergroup="warehouse"} 1`,
+			// kafka-lag-exporter
+			`kafka_consumergroup_group_lag_seconds{client_id="wh-loader",cluster_name="Zm9vYmFyYmF6cXV4MTIzNA",group="warehouse",member_host="/10.0.0.7",partition="3",topic="orders"} 752`,
+			`kafka_consumergroup_group_max_lag_seconds{cluster_name="Zm9vYmFyYmF6cXV4MTIzNA",group="warehouse"} 752`,
 			// JMX exporter
+			`kafka_cluster_partition_underminisr{partition="3",topic="orders"} 0`, `kafka_cluster_partition_atminisr{partition="3",topic="orders"} 1`,
 			"kafka_server_replicamanager_partitioncount 2",
 			`kafka_log_log_size{partition="0",topic="orders"} 1.073741824e+09`, "kafka_controller_kafkacontroller_activecontrollercount 1",
 		},
 		"/metrics/detailed": {
 			`lagoon_reader_lag_bytes{client_id="wh-loader",group="warehouse",partition="3",topic="orders"} 9.7712128e+09`,
 			`lagoon_partition_end_offset{partition="3",topic="orders"} 4.1200211e+07`, "lagoon_metrics_dropped_readers 0",
+			`lagoon_throttle_wait_seconds_total{client_id="",group="warehouse",limited_by="tier"} 90`,
+			`lagoon_throttle_wait_seconds_total{client_id="",group="warehouse",limited_by="reader"} 3.5`,
 			`lagoon_partition_records_in_total{partition="3",topic="orders"} 4.1160211e+07`,
 		},
 	} {
@@ -56,5 +69,67 @@ func TestMetricsWithoutCompat(t *testing.T) {
 	f := newServer(t, func(o *admin.Options) { o.Compat = nil })
 	if w := f.call("GET", "/metrics", ""); strings.Contains(w.Body.String(), "kafka_") {
 		t.Error("foreign names are served although compat is empty")
+	}
+}
+
+// groupsBackend is a fake with groups of its own.
+type groupsBackend struct {
+	*admintest.Fake
+	list []admin.Group
+}
+
+func (b groupsBackend) Groups(context.Context) ([]admin.Group, error) { return b.list, nil }
+
+// TestMetricsOfGroups: partitions without an offset show as -1 and are in no sum, topics without any and lag of deleted topics are
+// left out, and of too many groups those furthest behind stay.
+func TestMetricsOfGroups(t *testing.T) {
+	list := []admin.Group{{Group: "etl", Members: 2, LagRecords: 7, LagSeconds: 3, Partitions: []admin.GroupPartition{
+		{Topic: "gone", CommittedOffset: 5, EndOffset: -1, LagRecords: -1, LagSeconds: -1},
+		{Topic: "new", CommittedOffset: -1, EndOffset: 9, LagRecords: -1, LagSeconds: -1},
+		{Topic: "orders", CommittedOffset: 10, EndOffset: 17, LagRecords: 7, LagSeconds: 3},
+		{Topic: "orders", Partition: 1, CommittedOffset: -1, EndOffset: 17, LagRecords: -1, LagSeconds: -1},
+	}}}
+	for i := range 1010 {
+		list = append(list, admin.Group{Group: fmt.Sprintf("idle-%04d", i), Partitions: []admin.GroupPartition{{Topic: "orders", CommittedOffset: 17, EndOffset: 17}}})
+	}
+	f := newServer(t, func(o *admin.Options) { o.Backend = groupsBackend{admintest.New(), list} })
+	var got []string
+	idle := 0
+	for line := range strings.Lines(f.call("GET", "/metrics", "").Body.String()) {
+		switch {
+		case strings.HasPrefix(line, "#"):
+		case strings.Contains(line, `"idle-`):
+			idle++
+		case strings.HasPrefix(line, "kafka_consumergroup_"), strings.HasPrefix(line, "lagoon_metrics_dropped_"):
+			got = append(got, strings.TrimSpace(line))
+		}
+	}
+	want := []string{
+		`kafka_consumergroup_current_offset{consumergroup="etl",partition="0",topic="gone"} 5`,
+		`kafka_consumergroup_current_offset{consumergroup="etl",partition="0",topic="orders"} 10`,
+		`kafka_consumergroup_current_offset{consumergroup="etl",partition="1",topic="orders"} -1`,
+		`kafka_consumergroup_current_offset_sum{consumergroup="etl",topic="gone"} 5`,
+		`kafka_consumergroup_current_offset_sum{consumergroup="etl",topic="orders"} 10`,
+		`kafka_consumergroup_group_lag_seconds{client_id="",cluster_name="Zm9vYmFyYmF6cXV4MTIzNA",group="etl",member_host="",partition="0",topic="orders"} 3`,
+		`kafka_consumergroup_group_max_lag_seconds{cluster_name="Zm9vYmFyYmF6cXV4MTIzNA",group="etl"} 3`,
+		`kafka_consumergroup_lag{consumergroup="etl",partition="0",topic="orders"} 7`,
+		`kafka_consumergroup_lag{consumergroup="etl",partition="1",topic="orders"} -1`,
+		`kafka_consumergroup_lag_sum{consumergroup="etl",topic="gone"} 0`,
+		`kafka_consumergroup_lag_sum{consumergroup="etl",topic="orders"} 7`,
+		`kafka_consumergroup_members{consumergroup="etl"} 2`, "lagoon_metrics_dropped_consumergroup_rows 58",
+	}
+	for _, line := range want {
+		if !slices.Contains(got, line) {
+			t.Errorf("lacks %s", line)
+		}
+	}
+	for _, line := range got {
+		if strings.HasPrefix(line, "kafka_consumergroup_") && !slices.Contains(want, line) {
+			t.Errorf("unexpected %s", line)
+		}
+	}
+	// 1,000 are kept of each: partitions (two names), topics (two names), members, partitions in seconds, groups in seconds.
+	if want := 997*2 + 998*2 + 999 + 999 + 999; idle != want {
+		t.Errorf("%d lines of idle groups, want %d", idle, want)
 	}
 }

@@ -124,7 +124,8 @@ func (m *metrics) watch(b *Broker) error {
 		})),
 	}
 	if m.topics.jmx {
-		errs = append(errs, gauge("kafka_server_socket_server_metrics_connection_count", "Client connections open.", func() float64 { return float64(b.Connections()) }))
+		errs = append(errs, gauge("kafka_server_socket_server_metrics_connection_count", "Client connections open.", func() float64 { return float64(b.Connections()) }),
+			m.reg.Register(quotaCollector{b.limits}))
 	}
 	return errors.Join(errs...)
 }

@@ -58,6 +58,25 @@ func (m *Meters) Record(k Key, c Client, n float64, now time.Time) time.Duration
 	return over
 }
 
+// Rate is what is used of a limit per second, in the limit's unit. The zero Entity is the crowd that came when there were too many.
+type Rate struct {
+	Shared    Entity
+	PerSecond float64
+}
+
+// Rates lists the rates of a kind that are not 0, in no order; none for ControllerMutationRate, which has tokens. The caller owns the list.
+func (m *Meters) Rates(k Key, now time.Time) (out []Rate) {
+	ms := m.ms(now)
+	for key, x := range m.meters {
+		if key.key != k || x.rate.idle(ms) {
+			continue
+		}
+		perSecond, _ := x.rate.measure(ms)
+		out = append(out, Rate{key.shared, perSecond})
+	}
+	return out
+}
+
 // Most is how much a client may be given at once: what all full windows bring at its limit. False for no limit.
 func (m *Meters) Most(k Key, c Client) (n float64, limited bool) {
 	limit, _, ok := m.table.Limit(k, c)

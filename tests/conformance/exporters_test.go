@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
+	"net/http"
 	"testing"
 	"time"
 
@@ -15,7 +17,7 @@ import (
 )
 
 // TestExporters replays what lag exporters send, version by version, and computes lag as they do: kafka_exporter and kminion ask, Burrow and
-// kminion's second mode read __consumer_offsets in Kafka's own format. The truth is what a live group of one member committed: 60, 50 and
+// kminion's second mode read __consumer_offsets in Kafka's own format; and our own endpoint has kafka_exporter's names. The truth is what a live group of one member committed: 60, 50 and
 // 40 of the 100 records of each partition, and nothing of the fourth.
 func TestExporters(t *testing.T) {
 	b := lagoontest.Start(t, lagoontest.Options{Set: append([]string{"groups.offsets_partitions=3"}, quickGroups...)})
@@ -27,7 +29,7 @@ func TestExporters(t *testing.T) {
 	for _, e := range []struct {
 		name string
 		lag  func(t *testing.T, b *lagoontest.Broker, member string) map[int32]int64
-	}{{"kafka_exporter", kafkaExporter}, {"kminion", kminion}, {"Burrow", burrow}} {
+	}{{"kafka_exporter", kafkaExporter}, {"kminion", kminion}, {"Burrow", burrow}, {"no exporter", ownMetrics}} {
 		t.Run(e.name, func(t *testing.T) {
 			if got := e.lag(t, b, member); fmt.Sprint(got) != fmt.Sprint(lag) {
 				t.Errorf("lag by partition %v, want %v", got, lag)
@@ -156,6 +158,37 @@ func kafkaExporter(t *testing.T, b *lagoontest.Broker, member string) map[int32]
 			case p.Offset >= 0:
 				lag[p.Partition] = ends[p.Partition] - p.Offset
 			}
+		}
+	}
+	return lag
+}
+
+// ownMetrics scrapes the broker as one would kafka_exporter.
+func ownMetrics(t *testing.T, b *lagoontest.Broker, _ string) map[int32]int64 {
+	resp, err := http.Get(b.Admin() + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range []string{
+		`kafka_consumergroup_current_offset{consumergroup="watched",partition="3",topic="read"} -1`, `kafka_consumergroup_lag{consumergroup="watched",partition="3",topic="read"} -1`,
+		`kafka_consumergroup_current_offset_sum{consumergroup="watched",topic="read"} 150`, `kafka_consumergroup_lag_sum{consumergroup="watched",topic="read"} 150`,
+		`kafka_consumergroup_members{consumergroup="watched"} 1`,
+	} {
+		if !bytes.Contains(body, []byte("\n"+line+"\n")) {
+			t.Errorf("the metrics lack %s", line)
+		}
+	}
+	lag := map[int32]int64{}
+	for line := range bytes.Lines(body) {
+		var p int32
+		var n int64
+		if _, err := fmt.Sscanf(string(line), `kafka_consumergroup_lag{consumergroup="watched",partition="%d",topic="read"} %d`, &p, &n); err == nil && n >= 0 {
+			lag[p] = n
 		}
 	}
 	return lag

@@ -175,7 +175,7 @@ func (f *Fake) Throttle(context.Context) (admin.Throttle, error) {
 		Devices: []admin.Device{{Tier: "hdd", LimitBytes: 120 << 20, TokensBytes: 1 << 20, GrantedBytes: 7 << 30, InFlight: 1, Queued: 2, UsedBytes: 118 << 20,
 			State: "reduced", Reason: "produce p99 41 ms against 8.0 ms undisturbed: budget 240 MiB/s → 120 MiB/s",
 			Signals: []admin.Signal{{Signal: "produce", Unit: "seconds", Undisturbed: ptr(0.008), Limit: ptr(0.0088), Measured: 0.041, Cuts: 1}}}},
-		Flows:     []admin.Flow{{Name: "warehouse", Weight: 1, GrantedBytes: 6 << 30, RateBytes: 16 << 20, WaitSeconds: 93.5, Queued: 1, LimitedBy: "tier:hdd"}},
+		Flows:     []admin.Flow{{Name: "warehouse", Weight: 1, GrantedBytes: 6 << 30, RateBytes: 16 << 20, WaitSeconds: 93.5, WaitBy: map[string]float64{"tier": 90, "reader": 3.5}, Queued: 1, LimitedBy: "tier:hdd"}},
 		Overrides: slices.Clone(f.overrides),
 	}, f.begin("Throttle")
 }

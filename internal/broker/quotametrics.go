@@ -1,0 +1,44 @@
+package broker
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"lagoon/internal/quotas"
+)
+
+// maxQuotaSeries bounds the rates that are exported of each kind: the highest are.
+const maxQuotaSeries = 1000
+
+// quotaCollector exports what clients use of their byte quotas, under the JMX exporter's name. Only who has a quota is measured, as in
+// Kafka.
+type quotaCollector struct{ l *limiter }
+
+var byteRateDesc = prometheus.NewDesc("kafka_server_quota_byte_rate",
+	"Bytes per second of those who have a quota of them.", []string{"resource", "user", "clientId"}, nil)
+
+// rates lists the highest rates of a kind.
+func (l *limiter) rates(k quotas.Key) []quotas.Rate {
+	l.mu.Lock()
+	list := l.meters.Rates(k, time.Now())
+	l.mu.Unlock()
+	slices.SortFunc(list, func(a, b quotas.Rate) int { return cmp.Compare(b.PerSecond, a.PerSecond) })
+	return list[:min(len(list), maxQuotaSeries)]
+}
+
+// Describe implements prometheus.Collector.
+func (c quotaCollector) Describe(ch chan<- *prometheus.Desc) { ch <- byteRateDesc }
+
+// Collect implements prometheus.Collector.
+func (c quotaCollector) Collect(ch chan<- prometheus.Metric) {
+	for k, resource := range map[quotas.Key]string{quotas.ProducerByteRate: "Produce", quotas.ConsumerByteRate: "Fetch"} {
+		for _, r := range c.l.rates(k) {
+			ch <- prometheus.MustNewConstMetric(byteRateDesc, prometheus.GaugeValue, r.PerSecond,
+				resource, strings.ToValidUTF8(r.Shared.User.Name, "?"), strings.ToValidUTF8(r.Shared.ClientID.Name, "?"))
+		}
+	}
+}
