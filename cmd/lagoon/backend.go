@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -139,6 +140,7 @@ func (b *backend) Checks(context.Context) []admin.Check {
 			out = append(out, admin.Check{Name: "space-" + d.Name, Severity: "warn", Text: d.Path + " is below its free-space reserve: appends are refused"})
 		}
 	}
+	out = append(out, devicesCheck(b.store.Stalls()))
 	offline := admin.Check{Name: "partitions-online", OK: true, Severity: "warn"}
 	for _, l := range b.store.Logs() {
 		if err := l.Err(); err != nil {
@@ -164,6 +166,17 @@ func (b *backend) Checks(context.Context) []admin.Check {
 		out = append(out, pins)
 	}
 	return out
+}
+
+// devicesCheck fails while I/O does not come back. Only a warning: what lies elsewhere is served, and the device may answer again.
+func devicesCheck(stalls []partition.Stall) admin.Check {
+	c := admin.Check{Name: "devices-answer", OK: len(stalls) == 0, Severity: "warn"}
+	var texts []string
+	for _, s := range stalls {
+		texts = append(texts, fmt.Sprintf("%s (%s): %s has not come back for %.0f s", s.Dir, s.Path, s.IO, s.For.Seconds()))
+	}
+	c.Text = strings.Join(texts, "; ")
+	return c
 }
 
 // Topics lists topics with their partitions, by name.

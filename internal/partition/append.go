@@ -79,6 +79,8 @@ func (l *Log) Append(_ context.Context, req AppendRequest) (Appended, error) {
 	if err := l.checkTxnLocked(h, marker, req); err != nil {
 		return Appended{}, err
 	}
+	l.appendOnWay.begin(now.Sub(l.store.opened))
+	defer l.appendOnWay.end()
 	if l.mustRoll(h, cfg, now) {
 		if err := l.rollLocked(cfg, now); err != nil {
 			return Appended{}, err

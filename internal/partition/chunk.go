@@ -261,6 +261,7 @@ func (c *coldChunk) isHead() bool {
 
 // readRange reads by the chunk's lane: around the cache, or through it so that it holds the range again.
 func (c *coldChunk) readRange(st *Store, buf *cachectl.Buffer, pos, n int64) ([]byte, error) {
+	defer c.handle.seg.dir.readsOnWay.begin(st.now())()
 	if c.lane == admission.Fill {
 		f, err := c.handle.seg.r.File()
 		if err != nil {

@@ -239,6 +239,8 @@ func (l *Log) sync() {
 		l.mu.Unlock()
 		return
 	}
+	l.commitOnWay.begin(l.store.now().Sub(l.store.opened))
+	defer l.commitOnWay.end()
 	sealing := slices.Clone(l.sealing)
 	w, end := l.w, l.endBound()
 	flush := l.config().FlushInterval == 0 || l.flushDue || l.snapshotDue || len(sealing) > 0

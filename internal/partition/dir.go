@@ -57,7 +57,10 @@ type logDir struct {
 	partitions atomic.Int64 // whose home this is
 	used       atomic.Int64 // bytes of segments, kept by seal, publish and delete
 	harm       dirHarm
-	lastFile   atomic.Uint64 // names files to the device's queue
+	readsOnWay manyOnWay
+	opensOnWay manyOnWay
+	stalled    [numIOKinds]bool // as Store.watchStalls has told
+	lastFile   atomic.Uint64    // names files to the device's queue
 	onFence    func(*logDir, error)
 	fenceMu    sync.Mutex
 }

@@ -54,6 +54,7 @@ func Open(opt Options) (_ *Store, err error) {
 	}
 	opt = opt.withDefaults()
 	s := &Store{opt: opt, limitsMu: &sync.Mutex{}, logs: map[logKey]*Log{}, corrupt: map[string]bool{}, checkpoints: map[*logDir]*checkpoints{}, planNow: make(chan struct{}, 1), compactor: compactor{look: make(chan struct{}, 1)}, lookups: make(chan struct{}, lookupParallel)}
+	s.opened = opt.Now()
 	s.durableWaiters.New = newDurableWaiter
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.metrics = newMetrics(opt.Registerer)
@@ -95,7 +96,7 @@ func Open(opt Options) (_ *Store, err error) {
 	}
 	s.newGates()
 	if opt.Registerer != nil {
-		opt.Registerer.MustRegister(gateCollector{s})
+		opt.Registerer.MustRegister(gateCollector{s}, stallCollector{s})
 	}
 	if s.migrator, err = s.newMigrator(); err != nil {
 		return nil, err

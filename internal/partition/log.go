@@ -59,6 +59,7 @@ type Log struct {
 	removed bool       // … which must not happen any more: the directory's name may belong to another topic
 
 	bytesIn, recordsIn, bytesOut atomic.Int64
+	appendOnWay, commitOnWay     onWay
 
 	waitMu  sync.Mutex
 	waiters []*durableWaiter

@@ -53,10 +53,12 @@ func (s *logSegment) prepared(w *Watch) bool {
 
 // prepare runs aside and gives back the Acquire made for it.
 func (s *logSegment) prepare() {
+	opened := s.dir.opensOnWay.begin(s.dir.cold.now())
 	err := s.r.Prepare() // whoever reads next gets the same error
 	if f, err := s.r.File(); err == nil {
 		s.locate(f)
 	}
+	opened()
 	s.r.Release()
 	p := &s.prep
 	p.mu.Lock()

@@ -123,6 +123,7 @@ type logKey struct {
 // Store owns every partition of this broker: their directories, their background work, their devices' queues.
 type Store struct {
 	opt       Options
+	opened    time.Time
 	dirs      []*logDir
 	tiers     []string   // names, hot to cold
 	placing   sync.Mutex // of choosing a home by logDir.partitions
@@ -318,6 +319,7 @@ func (s *Store) startLoops() {
 	s.background(s.opt.RetentionInterval, func(now time.Time) { s.Retain(now) })
 	s.background(s.opt.CheckpointInterval, func(time.Time) { s.checkpoint() })
 	s.background(time.Second, s.race)
+	s.background(time.Second, s.watchStalls) // beside everySecond, which a device can hold up
 	s.wg.Go(s.planLoop)
 	if s.opt.CompactionInterval > 0 {
 		s.wg.Go(s.compactLoop)
