@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"math"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -329,21 +330,59 @@ func TestSyncErrorIsSticky(t *testing.T) {
 }
 
 func TestFirstSyncAlsoSyncsTheDirectory(t *testing.T) {
-	var ops []string
-	traced := vfs.WithTrace(newDir(t), func(op vfs.Op) {
-		if op.Kind == vfs.OpSync || op.Kind == vfs.OpSyncDir {
-			ops = append(ops, fmt.Sprint(op.Kind, " ", op.Name))
+	for name, sync := range map[string]func(w *segment.Writer) error{
+		"all":   (*segment.Writer).SyncData,
+		"range": func(w *segment.Writer) error { return w.SyncRange(0, w.Size()) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			var ops []string
+			traced := vfs.WithTrace(newDir(t), func(op vfs.Op) {
+				if op.Kind == vfs.OpSync || op.Kind == vfs.OpSyncDir {
+					ops = append(ops, fmt.Sprint(op.Kind, " ", op.Name))
+				}
+			})
+			w := must[*segment.Writer](t)(segment.Create(traced, dir, 0, segment.Options{}, newCache()))
+			for range 2 {
+				appendBatch(t, w, batchSpec{})
+				check(t, sync(w))
+			}
+			log := dir + "/" + segment.LogName(0)
+			want := []string{fmt.Sprint(vfs.OpSync, " ", log), fmt.Sprint(vfs.OpSyncDir, " ", dir), fmt.Sprint(vfs.OpSync, " ", log)}
+			if diff := cmp.Diff(want, ops); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+// A range is synced by the first sync as all of the segment is, then by itself; a failure is as final as that of SyncData, and a sealed segment
+// has nothing left to sync.
+func TestSyncRange(t *testing.T) {
+	eio := &vfs.Fault{Kinds: vfs.OpSync, Nth: 3, Err: syscall.EIO}
+	var last vfs.Op
+	traced := vfs.WithTrace(vfs.WithFaults(newDir(t), eio), func(op vfs.Op) {
+		if op.Kind == vfs.OpSync {
+			last = op
 		}
 	})
 	w := must[*segment.Writer](t)(segment.Create(traced, dir, 0, segment.Options{}, newCache()))
-	for range 2 {
-		appendBatch(t, w, batchSpec{})
-		check(t, w.SyncData())
+	appendBatch(t, w, batchSpec{})
+	check(t, w.SyncRange(0, w.Size()))
+	from := w.Size()
+	appendBatch(t, w, batchSpec{base: 1})
+	to := w.Size()
+	appendBatch(t, w, batchSpec{base: 2})
+	check(t, w.SyncRange(from, to))
+	if last.Off != from || last.Len != to-from {
+		t.Errorf("synced %d bytes at %d, want %d at %d", last.Len, last.Off, to-from, from)
 	}
-	log := dir + "/" + segment.LogName(0)
-	want := []string{fmt.Sprint(vfs.OpSync, " ", log), fmt.Sprint(vfs.OpSyncDir, " ", dir), fmt.Sprint(vfs.OpSync, " ", log)}
-	if diff := cmp.Diff(want, ops); diff != "" {
-		t.Error(diff)
+	for range 2 {
+		if err := w.SyncRange(to, w.Size()); !errors.Is(err, syscall.EIO) {
+			t.Errorf("failed sync: %v", err)
+		}
+	}
+	if eio.Seen() != 3 || w.Err() == nil {
+		t.Errorf("%d syncs, sticky error %v", eio.Seen(), w.Err())
 	}
 }
 

@@ -200,6 +200,26 @@ func (w *Writer) SyncData() error {
 	return w.syncLocked()
 }
 
+// SyncRange makes the bytes of [from, to) durable; what was appended behind them is not waited for. The first sync of a new segment is a
+// SyncData. Failures are those of SyncData.
+func (w *Writer) SyncRange(from, to int64) error {
+	w.syncMu.Lock()
+	defer w.syncMu.Unlock()
+	if failed := w.failed.Load(); failed != nil {
+		return *failed
+	}
+	if w.done.Load() {
+		return nil // Seal and Close synced everything
+	}
+	if !w.dirSynced {
+		return w.syncLocked()
+	}
+	if err := w.f.SyncRange(from, to-from); err != nil {
+		return w.fail(fmt.Errorf("sync %s: %w", w.r.logName, err))
+	}
+	return nil
+}
+
 func (w *Writer) syncLocked() error {
 	if err := w.f.SyncData(); err != nil {
 		return w.fail(fmt.Errorf("sync %s: %w", w.r.logName, err))

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"strings"
 
+	"lagoon/cachectl"
 	"lagoon/internal/vfs"
 )
 
@@ -171,6 +172,20 @@ func (f *file) SyncData() error {
 	defer f.sim.mu.Unlock()
 	for _, folio := range f.ino.pages {
 		folio.dirty, folio.writeback = false, false
+	}
+	return nil
+}
+
+func (f *file) SyncRange(off, n int64) error {
+	if err := f.File.SyncRange(off, n); err != nil {
+		return err
+	}
+	f.sim.mu.Lock()
+	defer f.sim.mu.Unlock()
+	for num, folio := range f.ino.pages {
+		if num*cachectl.PageSize < off+n && (num+1)*cachectl.PageSize > off {
+			folio.dirty, folio.writeback = false, false
+		}
 	}
 	return nil
 }

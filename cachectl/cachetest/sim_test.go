@@ -131,6 +131,15 @@ func TestDontNeed_SparesDirty(t *testing.T) {
 	wantMap(t, s, f, "-")
 }
 
+// A sync of a range cleans the pages of the range and no others.
+func TestSyncRange(t *testing.T) {
+	s := cachetest.New(cachetest.Options{SmallFolios: true})
+	f := create(t, s.FS(vfs.NewMem(1)), "a", 2*mib)
+	do(t, f.SyncRange(mib, mib/2))
+	do(t, s.Advise(f, 0, 2*mib, cachectl.AdviseDontNeed))
+	wantMap(t, s, f, "0-255(dirty) 384-511(dirty)")
+}
+
 // TestDontCache: own pages go, others' stay, read-ahead of such reads stays until it is read.
 func TestDontCache(t *testing.T) {
 	s := cachetest.New(cachetest.Options{ReadAheadBytes: 8 * mib})

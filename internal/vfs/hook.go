@@ -174,11 +174,17 @@ func (f *hookFile) Allocate(off, n int64) error {
 	return f.h.do(Op{Kind: OpAllocate, Name: f.f.Name(), Off: off, Len: n}, func() error { return f.f.Allocate(off, n) })
 }
 
-func (f *hookFile) SyncData() error {
+func (f *hookFile) SyncData() error { return f.sync(Op{Kind: OpSync, Name: f.f.Name()}, f.f.SyncData) }
+
+func (f *hookFile) SyncRange(off, n int64) error {
+	return f.sync(Op{Kind: OpSync, Name: f.f.Name(), Off: off, Len: n}, func() error { return f.f.SyncRange(off, n) })
+}
+
+func (f *hookFile) sync(op Op, call func() error) error {
 	reached := false
-	err := f.h.do(Op{Kind: OpSync, Name: f.f.Name()}, func() error {
+	err := f.h.do(op, func() error {
 		reached = true
-		return f.f.SyncData()
+		return call()
 	})
 	if err != nil && !reached && !errors.Is(err, ErrPowerCut) {
 		f.dropDirty()

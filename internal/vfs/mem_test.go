@@ -486,6 +486,50 @@ func TestMemDirectUnsupported(t *testing.T) {
 	}
 }
 
+// What lies in a range that was synced outlives every crash, and the size that it needs; the rest of the file may be lost.
+func TestCrashSyncRange(t *testing.T) {
+	t.Run("inside", func(t *testing.T) {
+		outcomes(t, random, func(m *vfs.Mem) {
+			durable(t, m, "a", 'o', 3*4096)
+			must(t, put(t, m, "a", 'n', 2*4096, 0).SyncRange(4096, 4096))
+		}, shapeOf("a"), "4096o 4096n 4096o", "8192n 4096o")
+	})
+	t.Run("growing", func(t *testing.T) {
+		outcomes(t, random, func(m *vfs.Mem) {
+			durable(t, m, "a", 'o', 4096)
+			must(t, put(t, m, "a", 'n', 2*4096, 4096).SyncRange(4096, 4096))
+		}, shapeOf("a"), "4096o 4096n", "4096o 4096n 4096.", "4096o 8192n")
+	})
+	t.Run("to the end", func(t *testing.T) {
+		outcomes(t, random, func(m *vfs.Mem) {
+			durable(t, m, "a", 'o', 4096)
+			must(t, put(t, m, "a", 'n', 5000, 4096).SyncRange(4096, 5000))
+		}, shapeOf("a"), "4096o 5000n")
+	})
+	t.Run("after a cut", func(t *testing.T) {
+		outcomes(t, random, func(m *vfs.Mem) {
+			must(t, durable(t, m, "a", 'o', 3*4096).Truncate(4096))
+			must(t, put(t, m, "a", 'n', 4096, 4096).SyncRange(4096, 4096))
+		}, shapeOf("a"), "4096o 4096n")
+	})
+}
+
+// A sync of a range that failed has lost what a sync that failed has lost.
+func TestFailedSyncRangeLosesData(t *testing.T) {
+	m := vfs.NewMem(1)
+	eio := &vfs.Fault{Kinds: vfs.OpSync, Name: "a", Nth: 2, Err: syscall.EIO}
+	fsys := vfs.WithTrace(vfs.WithFaults(m, eio), func(vfs.Op) {})
+	f := durable(t, fsys, "a", 'o', 4096)
+	put(t, fsys, "a", 'n', 4096, 0)
+	if err := f.SyncRange(0, 4096); !errors.Is(err, syscall.EIO) || eio.Fired() != 1 {
+		t.Fatalf("sync: %v, fired %d", err, eio.Fired())
+	}
+	must(t, f.SyncRange(0, 4096))
+	if got := shape(m.Crash(vfs.CrashOptions{KeepPercent: 100}), "a"); got != "4096o" {
+		t.Errorf("after a crash: %s", got)
+	}
+}
+
 // What was written to a DirectSync file outlives every crash, and its size; what others wrote to the file does not.
 func TestCrashDirectSync(t *testing.T) {
 	direct := func(t *testing.T, m *vfs.Mem, c byte, n int, off int64) {

@@ -3,6 +3,7 @@ package vfs
 import (
 	"io"
 	"io/fs"
+	"math"
 	"slices"
 	"sync/atomic"
 	"syscall"
@@ -295,6 +296,42 @@ func (f *memFile) SyncData() error {
 	return nil
 }
 
+func (f *memFile) SyncRange(off, n int64) error {
+	f.m.mu.Lock()
+	defer f.m.mu.Unlock()
+	err := f.check(false)
+	if err == nil && (off < 0 || n < 0 || off > math.MaxInt64-n) {
+		err = syscall.EINVAL
+	}
+	if err == nil {
+		f.ino.syncRange(off, n)
+	}
+	return f.m.fail("sync", f.name, err)
+}
+
+// syncRange makes the blocks of a range durable, and the size as far as they need it. A cut that is not durable is made so with all the rest.
+func (ino *inode) syncRange(off, n int64) {
+	end := min(ino.size, off+n)
+	if ino.cut >= 0 || off == 0 && end == ino.size {
+		ino.sync()
+		return
+	}
+	if off >= end {
+		return
+	}
+	for num := off / memBlock; num*memBlock < end; num++ {
+		if b := ino.blocks[num]; b != nil {
+			b.sync()
+		}
+	}
+	if end == ino.size {
+		ino.diskSize, ino.midSizes, ino.sized = end, nil, false
+		return
+	}
+	ino.diskSize = max(ino.diskSize, end)
+	ino.midSizes = slices.DeleteFunc(slices.Clone(ino.midSizes), func(size int64) bool { return size < end }) // a clone of this Mem may share it
+}
+
 func (ino *inode) sync() {
 	for num, b := range ino.blocks {
 		b.sync()
@@ -303,18 +340,6 @@ func (ino *inode) sync() {
 		}
 	}
 	ino.diskSize, ino.cut, ino.midSizes, ino.sized = ino.size, -1, nil, false
-}
-
-// syncRange is what a write with O_DSYNC makes durable: its own blocks. Where the size has to become durable with them, the model makes it
-// all of the file.
-func (ino *inode) syncRange(off, n int64) {
-	if ino.sized {
-		ino.sync()
-		return
-	}
-	for num := off / memBlock; num*memBlock < off+n; num++ {
-		ino.blocks[num].sync()
-	}
 }
 
 // sync makes the block's content durable, if a failed sync has not lost it.

@@ -4,9 +4,11 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"sync"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -150,6 +152,45 @@ func (o *osFile) SyncData() error {
 	}
 	return o.syncErr
 }
+
+// SyncRange maps the range and has msync(2) sync the mapping: the only call that gives the kernel's vfs_fsync_range, which is what
+// fdatasync is, a range. No page is touched.
+func (o *osFile) SyncRange(off, n int64) error {
+	from := off &^ (pageBytes - 1)
+	if off < 0 || n < 0 || off > math.MaxInt64-n || off+n-from > math.MaxInt {
+		return pathError("sync", o.f.Name(), unix.EINVAL)
+	}
+	if n == 0 {
+		return o.control("sync", func(int) error { return nil })
+	}
+	o.syncMu.Lock()
+	if o.syncErr != nil {
+		defer o.syncMu.Unlock()
+		return o.syncErr
+	}
+	mapped := false
+	err := o.control("sync", func(fd int) error {
+		p, err := unix.MmapPtr(fd, from, nil, uintptr(off+n-from), unix.PROT_READ, unix.MAP_SHARED)
+		if err != nil {
+			return err
+		}
+		mapped = true
+		err = ignoringEINTR(func() error { return unix.Msync(unsafe.Slice((*byte)(p), off+n-from), unix.MS_SYNC) })
+		if err == nil && o.mode.writes() {
+			err = stillGoesOn(fd)
+		}
+		return errors.Join(err, unix.MunmapPtr(p, uintptr(off+n-from)))
+	})
+	if !mapped { // no mapping of such a file, or no memory for one
+		o.syncMu.Unlock()
+		return o.SyncData()
+	}
+	o.syncErr = err
+	o.syncMu.Unlock()
+	return err
+}
+
+const pageBytes = 4096
 
 func (o *osFile) Close() error { return o.f.Close() }
 

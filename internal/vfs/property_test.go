@@ -62,6 +62,29 @@ func (f *modelFile) change(fn func(data []byte) []byte) {
 
 func (f *modelFile) sync() { f.states = f.states[len(f.states)-1:] }
 
+// syncRange has all states agree, on the blocks of [off, end), with what stands there now; each is at least as long as the range needs.
+// With a cut that is not synced it is a sync of all.
+func (f *modelFile) syncRange(off, end int) {
+	now := f.now()
+	for i := 1; i < len(f.states); i++ {
+		if len(f.states[i]) < len(f.states[i-1]) {
+			f.sync()
+			return
+		}
+	}
+	end = min(end, len(now))
+	if off >= end {
+		return
+	}
+	const block = 4096
+	from, to := off/block*block, min(len(now), (end+block-1)/block*block)
+	for i, s := range f.states {
+		s = append(slices.Clone(s), make([]byte, max(0, end-len(s)))...)
+		copy(s[from:min(to, len(s))], now[from:])
+		f.states[i] = s
+	}
+}
+
 // allows tells why a crash cannot have left data, "" if it can: the size lies among those the file had, and each byte
 // is one that stood there, or zero where the file ever ended before.
 func (f *modelFile) allows(data []byte) string {
@@ -124,7 +147,7 @@ func live(t *rapid.T, mem *vfs.Mem, want *model, steps int) {
 	for range steps {
 		name := rapid.SampledFrom(modelNames()).Draw(t, "name")
 		file := want.now(name)
-		switch step := rapid.SampledFrom([]string{"write", "write", "truncate", "sync", "rename", "remove", "syncdir"}).Draw(t, "step"); {
+		switch step := rapid.SampledFrom([]string{"write", "write", "truncate", "sync", "sync range", "rename", "remove", "syncdir"}).Draw(t, "step"); {
 		case step == "syncdir":
 			dir := rapid.SampledFrom(modelDirs).Draw(t, "dir")
 			check(t, mem.SyncDir(dir))
@@ -171,6 +194,10 @@ func changeFile(t *rapid.T, mem *vfs.Mem, name string, file *modelFile, step str
 	case "sync":
 		check(t, f.SyncData())
 		file.sync()
+	case "sync range":
+		off, n := rapid.IntRange(0, 12000).Draw(t, "off"), rapid.IntRange(1, 9000).Draw(t, "len")
+		check(t, f.SyncRange(int64(off), int64(n)))
+		file.syncRange(off, off+n)
 	}
 	check(t, f.Close())
 }

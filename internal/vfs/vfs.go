@@ -93,6 +93,9 @@ type File interface {
 	// SyncData makes the bytes written so far, and the size needed to read them, durable (fdatasync).
 	// A failure is final: the kernel may have dropped the pages, so it must not be called again in hope.
 	SyncData() error
+	// SyncRange is SyncData for [off, off+n) alone, and the size needed to read it: what lies elsewhere in the file is not waited for, so that
+	// the sync of a file that grows meanwhile has an end. Where the system cannot it is SyncData. A failure is final, as with SyncData.
+	SyncRange(off, n int64) error
 	Close() error
 	// Fd is the kernel descriptor for sendfile, cachestat and friends. ok is false for files the kernel does not have.
 	// It stays valid until Close; the caller guarantees that Close comes later.

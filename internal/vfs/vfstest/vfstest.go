@@ -25,6 +25,7 @@ func Test(t *testing.T, newFS func(t *testing.T) vfs.FS) {
 		{"Open", testOpen},
 		{"Names", testNames},
 		{"ReadWrite", testReadWrite},
+		{"SyncRange", testSyncRange},
 		{"Disjoint", testDisjoint},
 		{"Truncate", testTruncate},
 		{"Allocate", testAllocate},
@@ -189,6 +190,33 @@ func testReadWrite(t *testing.T, fsys vfs.FS) {
 	wantError(t, err, syscall.EFBIG)
 }
 
+// Any range may be synced, in any mode, also where the file has nothing.
+func testSyncRange(t *testing.T, fsys vfs.FS) {
+	f, err := fsys.Create("a")
+	must(t, err)
+	defer f.Close()
+	must(t, f.SyncRange(0, 0))
+	must(t, f.SyncRange(0, 100))
+	want := pattern(3*4096 + 100)
+	_, err = f.WriteAt(want, 0)
+	must(t, err)
+	ranges := [][2]int64{{0, 4096}, {4096, 1}, {5000, 6000}, {1, 0}, {3 * 4096, 100}, {3 * 4096, 1 << 30}, {1 << 40, 5}}
+	reader, err := fsys.Open("a", vfs.ReadOnly)
+	must(t, err)
+	defer reader.Close()
+	for _, r := range ranges {
+		must(t, f.SyncRange(r[0], r[1]))
+		must(t, reader.SyncRange(r[0], r[1]))
+	}
+	if got := contents(t, f); !bytes.Equal(got, want) {
+		t.Error("reads back wrong after syncs of ranges")
+	}
+	for _, r := range [][2]int64{{-1, 5}, {0, -1}, {1 << 62, 1 << 62}} {
+		wantPathError(t, fsys, "a", f.SyncRange(r[0], r[1]), syscall.EINVAL)
+	}
+	must(t, f.SyncData()) // a range that makes no sense is no failure of the disk
+}
+
 func testDisjoint(t *testing.T, fsys vfs.FS) {
 	f, err := fsys.Create("a")
 	must(t, err)
@@ -270,6 +298,8 @@ func testClosed(t *testing.T, fsys vfs.FS) {
 		wantPathError(t, fsys, "a", f.Truncate(0), fs.ErrClosed)
 		wantPathError(t, fsys, "a", f.Allocate(0, 1), fs.ErrClosed)
 		wantPathError(t, fsys, "a", f.SyncData(), fs.ErrClosed)
+		wantPathError(t, fsys, "a", f.SyncRange(0, 0), fs.ErrClosed)
+		wantPathError(t, fsys, "a", f.SyncRange(0, 10), fs.ErrClosed)
 		wantPathError(t, fsys, "a", f.Close(), fs.ErrClosed)
 		if _, ok := f.Fd(); ok {
 			t.Error("a closed file has a descriptor")
