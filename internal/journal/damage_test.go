@@ -156,7 +156,7 @@ func TestStaleFile(t *testing.T) {
 // What a client sent may look like a round, at the start of a block, of this generation and with the next number, behind a round that was torn: it
 // lacks the key.
 func TestWhatClientsSendIsNoRound(t *testing.T) {
-	const header, entryHeader = 40, 37
+	const header, entryHeader = 40, 45
 	const key = 0x1234567890abcdef
 	for _, guess := range []uint64{0, key ^ 1, key} {
 		fsys := vfs.NewMem(1)
@@ -254,13 +254,14 @@ func TestMalformedRounds(t *testing.T) {
 		"another directory":       bad(func(e *journal.Entry) { e.Dir = "../x" }),
 		"no directory":            bad(func(e *journal.Entry) { e.Dir = "" }),
 		"a base below 0":          bad(func(e *journal.Entry) { e.Base = -1 }),
+		"a next offset below":     bad(func(e *journal.Entry) { e.Next = e.Base - 1 }),
 		"a position below 0":      bad(func(e *journal.Entry) { e.Pos = -1 }),
 		"a position at the end":   bad(func(e *journal.Entry) { e.Pos = math.MaxInt64 - 5 }),
-		"an entry beyond the end": changed(func(b []byte) { put(b[header+32:], 21) }),
-		"a huge entry":            changed(func(b []byte) { put(b[header+32:], math.MaxUint32) }),
-		"an empty entry":          changed(func(b []byte) { put(b[header+32:], 0) }),
-		"bytes behind the last":   changed(func(b []byte) { put(b[header+32:], 19) }),
-		"a directory beyond":      changed(func(b []byte) { b[header+36] = 255 }),
+		"an entry beyond the end": changed(func(b []byte) { put(b[header+40:], 21) }),
+		"a huge entry":            changed(func(b []byte) { put(b[header+40:], math.MaxUint32) }),
+		"an empty entry":          changed(func(b []byte) { put(b[header+40:], 0) }),
+		"bytes behind the last":   changed(func(b []byte) { put(b[header+40:], 19) }),
+		"a directory beyond":      changed(func(b []byte) { b[header+44] = 255 }),
 		"two entries":             changed(func(b []byte) { put(b[36:], 2) }),
 		"no entry":                changed(func(b []byte) { put(b[36:], 0) }),
 		"many entries":            changed(func(b []byte) { put(b[36:], math.MaxUint32) }),

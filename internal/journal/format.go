@@ -24,7 +24,7 @@ const (
 
 	headerBytes      = 32
 	roundHeaderBytes = 40
-	entryHeaderBytes = 37
+	entryHeaderBytes = 45
 	maxDirBytes      = 255
 	// maxRoundBytes bounds what a damaged length can make Replay read.
 	maxRoundBytes = 16 << 20
@@ -130,8 +130,9 @@ func (e Entry) encode(b []byte) {
 	copy(b, e.TopicID[:])
 	binary.BigEndian.PutUint64(b[16:], uint64(e.Base))
 	binary.BigEndian.PutUint64(b[24:], uint64(e.Pos))
-	binary.BigEndian.PutUint32(b[32:], uint32(e.Bytes))
-	b[36] = byte(len(e.Dir))
+	binary.BigEndian.PutUint64(b[32:], uint64(e.Next))
+	binary.BigEndian.PutUint32(b[40:], uint32(e.Bytes))
+	b[44] = byte(len(e.Dir))
 	copy(b[entryHeaderBytes:], e.Dir)
 }
 
@@ -140,8 +141,8 @@ func decodeEntry(b []byte) (e Entry, size int, ok bool) {
 	if len(b) < entryHeaderBytes {
 		return Entry{}, 0, false
 	}
-	size = entryHeaderBytes + int(b[36])
-	n := binary.BigEndian.Uint32(b[32:])
+	size = entryHeaderBytes + int(b[44])
+	n := binary.BigEndian.Uint32(b[40:])
 	if len(b) < size || n > maxRoundBytes {
 		return Entry{}, 0, false
 	}
@@ -150,6 +151,7 @@ func decodeEntry(b []byte) (e Entry, size int, ok bool) {
 		TopicID: [16]byte(b),
 		Base:    int64(binary.BigEndian.Uint64(b[16:])),
 		Pos:     int64(binary.BigEndian.Uint64(b[24:])),
+		Next:    int64(binary.BigEndian.Uint64(b[32:])),
 		Bytes:   int(n),
 	}
 	return e, size, e.check() == ""
@@ -160,8 +162,8 @@ func (e Entry) check() string {
 	switch {
 	case e.Dir == "" || len(e.Dir) > maxDirBytes || e.Dir == "." || e.Dir == ".." || strings.ContainsAny(e.Dir, "/\x00"):
 		return "Dir is no name of a directory"
-	case e.Base < 0:
-		return "Base below 0"
+	case e.Base < 0 || e.Next < e.Base:
+		return "Base below 0, or Next below Base"
 	case e.Pos < 0 || e.Bytes <= 0 || e.Pos > math.MaxInt64-int64(e.Bytes):
 		return "no range of a file"
 	}

@@ -71,7 +71,7 @@ func FuzzReplay(f *testing.F) {
 		}
 		given := 0
 		found, err := journal.Replay(fsys, func(e journal.Entry, data []byte) error {
-			if given += len(data); len(data) != e.Bytes || len(data) == 0 || e.Base < 0 || e.Pos < 0 || e.Pos+int64(e.Bytes) < 0 || e.Dir == "" || e.Dir == ".." || bytes.ContainsAny([]byte(e.Dir), "/\x00") {
+			if given += len(data); len(data) != e.Bytes || len(data) == 0 || e.Base < 0 || e.Next < e.Base || e.Pos < 0 || e.Pos+int64(e.Bytes) < 0 || e.Dir == "" || e.Dir == ".." || bytes.ContainsAny([]byte(e.Dir), "/\x00") {
 				t.Errorf("%+v with %d bytes", e, len(data))
 			}
 			return nil

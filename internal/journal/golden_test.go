@@ -18,12 +18,12 @@ func TestGolden(t *testing.T) {
 	must(t, err)
 	topic := [16]byte{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}
 	j.Begin()
-	copy(j.Add(journal.Entry{Dir: "orders-3", TopicID: topic, Base: 41200, Pos: 1 << 20, Bytes: 5}), "hello")
-	copy(j.Add(journal.Entry{Dir: "a-0", TopicID: topic, Base: 0, Pos: 0, Bytes: 1}), "!")
+	copy(j.Add(journal.Entry{Dir: "orders-3", TopicID: topic, Base: 41200, Pos: 1 << 20, Next: 41207, Bytes: 5}), "hello")
+	copy(j.Add(journal.Entry{Dir: "a-0", TopicID: topic, Base: 0, Pos: 0, Next: 1, Bytes: 1}), "!")
 	must(t, j.Commit())
 	j.Turn()
 	j.Begin()
-	copy(j.Add(journal.Entry{Dir: "a-0", TopicID: topic, Base: 0, Pos: 1, Bytes: 2}), "ab")
+	copy(j.Add(journal.Entry{Dir: "a-0", TopicID: topic, Base: 0, Pos: 1, Next: 3, Bytes: 2}), "ab")
 	must(t, j.Commit())
 	must(t, j.Close())
 
@@ -32,13 +32,13 @@ func TestGolden(t *testing.T) {
 		// magic, checksum, generation, key, first
 		"4c474a31 c36d2570 0000000000000003 00000000000000a3 0000000000000001",
 		// magic, checksum, generation, key, sequence, length, entries
-		"4c475231 3bf8c12c 0000000000000003 00000000000000a3 0000000000000001 00000083 00000002" +
-			topicID + "000000000000a0f0 0000000000100000 00000005 08 6f72646572732d33 68656c6c6f" +
-			topicID + "0000000000000000 0000000000000000 00000001 03 612d30 21",
+		"4c475231 b3173b6b 0000000000000003 00000000000000a3 0000000000000001 00000093 00000002" +
+			topicID + "000000000000a0f0 0000000000100000 000000000000a0f7 00000005 08 6f72646572732d33 68656c6c6f" +
+			topicID + "0000000000000000 0000000000000000 0000000000000001 00000001 03 612d30 21",
 	}, {
 		"4c474a31 8d0f7bf2 0000000000000004 00000000000000a4 0000000000000002",
-		"4c475231 87ebca4b 0000000000000004 00000000000000a4 0000000000000002 00000052 00000001" +
-			topicID + "0000000000000000 0000000000000001 00000002 03 612d30 6162",
+		"4c475231 00d1738b 0000000000000004 00000000000000a4 0000000000000002 0000005a 00000001" +
+			topicID + "0000000000000000 0000000000000001 0000000000000003 00000002 03 612d30 6162",
 	}}
 	for file, parts := range want {
 		var b []byte

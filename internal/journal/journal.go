@@ -38,6 +38,7 @@ type Entry struct {
 	TopicID [16]byte // a topic that was deleted and made anew is another one
 	Base    int64    // base offset of the segment: names the file
 	Pos     int64    // position of the first byte in the file
+	Next    int64    // the log's next offset after this range, or a later one
 	Bytes   int      // > 0
 }
 
