@@ -130,7 +130,7 @@ func (l *Log) Append(_ context.Context, req AppendRequest) (Appended, error) {
 		}
 		l.wakeReaders(l.readable().offset)
 		if l.w.Size()-l.writtenBack >= l.home.writeBackStep() {
-			l.home.commit.schedule(l)
+			l.home.commit.scheduleFile(l)
 		}
 		l.home.harm.produce.observe(l.store.now().Sub(now))
 	} else {
@@ -203,7 +203,7 @@ func (l *Log) rollLocked(cfg *Config, now time.Time) error {
 	l.sealing = append(l.sealing, l.w)
 	l.w, l.rolledAt, l.snapshotDue, l.writtenBack = w, now, true, 0
 	l.setViewLocked(segs, v.start)
-	l.home.commit.schedule(l)
+	l.home.commit.scheduleFile(l)
 	l.store.metrics.rolls.Inc()
 	return nil
 }

@@ -71,7 +71,7 @@ func (s *Store) writeCheckpointsLocked(d *logDir) error {
 			continue
 		}
 		tp := l.key()
-		now.points[tp] = l.durable.Load().offset
+		now.points[tp] = l.filed.Load().offset // what is in the commit journal alone is replayed
 		// A start that segments imply is written too: after a power cut segments that were deleted may be back, all or some.
 		if start := l.view.Load().start; start > 0 {
 			now.starts[tp] = start

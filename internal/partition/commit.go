@@ -9,11 +9,13 @@ import (
 	"lagoon/segment"
 )
 
-// committer makes appended bytes durable and tells the logs so. fileCommitter syncs files; a shared commit journal can
-// take its place behind these two methods.
+// committer makes appended bytes durable and tells the logs so. fileCommitter syncs files; journalCommitter has a commit journal in
+// front of them, if one is configured.
 type committer interface {
-	// schedule asks for a commit of everything appended to l so far. Never blocks; requests for one log coalesce.
+	// schedule asks for a commit of everything appended to l so far. Never blocks; requests for one log coalesce. l.mu is held.
 	schedule(l *Log)
+	// scheduleFile is schedule where the segment files themselves have to be synced, sealed or written back.
+	scheduleFile(l *Log)
 	// close waits until every scheduled commit has run and ends the workers.
 	close()
 }
@@ -62,6 +64,8 @@ func (c *fileCommitter) schedule(l *Log) {
 	}
 	c.mu.Unlock()
 }
+
+func (c *fileCommitter) scheduleFile(l *Log) { c.schedule(l) }
 
 // pushLocked puts l at the end of the queue, which holds each log once: its array soon has room for all and is used again
 // and again.
@@ -172,7 +176,11 @@ func (l *Log) Synced(ctx context.Context, next segment.Offset) error {
 	if l.config().FlushInterval > 0 && l.durable.Load().offset < next {
 		l.mu.Lock()
 		if !l.closed {
-			l.flushDue = true // not only written, and not only when the interval is over
+			if l.home.journal != nil {
+				l.syncDue = true
+			} else {
+				l.flushDue = true // not only written, and not only when the interval is over
+			}
 			l.home.commit.schedule(l)
 		}
 		l.mu.Unlock()
@@ -243,6 +251,10 @@ func (l *Log) sync() {
 	defer l.commitOnWay.end()
 	sealing := slices.Clone(l.sealing)
 	w, end := l.w, l.endBound()
+	if l.home.journal != nil && !l.flushDue && !l.snapshotDue && len(sealing) == 0 && l.config().FlushInterval == 0 {
+		l.mu.Unlock() // what was asked for is in the journal's hands
+		return
+	}
 	flush := l.config().FlushInterval == 0 || l.flushDue || l.snapshotDue || len(sealing) > 0
 	from := l.writtenBack
 	l.writtenBack = end.pos
@@ -254,7 +266,13 @@ func (l *Log) sync() {
 	l.flushDue = false
 	snapshot := l.takeSnapshotLocked()
 	oldest := l.unsyncedAt
-	l.unsyncedAt = time.Time{}
+	if j := l.home.journal; j != nil { // acks wait for that
+		l.flushedAt, oldest = l.store.now(), time.Time{}
+		defer j.noteFiled()
+	}
+	if l.home.journal == nil || !l.journals() {
+		l.unsyncedAt = time.Time{}
+	}
 	l.mu.Unlock()
 
 	pinned := l.pinUnsynced(end)
@@ -289,6 +307,7 @@ func (l *Log) sync() {
 	if !pinned {
 		l.pinUnsynced(end)
 	}
+	l.filed.Store(end)
 	l.publishDurable(end)
 	if waited {
 		l.home.harm.syncs.observe(synced.Sub(started))
@@ -304,10 +323,15 @@ func (l *Log) sync() {
 
 // publishDurable moves the durable bound forward and wakes whoever waited for it.
 func (l *Log) publishDurable(b *bound) {
-	if b.offset <= l.durable.Load().offset {
+	l.publishing.Lock()
+	ahead := b.offset > l.durable.Load().offset
+	if ahead {
+		l.durable.Store(b)
+	}
+	l.publishing.Unlock()
+	if !ahead {
 		return
 	}
-	l.durable.Store(b)
 	l.settle()
 	l.store.hot.poke()
 	l.waitMu.Lock()

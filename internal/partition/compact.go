@@ -220,7 +220,7 @@ func (s *Store) compactionStates() (out []compaction.LogState) {
 func (l *Log) compactionState(v *view) compaction.LogState {
 	cfg := l.config()
 	st := compaction.LogState{Topic: l.topic, Partition: l.partition, Start: v.start, Cleaned: segment.Offset(l.compact.cleaned.Load()),
-		Stable: min(l.Offsets().LastStable, l.durable.Load().offset), MinRatio: cfg.MinCleanableRatio, MinLagMs: cfg.MinCompactionLagMs, MaxLagMs: cfg.MaxCompactionLagMs}
+		Stable: min(l.Offsets().LastStable, l.filed.Load().offset), MinRatio: cfg.MinCleanableRatio, MinLagMs: cfg.MinCompactionLagMs, MaxLagMs: cfg.MaxCompactionLagMs}
 	for i, s := range v.segs {
 		m := s.r.Meta()
 		next := min(v.next(i), segment.Offset(l.end.Load()))

@@ -14,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"lagoon/internal/partition"
 	"lagoon/internal/vfs"
 	"lagoon/segment"
 )
@@ -125,12 +126,12 @@ func (w *world) tell(steps []func(w *world) error, stopped func() bool) {
 }
 
 // runStory makes new disks and tells the story under a power supply that ends after some mutating calls (0: never).
-func runStory(seed uint64, cut *vfs.PowerCut) (*world, error) {
+func runStory(seed uint64, change func(*partition.Options), cut *vfs.PowerCut) (*world, error) {
 	w, err := newWorld(newDisks(seed))
 	if err != nil {
 		return nil, err
 	}
-	w.inject = sharedCut(cut)
+	w.inject, w.change = sharedCut(cut), change
 	w.tell(crashStory(), cut.Cut)
 	w.abandon()
 	return w, nil
@@ -219,10 +220,18 @@ func (w *world) recoverInterrupted(rng *rand.Rand, times int) {
 // TestPowerCutAnywhere cuts the power at every mutating call of the story (every few in a short run), lets the disks keep
 // different parts of what was not synced, and checks every promise of D.1 after the restart; recovery is cut as well.
 func TestPowerCutAnywhere(t *testing.T) {
+	r := eachCommit(t, powerCutAnywhere)
+	if r.rounds.Load() > 0 && (r.writtenBytes.Load() == 0 || r.skipped.Load() == 0) {
+		t.Errorf("replays wrote %d bytes and left out %d entries", r.writtenBytes.Load(), r.skipped.Load())
+	}
+	t.Logf("replayed %d rounds: %d bytes written, %d entries left out", r.rounds.Load(), r.writtenBytes.Load(), r.skipped.Load())
+}
+
+func powerCutAnywhere(t *testing.T, change func(*partition.Options)) {
 	seed := uint64(1)
 	synctest.Test(t, func(t *testing.T) {
 		cut := &vfs.PowerCut{}
-		w, err := runStory(seed, cut)
+		w, err := runStory(seed, change, cut)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -238,7 +247,7 @@ func TestPowerCutAnywhere(t *testing.T) {
 		for after := 1 + int64(seed)%step; after <= points && failed < 5; after += step {
 			rng := rand.New(rand.NewPCG(seed, uint64(after)))
 			cut := &vfs.PowerCut{After: after}
-			w, err := runStory(seed, cut)
+			w, err := runStory(seed, change, cut)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -273,11 +282,13 @@ func report(t *testing.T, w *world, what string) bool {
 
 // TestKillAnywhere ends the process at every mutating call (every few in a short run). What was written is there, acked or
 // not; sealed segments below the recovery point are not read; and what recovery shows survives a power cut right after it.
-func TestKillAnywhere(t *testing.T) {
+func TestKillAnywhere(t *testing.T) { eachCommit(t, killAnywhere) }
+
+func killAnywhere(t *testing.T, change func(*partition.Options)) {
 	seed := uint64(2)
 	synctest.Test(t, func(t *testing.T) {
 		count := &vfs.PowerCut{}
-		w, err := runStory(seed, count)
+		w, err := runStory(seed, change, count)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -291,7 +302,7 @@ func TestKillAnywhere(t *testing.T) {
 		cases, sealed, failed := 0, 0, 0
 		for after := 1 + int64(seed)%step; after <= points && failed < 5; after += step {
 			cut := &vfs.PowerCut{After: after}
-			w, err := runStory(seed, cut)
+			w, err := runStory(seed, change, cut)
 			if err != nil {
 				t.Fatal(err)
 			}

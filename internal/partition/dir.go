@@ -29,6 +29,9 @@ type DirSpec struct {
 	// one by one, 100 files take three times as long as 16 at once, and 40 batches on their way to 64 files are a fifth
 	// faster with 32 or 40 (decision 2). Each blocked sync pins an OS thread.
 	SyncWorkers int
+	// JournalBytes is the size of each of the two files of the commit journal, 0 for none: synced acks wait for one sequential write, and
+	// segment files are synced later. What an earlier run has left in a journal is replayed in any case.
+	JournalBytes int64
 	// Rotating: a seek costs as much as reading a megabyte, and writes share the head with reads.
 	Rotating bool
 	// MaxUsedBytes caps what migration may put here, 0: no cap. High and Low are watermarks as shares of the capacity.
@@ -40,17 +43,18 @@ type DirSpec struct {
 
 // logDir is a log directory at work.
 type logDir struct {
-	spec   DirSpec
-	name   string // unique: the tier, and a number from its second directory on
-	index  int    // position in Store.dirs
-	rank   int    // tier rank, 0 is the hottest
-	log    *slog.Logger
-	cold   *coldQueue
-	moves  movePace
-	commit committer // hottest tier only
-	gate   *syncGate // nil without
-	lock   io.Closer
-	device uint64 // of the file system, as cachectl names its ladder
+	spec    DirSpec
+	name    string // unique: the tier, and a number from its second directory on
+	index   int    // position in Store.dirs
+	rank    int    // tier rank, 0 is the hottest
+	log     *slog.Logger
+	cold    *coldQueue
+	moves   movePace
+	commit  committer         // hottest tier only
+	journal *journalCommitter // the same, nil without
+	gate    *syncGate         // nil without
+	lock    io.Closer
+	device  uint64 // of the file system, as cachectl names its ladder
 
 	failure    atomic.Pointer[dirFailure]
 	full       atomic.Bool

@@ -18,6 +18,9 @@
 //   - Readers take no lock: they load the immutable view (segments by base offset, log start) and the readable bound,
 //     and Acquire the one segment they use; when Acquire fails the segment was retired and they load the view again.
 //   - The committer owns syncing. After a sync it publishes the durable bound, wakes Durable waiters and watches.
+//   - With a commit journal (commitjournal.go) acks wait for a round of that, one write for all logs of the directory, and segment files follow. Two
+//     bounds are apart then: durable, in the file or the journal, and filed, in the file. Whatever rewrites, moves or deletes segment files, and what
+//     a start relies on without reading, goes by filed.
 //   - On a rotating disk syncs and cold reads take turns (gate.go): workers of the committer ask the gate before a sync, the
 //     scheduler before a read, and files are written out before they sync (writeout.go). fileCommitter.mu comes before coldQueue.mu.
 //   - One function, Log.readable, says how far consumers see: the durable bound in the safe mode, the written end with
@@ -34,12 +37,14 @@
 //     budgets.mu, comes before coldQueue.mu.
 //   - Compaction (compact*.go) cleans one log at a time. Under Log.maintenance it swaps segments in the view; segments that it rewrites
 //     are claimed, and those that a migration moves are noted (compactState), so that no segment has copies of two kinds.
-//   - Lock order: Store.mu, Log.maintenance, Log.mu, cursor.mu, convoy.mu, coldQueue.mu. None is held across device I/O but Log.mu (one
-//     pwrite) and Log.maintenance (renames, syncs and unlinks of the segments it is about).
+//   - Lock order: Store.mu, Log.syncing, Log.maintenance, Log.mu, cursor.mu, convoy.mu, coldQueue.mu. None is held across device I/O but Log.mu
+//     (one pwrite), Log.maintenance (renames, syncs and unlinks of the segments it is about) and Log.syncing (a sync of the log's file).
+//     journalCommitter.mu comes after Log.mu.
 //
 // # Crash guarantees
 //
-// Durable(next) returns nil only after fdatasync of every segment below next (and of the directory for a new segment).
+// Durable(next) returns nil only after fdatasync of every segment below next (and of the directory for a new segment), or of a round of the commit
+// journal that has what they lack. A start replays that (replay.go) before it opens any segment.
 // A failed write or sync fences the log directory for good: no retry, no later ack, nothing above the durable bound is
 // served. Recovery (load.go) reads only what may be torn: from the recovery point on. What lies below it and is damaged
 // is quarantined and reported, never cut. Segments found in two directories are a migration that a crash interrupted;

@@ -1,8 +1,12 @@
 package partition
 
 import (
+	"log/slog"
 	"runtime"
 	"time"
+
+	"lagoon/internal/vfs"
+	"lagoon/segment"
 )
 
 // Abandon leaves the store as kill -9 would: nothing is written any more; locks are let go so that a test can open the
@@ -21,6 +25,7 @@ func (s *Store) Abandon() {
 		if d.commit != nil {
 			d.commit.close()
 		}
+		_ = s.closeJournal(d, false)
 		_ = d.lock.Close() // the process is dead
 	}
 }
@@ -55,4 +60,10 @@ func (s *Store) Now() time.Time { return s.now() }
 func NewAllowance(most time.Duration, share int64) func(used bool, now time.Time) time.Duration {
 	var a allowance
 	return func(used bool, now time.Time) time.Duration { return a.count(used, most, share, now) }
+}
+
+// ReplayJournal replays the commit journal of a directory whose checkpoints say points and starts.
+func ReplayJournal(fsys vfs.FS, points, starts map[segment.TopicPartition]segment.Offset, trusted bool, log *slog.Logger) error {
+	s := &Store{opt: Options{Logger: log}}
+	return s.replayJournal(&logDir{spec: DirSpec{FS: fsys}}, marks{points: points, starts: starts}, trusted)
 }

@@ -422,7 +422,9 @@ func patchTail(t *testing.T, m *vfs.Mem, name string) {
 
 // TestNthFailure fails each single call of the story, once or from there on, with EIO and with ENOSPC. Whatever the store
 // says meanwhile, nothing acked is missing after a restart on sound disks.
-func TestNthFailure(t *testing.T) {
+func TestNthFailure(t *testing.T) { eachCommit(t, nthFailure) }
+
+func nthFailure(t *testing.T, change func(*partition.Options)) {
 	synctest.Test(t, func(t *testing.T) {
 		run := func(nth int64, sticky bool, cause error) (*world, *nthFault) {
 			w, err := newWorld(newDisks(3))
@@ -430,7 +432,7 @@ func TestNthFailure(t *testing.T) {
 				t.Fatal(err)
 			}
 			fault := &nthFault{nth: nth, sticky: sticky, err: cause, disk: -1}
-			w.inject = fault.of
+			w.inject, w.change = fault.of, change
 			w.tell(crashStory(), func() bool { return false })
 			if w.s != nil {
 				_ = w.close() // as far as it gets

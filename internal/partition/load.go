@@ -120,7 +120,8 @@ func (s *Store) abandon() {
 		if d.commit != nil {
 			d.commit.close()
 		}
-		_ = d.lock.Close() // nothing was written
+		_ = s.closeJournal(d, false) // nor in the journal
+		_ = d.lock.Close()           // nothing was written
 	}
 }
 
@@ -186,9 +187,12 @@ func (s *Store) openDir(index int, spec DirSpec) error {
 	}
 	d.device = ladder.Device
 	if rank > 0 {
-		return nil
+		return s.dropJournal(d)
 	}
-	return s.readCheckpoints(d)
+	if err := s.readCheckpoints(d); err != nil {
+		return err
+	}
+	return s.openJournal(d, d.commit.(*fileCommitter))
 }
 
 // sweepRoot removes what a crash left half written in a log directory's root, and makes durable the names that are there:
@@ -293,6 +297,7 @@ func (s *Store) offline(topic string, id [16]byte, partition int32, cfg Config, 
 	l.epochs = &segment.EpochCache{}
 	l.view.Store(&view{segs: []*logSegment{{dir: l.home}}})
 	l.durable.Store(&bound{})
+	l.filed.Store(&bound{})
 	return l
 }
 
@@ -607,6 +612,7 @@ func (l *Log) begin(sealed []*logSegment, w *segment.Writer, start segment.Offse
 	l.end.Store(int64(w.Next()))
 	l.setViewLocked(segs, min(max(start, segs[0].base), w.Next()))
 	l.durable.Store(l.endBound())
+	l.filed.Store(l.endBound())
 	l.written.Store(l.endBound())
 	l.ages.note(w.Next(), now)
 	if l.producers == nil {

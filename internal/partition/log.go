@@ -21,7 +21,8 @@ type Log struct {
 
 	cfg     atomic.Pointer[Config]
 	view    atomic.Pointer[view]
-	durable atomic.Pointer[bound] // everything below is on stable storage
+	durable atomic.Pointer[bound] // everything below is on stable storage, in its segment file or in the commit journal
+	filed   atomic.Pointer[bound] // everything below is on stable storage in its segment file
 	written atomic.Pointer[bound] // interval mode only: everything below is in the page cache
 	// snapshotAt is the offset of the newest producer snapshot. Segments above it stay in the hottest tier: a start reads
 	// their headers to know the producers.
@@ -39,7 +40,8 @@ type Log struct {
 	sealing       []*segment.Writer  // rolled, not yet synced and sealed; oldest first
 	rolledAt      time.Time          // when w was made
 	flushedAt     time.Time          // last commit that tick asked for
-	flushDue      bool               // interval mode: the next commit syncs, and does not only begin to write
+	flushDue      bool               // the next commit syncs the file: in interval mode it does not only begin to write, with a commit journal it does not go there
+	syncDue       bool               // interval mode with a commit journal: somebody relies on what was appended
 	writtenBack   int64              // bytes of w whose writing was begun
 	indexSaved    int64              // size of the active segment when its index was last saved
 	unsyncedAt    time.Time          // begin of the oldest append that no sync has taken, zero without; not in interval mode
@@ -47,9 +49,15 @@ type Log struct {
 	ended         []endedTxn         // by marker
 	guards        map[int64]TxnGuard // writes that wait for the transaction coordinator, by producer
 	nextGuard     TxnGuard
-	snapshotDue   bool // one is to be taken at the next commit
+	snapshotDue   bool             // one is to be taken at the next commit
+	snapshotWaits *pendingSnapshot // with a commit journal: until the file has everything below it
 	closed        bool
 	ages          ageRing
+
+	journalQueued bool            // guarded by journalCommitter.mu
+	journaledIn   *segment.Writer // these three belong to journalCommitter.run: everything in this segment below journaledTo is in the journal, or the file; nil: nothing
+	journaledTo   int64
+	journalSince  time.Time // begin of the oldest append that was taken and is not acknowledged, zero without
 
 	commit  commitState // guarded by the committer
 	window  uint64      // of the device's syncGate, in which it was synced last; guarded by the committer
@@ -60,6 +68,8 @@ type Log struct {
 
 	bytesIn, recordsIn, bytesOut atomic.Int64
 	appendOnWay, commitOnWay     onWay
+
+	publishing sync.Mutex // of durable
 
 	waitMu  sync.Mutex
 	waiters []*durableWaiter

@@ -12,18 +12,21 @@ import (
 
 // metrics of the log path. Labels are bounded: tiers, lanes, states, methods; never topics or clients.
 type metrics struct {
-	syncSeconds   prometheus.Histogram
-	rolls         prometheus.Counter
-	sealed        prometheus.Counter
-	deletedBytes  prometheus.Counter
-	retentionLost prometheus.Counter
-	corruptReads  prometheus.Counter
-	tailColdReads prometheus.Counter
-	fenced        *prometheus.GaugeVec
-	servedBytes   *prometheus.CounterVec // class, lane
-	coldBytes     *prometheus.CounterVec // tier, lane, method
-	coldSeconds   *prometheus.HistogramVec
-	transitions   *prometheus.CounterVec
+	syncSeconds    prometheus.Histogram
+	journalSeconds prometheus.Histogram
+	journalBytes   prometheus.Counter
+	journalTurns   prometheus.Counter
+	rolls          prometheus.Counter
+	sealed         prometheus.Counter
+	deletedBytes   prometheus.Counter
+	retentionLost  prometheus.Counter
+	corruptReads   prometheus.Counter
+	tailColdReads  prometheus.Counter
+	fenced         *prometheus.GaugeVec
+	servedBytes    *prometheus.CounterVec // class, lane
+	coldBytes      *prometheus.CounterVec // tier, lane, method
+	coldSeconds    *prometheus.HistogramVec
+	transitions    *prometheus.CounterVec
 
 	convoyChunks, convoyShared, convoyRead, convoyServed prometheus.Counter
 	convoyLeaves                                         *prometheus.CounterVec
@@ -41,6 +44,10 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	m := &metrics{
 		syncSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "lagoon_sync_seconds",
 			Help: "Time of one commit: the sync of everything appended to one partition so far.", Buckets: prometheus.ExponentialBuckets(50e-6, 2, 18), NativeHistogramBucketFactor: 1.1}),
+		journalSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "lagoon_commit_journal_seconds",
+			Help: "Time of one round of the commit journal: one write for all partitions that wait.", Buckets: prometheus.ExponentialBuckets(50e-6, 2, 18), NativeHistogramBucketFactor: 1.1}),
+		journalBytes: prometheus.NewCounter(prometheus.CounterOpts{Name: "lagoon_commit_journal_bytes_total", Help: "Bytes of records written to commit journals."}),
+		journalTurns: prometheus.NewCounter(prometheus.CounterOpts{Name: "lagoon_commit_journal_turns_total", Help: "Times that a commit journal went on in its other file: what the first one holds then goes to the segment files."}),
 		rolls:        prometheus.NewCounter(prometheus.CounterOpts{Name: "lagoon_segment_rolls_total", Help: "New active segments."}),
 		sealed:       prometheus.NewCounter(prometheus.CounterOpts{Name: "lagoon_segment_sealed_total", Help: "Segments synced and made immutable."}),
 		deletedBytes: prometheus.NewCounter(prometheus.CounterOpts{Name: "lagoon_retention_deleted_bytes_total", Help: "Bytes of segments that retention deleted."}),
@@ -89,7 +96,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		}
 	}
 	if reg != nil {
-		reg.MustRegister(m.syncSeconds, m.rolls, m.sealed, m.deletedBytes, m.retentionLost, m.corruptReads, m.tailColdReads, m.fenced, m.servedBytes,
+		reg.MustRegister(m.syncSeconds, m.journalSeconds, m.journalBytes, m.journalTurns, m.rolls, m.sealed, m.deletedBytes, m.retentionLost, m.corruptReads, m.tailColdReads, m.fenced, m.servedBytes,
 			m.coldBytes, m.coldSeconds, m.transitions,
 			m.convoyChunks, m.convoyShared, m.convoyRead, m.convoyServed, m.convoyLeaves, m.convoyFollowers, m.convoyKept,
 			m.compactions, m.compactionFailures, m.compactionRead, m.compactionWritten, m.compactionGone, m.compactionSeconds,

@@ -250,6 +250,11 @@ func (s *Store) migrationEnv(l *Log, from *logSegment, to *logDir) tiering.Env {
 
 // publishMoved swaps the segment's reader in the view. The new copy is complete: its name was the commit point.
 func (l *Log) publishMoved(from *logSegment, to *logDir, job tiering.Job) error {
+	if l.home.journal != nil { // a replay must know that this segment was in its file: it would miss it
+		if err := l.store.writeMarks(l.home); err != nil {
+			return err
+		}
+	}
 	l.maintenance.Lock()
 	defer l.maintenance.Unlock()
 	r, err := segment.OpenSealed(to.spec.FS, l.dir, segment.Sealed{Base: job.Base, Next: job.Next, SizeBytes: job.SizeBytes,

@@ -45,6 +45,9 @@ func newModel(rt *rapid.T) *model {
 		mode = cachectl.ModeAuto
 	}
 	w.coldCache(mode)
+	if rapid.Bool().Draw(rt, "commit journal") {
+		w.change = withJournal
+	}
 	m := &model{w: w}
 	m.must(rt, w.open())
 	m.create(rt)

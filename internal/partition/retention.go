@@ -48,7 +48,7 @@ type drop struct {
 }
 
 // retain takes whole segments off the cold end: those below the log start, and, with cleanup.policy delete, those that are
-// too old or too much. Only what is durable and sealed goes; an active segment in which every record is too old is rolled,
+// too old or too much. Only what is durable in its file and sealed goes; an active segment in which every record is too old is rolled,
 // so that the next round takes it.
 func (l *Log) retain(now time.Time) (drop, error) {
 	l.maintenance.Lock()
@@ -56,7 +56,7 @@ func (l *Log) retain(now time.Time) (drop, error) {
 	if err := l.Err(); err != nil {
 		return drop{}, err
 	}
-	cfg, v, durable := l.config(), l.view.Load(), l.durable.Load().offset
+	cfg, v, filed := l.config(), l.view.Load(), l.filed.Load().offset
 	excess := int64(0)
 	if cfg.Delete && cfg.RetentionBytes >= 0 {
 		excess = l.SizeBytes() - cfg.RetentionBytes
@@ -66,7 +66,7 @@ func (l *Log) retain(now time.Time) (drop, error) {
 		s, next := v.segs[n], v.segs[n+1].base
 		size := s.bytes()
 		tooMuch := cfg.Delete && cfg.RetentionBytes >= 0 && excess >= size
-		if next > durable || !s.r.Meta().Sealed || next > v.start && !tooMuch && !l.expired(s, cfg, now) {
+		if next > filed || !s.r.Meta().Sealed || next > v.start && !tooMuch && !l.expired(s, cfg, now) {
 			break
 		}
 		excess -= size
@@ -295,6 +295,9 @@ func (l *Log) retire() {
 	l.mu.Unlock()
 	gone := fmt.Errorf("%w: %s is deleted", ErrClosed, l.dir)
 	l.failed.Store(&gone)
+	if j := l.home.journal; j != nil {
+		j.noteFiled() // what it has there is of no use any more
+	}
 	l.failWaiters(gone)
 	l.cursors.closeAll()
 	l.syncing.Lock() // a running sync would take its closed descriptor for a broken disk

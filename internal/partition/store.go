@@ -237,7 +237,7 @@ func (l *Log) modeChanged() {
 	if !l.closed {
 		l.written.Store(l.endBound())
 		l.flushDue = true
-		l.home.commit.schedule(l)
+		l.home.commit.scheduleFile(l)
 	}
 	l.mu.Unlock()
 }
@@ -256,6 +256,9 @@ func (s *Store) Fenced() error {
 // dirFenced fails everything that waits for the directory.
 func (s *Store) dirFenced(d *logDir, _ error) {
 	s.metrics.fenced.WithLabelValues(d.spec.Tier, d.spec.FS.Root()).Set(1)
+	if d.journal != nil {
+		d.journal.noteFiled() // nothing will be any more
+	}
 	for _, l := range s.Logs() {
 		if l.home == d {
 			l.failWaiters(d.fenced())
@@ -371,8 +374,12 @@ func (l *Log) tick(now time.Time) {
 	}
 	interval := cfg.FlushInterval
 	over := now.Sub(l.flushedAt)+500*time.Millisecond >= interval // ticks come every second, and the next one may be too late
-	if len(l.sealing) > 0 || l.snapshotDue || behind && (interval == 0 || over) {
+	idle := l.home.journal != nil && l.filed.Load().offset < l.durable.Load().offset && now.Sub(l.flushedAt) >= journalIdle
+	switch {
+	case len(l.sealing) > 0 || l.snapshotDue || behind && interval > 0 && over || idle:
 		l.flushedAt, l.flushDue = now, true
+		l.home.commit.scheduleFile(l)
+	case behind && interval == 0:
 		l.home.commit.schedule(l)
 	}
 }
@@ -423,7 +430,9 @@ func (s *Store) shutdown(ctx context.Context) error {
 	}
 	errs = append(errs, s.writeCheckpoints())
 	for _, d := range s.dirs {
-		if d.rank == 0 && !dirty[d] && s.isClean(d) {
+		err := s.closeJournal(d, !dirty[d])
+		errs = append(errs, err)
+		if d.rank == 0 && err == nil && !dirty[d] && s.isClean(d) {
 			errs = append(errs, segment.WriteCleanShutdown(d.spec.FS, -1))
 		}
 		errs = append(errs, d.lock.Close())
@@ -461,5 +470,6 @@ func (l *Log) close() error {
 		return l.home.writerFailed("close segment", l.w, err)
 	}
 	l.durable.Store(end)
+	l.filed.Store(end)
 	return l.producers.Save(l.home.spec.FS, l.dir, end.offset)
 }
