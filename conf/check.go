@@ -247,6 +247,10 @@ func (k *checker) groups() {
 func (k *checker) storage() {
 	s := &k.c.Storage
 	k.word("storage.flush", s.Flush, "sync", "interval")
+	k.size("storage.commit_journal_bytes", s.CommitJournalBytes, 16<<20, 4<<30)
+	if !s.CommitJournal && k.isSet("storage.commit_journal_bytes") {
+		k.warn(codeUnusedValue, "storage.commit_journal_bytes", "has no effect while storage.commit_journal is false")
+	}
 	k.span("storage.flush_interval", s.FlushInterval, time.Millisecond, time.Hour)
 	if s.Flush == "sync" && k.isSet("storage.flush_interval") {
 		k.warn(codeUnusedValue, "storage.flush_interval", `has no effect while storage.flush is "sync", except for topics that opt out`)

@@ -69,16 +69,19 @@ type Transactions struct {
 
 // Storage is the log: server-wide defaults of topic settings, and the tiers.
 type Storage struct {
-	Flush           string   `toml:"flush" kafka:"log.flush.interval.messages"`
-	FlushInterval   Duration `toml:"flush_interval" kafka:"log.flush.interval.ms flush.ms log.flush.scheduler.interval.ms"`
-	SegmentBytes    Bytes    `toml:"segment_bytes" kafka:"log.segment.bytes segment.bytes"`
-	SegmentAge      Duration `toml:"segment_age" kafka:"log.roll.ms log.roll.hours segment.ms"`
-	Retention       Duration `toml:"retention" unlimited:"yes" kafka:"log.retention.ms log.retention.minutes log.retention.hours retention.ms"`
-	RetentionBytes  Bytes    `toml:"retention_bytes" unlimited:"yes" kafka:"log.retention.bytes retention.bytes"`
-	IndexInterval   Bytes    `toml:"index_interval" kafka:"log.index.interval.bytes index.interval.bytes"`
-	MaxMessageBytes Bytes    `toml:"max_message_bytes" kafka:"message.max.bytes max.message.bytes"`
-	FileDeleteDelay Duration `toml:"file_delete_delay" kafka:"log.segment.delete.delay.ms file.delete.delay.ms"`
-	Tiers           []Tier   `toml:"tier" kafka:"log.dirs log.dir"`
+	Flush         string   `toml:"flush" kafka:"log.flush.interval.messages"`
+	FlushInterval Duration `toml:"flush_interval" kafka:"log.flush.interval.ms flush.ms log.flush.scheduler.interval.ms"`
+	// CommitJournal has synced acks wait for one sequential write in place of a sync of each partition's file.
+	CommitJournal      bool     `toml:"commit_journal"`
+	CommitJournalBytes Bytes    `toml:"commit_journal_bytes"`
+	SegmentBytes       Bytes    `toml:"segment_bytes" kafka:"log.segment.bytes segment.bytes"`
+	SegmentAge         Duration `toml:"segment_age" kafka:"log.roll.ms log.roll.hours segment.ms"`
+	Retention          Duration `toml:"retention" unlimited:"yes" kafka:"log.retention.ms log.retention.minutes log.retention.hours retention.ms"`
+	RetentionBytes     Bytes    `toml:"retention_bytes" unlimited:"yes" kafka:"log.retention.bytes retention.bytes"`
+	IndexInterval      Bytes    `toml:"index_interval" kafka:"log.index.interval.bytes index.interval.bytes"`
+	MaxMessageBytes    Bytes    `toml:"max_message_bytes" kafka:"message.max.bytes max.message.bytes"`
+	FileDeleteDelay    Duration `toml:"file_delete_delay" kafka:"log.segment.delete.delay.ms file.delete.delay.ms"`
+	Tiers              []Tier   `toml:"tier" kafka:"log.dirs log.dir"`
 }
 
 // Tier is one place for segments; the list goes from hot to cold.

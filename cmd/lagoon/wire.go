@@ -112,10 +112,18 @@ func (d *daemon) dirSpecs() ([]partition.DirSpec, error) {
 		out = append(out, partition.DirSpec{
 			Tier: t.Name, FS: t.fs, Device: deviceConfig(d.cfg, t), Rotating: t.class == "hdd",
 			MaxUsedBytes: int64(float64(t.MaxUsed) * float64(usage.TotalBytes)), High: float64(t.HighWatermark), Low: float64(t.LowWatermark),
-			Keep: time.Duration(unlimitedAsZero(t.Keep)),
+			Keep: time.Duration(unlimitedAsZero(t.Keep)), JournalBytes: journalBytes(d.cfg),
 		})
 	}
 	return out, nil
+}
+
+// journalBytes is the size of each of the two files of a commit journal, 0 for none.
+func journalBytes(c *conf.Config) int64 {
+	if !c.Storage.CommitJournal {
+		return 0
+	}
+	return int64(c.Storage.CommitJournalBytes)
 }
 
 // deviceOf is the st_dev of a path, 0 when it cannot be told.

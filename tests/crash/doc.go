@@ -2,15 +2,15 @@
 // file systems, under load from franz-go, is killed, its disks are cut off, filled, or made to fail, and an oracle
 // (package history) compares everything that was sent, acknowledged and read.
 //
-//	TestKill           kill -9 under load, migrations on; the same clients go on across all cycles
+//	TestKill           kill -9 under load, migrations on, without and with a commit journal; the same clients go on across all cycles
 //	TestKillGroups     kill -9 under commits; groups of both protocols go on, and their offsets never move back
 //	TestMigrateUnderLoad  readers at the tail, far behind and at random offsets cross segments that move; no fetch error
 //	TestKillMigration  kill -9 at each step of a migration; one copy of every segment afterwards
 //	TestKillPin        kill -9 while a partition that was pinned to a tier moves there; the next start completes the move
 //	TestKillTransactions  a pipeline from topic to topic in transactions; each input exactly once
 //	TestKillFirstTransaction  kill -9 while the topic of transactions comes into being
-//	TestPowerCut       FS_IOC_SHUTDOWN on ext4 and xfs, tiers on two file systems that stop at different moments
-//	TestSyncIsNotBelieved  the same under files that are written and synced, or written around the cache: what is called durable is there
+//	TestPowerCut       FS_IOC_SHUTDOWN on ext4 and xfs, tiers on two file systems that stop at different moments, without and with a commit journal
+//	TestSyncIsNotBelieved  the same under files that are written and synced, whole or in ranges, or written around the cache: what is called durable is there
 //	TestSyncFailure    thin storage runs full below the file system: sync fails, the directory is fenced
 //	TestDiskFull, TestReadOnly
 //

@@ -1,6 +1,7 @@
 package crash
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -22,11 +23,18 @@ var busy = []string{
 
 // TestKill: the clients live through all cycles, the broker does not.
 func TestKill(t *testing.T) {
+	t.Run("files", func(t *testing.T) { kill(t, cycles(t, 10)) })
+	t.Run("journal", func(t *testing.T) { kill(t, (cycles(t, 10)+1)/2, journaled...) })
+}
+
+// journaled are the settings of a commit journal that turns over every second or so.
+var journaled = []string{"storage.commit_journal=true", "storage.commit_journal_bytes=16MiB"}
+
+func kill(t *testing.T, n int, set ...string) {
 	r := seeded(t)
-	b := lagoontest.Start(t, lagoontest.Options{Tiers: busyTiers(), Set: busy})
+	b := lagoontest.Start(t, lagoontest.Options{Tiers: busyTiers(), Set: slices.Concat(busy, set)})
 	l := startLoad(t, b, loadOptions{Topic: "kill", Partitions: 12, Idempotent: 5, Plain: 5, Tail: 2, Lagging: 1, Random: 1,
 		BytesPerSecond: 12e6, Seed: r.Uint64()})
-	n := cycles(t, 10)
 	moved := int64(0)
 	for i := range n {
 		life := time.NewTimer(time.Duration(300+r.IntN(1200)) * time.Millisecond)
