@@ -43,6 +43,7 @@ type journalCommitter struct {
 	dir     *logDir
 	files   *fileCommitter
 	now     func() time.Time // of the store
+	opened  time.Time        // the same
 	metrics *metrics
 	cache   *cachectl.Cache
 	turn    journalTurn
@@ -55,6 +56,8 @@ type journalCommitter struct {
 	carried int64            // its bytes; run's
 	full    bool             // it could not take everything; run's
 	piece   uint64           // as window, of the last piece; the filer's
+
+	roundOnWay onWay
 
 	mu      sync.Mutex
 	change  sync.Cond // queue, older, closed, or a file sync came to its end
@@ -69,7 +72,7 @@ type journalCommitter struct {
 }
 
 func newJournalCommitter(s *Store, d *logDir, files *fileCommitter, j *journal.Journal) *journalCommitter {
-	c := &journalCommitter{dir: d, files: files, now: s.opt.Now, metrics: s.metrics, cache: s.opt.Cache, most: roundBytes(d.spec), j: j, current: map[*Log]*bound{}}
+	c := &journalCommitter{dir: d, files: files, now: s.opt.Now, opened: s.opened, metrics: s.metrics, cache: s.opt.Cache, most: roundBytes(d.spec), j: j, current: map[*Log]*bound{}}
 	c.change.L = &c.mu
 	c.wg.Go(c.run)
 	c.wg.Go(c.fileOlder)
@@ -238,7 +241,9 @@ func (c *journalCommitter) round(logs []*Log) {
 	if c.carried > 0 {
 		began := c.now()
 		c.dir.harm.syncing.begin(began)
+		c.roundOnWay.begin(began.Sub(c.opened))
 		err := c.j.Commit()
+		c.roundOnWay.end()
 		ended := c.now()
 		c.dir.harm.syncing.end(ended)
 		if err != nil {
@@ -537,6 +542,8 @@ func (f filing) sync() error {
 	if gone {
 		return nil
 	}
+	l.commitOnWay.begin(l.store.now().Sub(l.store.opened))
+	defer l.commitOnWay.end()
 	if err := f.w.SyncRange(f.from, f.end.pos); err != nil {
 		return err
 	}

@@ -165,6 +165,37 @@ func TestJournalFailureFences(t *testing.T) {
 	}
 }
 
+// TestJournalStallIsTold: a round that does not come back is told as a commit that does not.
+func TestJournalStallIsTold(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		var board switchboard
+		w.inject, w.change = board.of, withJournal
+		noErr(t, w.open())
+		topic, err := w.create("orders", 1, 2, config())
+		noErr(t, err)
+		here, _ := homes(t, w, topic)
+		c := here.client("a", 5)
+		release := make(chan struct{})
+		board.set(0, vfs.InjectorFunc(func(op vfs.Op) error {
+			if op.Kind == vfs.OpWrite && isJournal(op.Name) {
+				<-release
+			}
+			return nil
+		}))
+		noErr(t, w.send(c, 1, 100))
+		time.Sleep(6 * time.Second)
+		stalls := w.s.Stalls()
+		close(release)
+		noErr(t, w.ack(c))
+		if len(stalls) != 1 || stalls[0].IO != "commit" || stalls[0].Tier != "t0" {
+			t.Errorf("told %+v", stalls)
+		}
+		if left := w.s.Stalls(); len(left) != 0 {
+			t.Errorf("still told %+v", left)
+		}
+	})
+}
+
 // TestJournalSynced: what somebody relies on in a topic with a flush interval goes through the journal, also what takes several rounds. No
 // segment file is synced for it.
 func TestJournalSynced(t *testing.T) {

@@ -19,7 +19,7 @@ type ioKind uint8
 
 const (
 	ioAppend ioKind = iota // a write at the end of a log, or its next segment
-	ioCommit               // write-out, sync and seal of a log
+	ioCommit               // write-out, sync and seal of a log; a round of the commit journal
 	ioRead                 // a read for a reader, around the page cache or through it
 	ioOpen                 // descriptor and index of a segment
 	numIOKinds
@@ -87,6 +87,9 @@ func (s *Store) oldestIO() [][numIOKinds]time.Duration {
 	s.mu.RUnlock()
 	for i, d := range s.dirs {
 		out[i][ioRead], out[i][ioOpen] = d.readsOnWay.age(now), d.opensOnWay.age(now)
+		if j := d.journal; j != nil {
+			out[i][ioCommit] = max(out[i][ioCommit], j.roundOnWay.age(uptime))
+		}
 	}
 	return out
 }
