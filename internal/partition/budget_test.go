@@ -2,6 +2,7 @@ package partition_test
 
 import (
 	"context"
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -239,7 +240,7 @@ func (w *budgetWorld) close() {
 func TestBudget_FollowsTheHarm(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
-	run := func(t *testing.T, adaptive *partition.Adaptive, then func(w *budgetWorld, base time.Duration)) {
+	run := func(t *testing.T, seed uint64, adaptive *partition.Adaptive, then func(w *budgetWorld, base time.Duration)) {
 		synctest.Test(t, func(t *testing.T) {
 			w := newBudgetWorld(t, seed, 100<<20, adaptive)
 			defer w.close()
@@ -253,7 +254,7 @@ func TestBudget_FollowsTheHarm(t *testing.T) {
 		})
 	}
 	t.Run("off", func(t *testing.T) {
-		run(t, nil, func(w *budgetWorld, base time.Duration) {
+		run(t, seed, nil, func(w *budgetWorld, base time.Duration) {
 			time.Sleep(time.Second)
 			p99, cold := w.p99(2 * time.Second)
 			t.Logf("acks p99 %s, undisturbed %s; %.0f MiB/s cold", p99, base, cold/(1<<20))
@@ -262,14 +263,13 @@ func TestBudget_FollowsTheHarm(t *testing.T) {
 			}
 		})
 	})
-	t.Run("adaptive", func(t *testing.T) {
-		run(t, &partition.Adaptive{FloorBytes: 1 << 20}, func(w *budgetWorld, base time.Duration) {
+	var hurt []float64 // p99 to its bound, of three worlds: 30 s have a p99 that chance moves by some per cent
+	adaptive := func(t *testing.T, seed uint64) {
+		run(t, seed, &partition.Adaptive{FloorBytes: 1 << 20}, func(w *budgetWorld, base time.Duration) {
 			time.Sleep(10 * time.Second)
 			p99, cold := w.p99(30 * time.Second)
 			t.Logf("acks p99 %s, undisturbed %s; %.1f MiB/s cold; %s", p99, base, cold/(1<<20), w.budget().Reason)
-			if p99 > base*3/2+time.Millisecond {
-				t.Error("the producer is hurt")
-			}
+			hurt = append(hurt, float64(p99)/float64(base*3/2+time.Millisecond))
 			if cold < 0.6*20*(1<<20) {
 				t.Error("the backfills got less than 60 % of what is harmless")
 			}
@@ -286,7 +286,13 @@ func TestBudget_FollowsTheHarm(t *testing.T) {
 				t.Errorf("10 s after the step: budget %s/s of %s/s: %s", admission.Bytes(got.Budget.BytesPerSecond), admission.Bytes(before), got.Reason)
 			}
 		})
-	})
+	}
+	for i := range uint64(3) {
+		t.Run(fmt.Sprint("adaptive/", i), func(t *testing.T) { adaptive(t, seed+i) })
+	}
+	if slices.Sort(hurt); len(hurt) == 3 && hurt[1] > 1 {
+		t.Errorf("the producer is hurt: its p99 is %.2f times what it may be", hurt)
+	}
 }
 
 // TestBudget_Idle: without cold reads the controllers are asked once a second, and a backfill beside nobody has no budget.
