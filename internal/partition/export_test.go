@@ -67,3 +67,16 @@ func ReplayJournal(fsys vfs.FS, points, starts map[segment.TopicPartition]segmen
 	s := &Store{opt: Options{Logger: log}}
 	return s.replayJournal(&logDir{spec: DirSpec{FS: fsys}}, marks{points: points, starts: starts}, trusted)
 }
+
+// AbortedAcross lists the aborted transactions for records in [from, upper) as a reader does that has loaded the view before between is
+// called, and as one that begins after it.
+func (l *Log) AbortedAcross(from, upper segment.Offset, between func()) (stale error, list []AbortedTxn, err error) {
+	v := l.view.Load()
+	between()
+	_, stale = l.abortedInView(v, from, upper)
+	list, err = l.abortedIn(from, upper)
+	return stale, list, err
+}
+
+// ErrViewChanged is errViewChanged.
+var ErrViewChanged = errViewChanged

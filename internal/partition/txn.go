@@ -146,8 +146,19 @@ func (l *Log) abortedIn(from, upper segment.Offset) ([]AbortedTxn, error) {
 	if !l.aborts.Load() {
 		return nil, nil
 	}
+	for {
+		out, err := l.abortedInView(l.view.Load(), from, upper)
+		if !errors.Is(err, errViewChanged) {
+			return out, err
+		}
+	}
+}
+
+// errViewChanged: a segment of a view was replaced meanwhile, by a migration or a compaction. What it knew is in the next view.
+var errViewChanged = errors.New("the log's segments changed")
+
+func (l *Log) abortedInView(v *view, from, upper segment.Offset) ([]AbortedTxn, error) {
 	var out []AbortedTxn
-	v := l.view.Load()
 	for i := max(0, v.find(from)); i < len(v.segs); i++ {
 		list, err := l.abortedOf(v, i)
 		if err != nil {
@@ -167,11 +178,26 @@ func (l *Log) abortedIn(from, upper segment.Offset) ([]AbortedTxn, error) {
 	return out, nil
 }
 
+// gone is for a segment of v that cannot be had any more: nil when it was deleted, and what it knew began before it; errViewChanged when it lies
+// elsewhere now, or in another segment. A view is published before what it leaves out is retired.
+func (l *Log) gone(v *view, s *logSegment) error {
+	now := l.view.Load()
+	switch {
+	case s.base < now.segs[0].base:
+		return nil
+	case now != v:
+		return errViewChanged
+	case l.Err() != nil:
+		return l.Err()
+	}
+	return ErrClosed
+}
+
 // abortedOf gives the aborted transactions of a segment; a damaged .txnindex is made anew from the log, which may read all of it.
 func (l *Log) abortedOf(v *view, i int) ([]segment.AbortedTxn, error) {
 	s := v.segs[i]
 	if !s.r.Acquire() {
-		return nil, nil // deleted, and what it knew of began before it
+		return nil, l.gone(v, s)
 	}
 	defer s.r.Release()
 	list, err := s.r.Aborted()
@@ -196,6 +222,9 @@ func (l *Log) collectAborted(v *view, i int) (list []segment.AbortedTxn, err err
 	ps := segment.NewProducerState(l.store.producerOptions())
 	for _, s := range v.segs[:i+1] {
 		if !s.r.Acquire() {
+			if err := l.gone(v, s); err != nil {
+				return nil, err
+			}
 			continue
 		}
 		list, err = segment.CollectAborted(s.r, ps, nowMs)

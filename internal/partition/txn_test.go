@@ -211,6 +211,36 @@ func TestReadCommittedAgreesWithAModel(t *testing.T) {
 	closeStore(t, s)
 }
 
+// TestAbortedListsOfMovedSegments: a list of aborted transactions is not left out because its segment has moved to another tier between
+// the look at the log and the look at the list.
+func TestAbortedListsOfMovedSegments(t *testing.T) {
+	cfg := config()
+	cfg.SegmentBytes = 6000
+	s := open(t, func(o *partition.Options) { o.PlanInterval = 20 * time.Millisecond }, osFS(t), osFS(t))
+	defer closeStore(t, s)
+	l := load(t, s, cfg, 1)
+	write(t, l, batch("open", 1, 100, &producer{id: 1}, 1), 1)
+	for i := range 60 { // some segments lie between the records of the transaction and its marker
+		produce(t, l, batch(fmt.Sprint(i), 1, 400, nil, 1))
+	}
+	end(t, l, 1, false)
+	for i := range 40 {
+		produce(t, l, batch(fmt.Sprint(i), 1, 400, nil, 1))
+	}
+	marker := segment.Offset(61)
+	stale, list, err := l.AbortedAcross(0, 1, func() {
+		cfg.LocalRetentionBytes = 1
+		s.SetConfig("orders", cfg)
+		waitFor(t, "the marker's segment to move", func() bool { return l.Offsets().LocalStart > marker })
+	})
+	if !errors.Is(stale, partition.ErrViewChanged) {
+		t.Errorf("a list from segments that were replaced: %v", stale)
+	}
+	if want := []partition.AbortedTxn{{ProducerID: 1, FirstOffset: 0}}; err != nil || !slices.Equal(list, want) {
+		t.Errorf("aborted %v, %v, want %v", list, err, want)
+	}
+}
+
 // damageTxnIndex cuts one of the lists of aborted transactions short, in the middle of an entry.
 func damageTxnIndex(t *testing.T, rnd *rand.Rand, fss []vfs.FS) {
 	for _, fs := range fss {
