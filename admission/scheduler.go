@@ -515,6 +515,20 @@ func (s *Scheduler) Cancel(id uint64) bool {
 	return true
 }
 
+// InFlight is how many requests of a kind are in flight.
+func (s *Scheduler) InFlight(kind RequestKind) int { return s.inFlight[kind] }
+
+// OldestWait is for how long the oldest request has been queued that waits for this device or its budget, and for no cap; 0 when none
+// does. It looks at every request.
+func (s *Scheduler) OldestWait(now time.Time) (oldest time.Duration) {
+	for _, e := range s.byID {
+		if !e.inFlight && s.heldBy(e) == LimitTier {
+			oldest = max(oldest, now.Sub(e.queued))
+		}
+	}
+	return oldest
+}
+
 // forgetIdle drops flows that have nothing queued or in flight and whose credit is over.
 func (s *Scheduler) forgetIdle(r *ring, now time.Time) (forgot bool) {
 	for sub, f := range r.known {

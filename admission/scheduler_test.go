@@ -252,3 +252,51 @@ func TestOverrides_Bounded(t *testing.T) {
 		t.Fatalf("%d overrides left, want the one without an end", n)
 	}
 }
+
+// OldestWait is the device's part: what a cap holds back is not counted, nor what is in flight.
+func TestScheduler_OldestWait(t *testing.T) {
+	s, l := newScheduler(t, admission.DeviceConfig{MaxInFlight: 1}, admission.LimitsConfig{})
+	if err := l.SetOverride(admission.Override{Kind: admission.Group, Name: group(1).Name, BytesPerSecond: 16 << 10}, epoch); err != nil {
+		t.Fatal(err)
+	}
+	at := func(seconds int) time.Time { return epoch.Add(time.Duration(seconds) * time.Second) }
+	enqueue := func(id uint64, flow int, kind admission.RequestKind, seconds int) {
+		t.Helper()
+		if err := s.Enqueue(admission.Request{ID: id, Flow: group(flow), Topic: "t", Bytes: 1 << 20, Kind: kind}, at(seconds)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := func(seconds, oldest int) {
+		t.Helper()
+		if got := s.OldestWait(at(seconds)); got != time.Duration(oldest)*time.Second {
+			t.Errorf("at %d s: %v, want %d s", seconds, got, oldest)
+		}
+	}
+	next := func(seconds int) (id uint64) {
+		t.Helper()
+		r, _, _ := s.Next(at(seconds))
+		return r.ID
+	}
+	want(0, 0)
+	enqueue(1, 1, admission.KindRead, 0)
+	if id := next(0); id != 1 {
+		t.Fatalf("%d is started", id)
+	}
+	s.Done(1, 1<<20, at(1))
+	enqueue(2, 1, admission.KindRead, 1) // in debt for a minute
+	if id := next(2); id != 0 {
+		t.Fatalf("%d is started in spite of its cap", id)
+	}
+	want(5, 0)
+	enqueue(3, 2, admission.KindRead, 6)
+	if id := next(6); id != 3 {
+		t.Fatalf("%d is started", id)
+	}
+	want(7, 0)
+	enqueue(5, 3, admission.KindMigration, 7)
+	enqueue(4, 2, admission.KindRead, 8)
+	if id := next(8); id != 0 || s.InFlight(admission.KindRead) != 1 || s.InFlight(admission.KindMigration) != 0 {
+		t.Fatalf("%d is started beside the one that the device takes", id)
+	}
+	want(9, 2)
+}

@@ -115,30 +115,39 @@ func (r *Reader) lookup() (lookup, error) {
 }
 
 func (l lookup) floor(from Offset) indexEntry {
-	if l.act != nil {
-		l.act.mu.RLock()
-		defer l.act.mu.RUnlock()
-		return l.act.idx.floor(from)
-	}
-	return l.idx.floor(from)
+	return ask(l, func(x *index) indexEntry { return x.floor(from) })
 }
 
 func (l lookup) boundary(pos int64) indexEntry {
-	if l.act != nil {
-		l.act.mu.RLock()
-		defer l.act.mu.RUnlock()
-		return l.act.idx.boundary(pos)
-	}
-	return l.idx.boundary(pos)
+	return ask(l, func(x *index) indexEntry { return x.boundary(pos) })
 }
 
 func (l lookup) timeFloor(ms int64) Offset {
+	return ask(l, func(x *index) Offset { return x.timeFloor(ms) })
+}
+
+func (l lookup) newestBefore(pos int64) int64 {
+	return ask(l, func(x *index) int64 { return x.newestBefore(pos) })
+}
+
+// ask asks the index, which grows while its segment is active.
+func ask[T any](l lookup, question func(*index) T) T {
 	if l.act != nil {
 		l.act.mu.RLock()
 		defer l.act.mu.RUnlock()
-		return l.act.idx.timeFloor(ms)
+		return question(&l.act.idx)
 	}
-	return l.idx.timeFloor(ms)
+	return question(l.idx)
+}
+
+// MaxTimestampBefore is the largest record timestamp in ms of the batches before the batch boundary pos, as far as the time index knows them,
+// -1 without any: what Floor gives is known that far. The log is not read. Errors: those of loading the index.
+func (r *Reader) MaxTimestampBefore(pos int64) (ms int64, err error) {
+	l, err := r.lookup()
+	if err != nil {
+		return 0, err
+	}
+	return l.newestBefore(pos), nil
 }
 
 // Floor gives a batch boundary at or before the batch that holds from, by the index alone: the log is not read.

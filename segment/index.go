@@ -98,6 +98,16 @@ func (x *index) timeFloor(ms int64) Offset {
 	return x.base + Offset(x.times[i-1].rel)
 }
 
+// newestBefore is the largest timestamp up to the last entry at or below pos, noTimestamp without one. The batch at pos may be counted in.
+func (x *index) newestBefore(pos int64) int64 {
+	e := x.boundary(pos)
+	i := sort.Search(len(x.times), func(i int) bool { return x.times[i].rel > e.rel })
+	if i == 0 || e == (indexEntry{}) {
+		return noTimestamp
+	}
+	return x.times[i-1].ms
+}
+
 // truncate forgets every entry for which keep is false; keep must be monotonic (true, then false).
 func (x *index) truncate(keep func(indexEntry) bool) {
 	n := sort.Search(len(x.entries), func(i int) bool { return !keep(x.entries[i]) })

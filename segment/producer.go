@@ -46,7 +46,7 @@ type producer struct {
 	coordinatorEpoch int32
 	txnFirst         Offset // first offset of the open transaction, -1 without
 	lastMs           int64  // max timestamp of the last batch or marker: the client's clock
-	seenMs           int64  // when it was last appended: our clock, for expiry
+	seenMs           int64  // when it was last appended: the caller's clock, for expiry
 	n                int
 	batches          [keptBatches]producerBatch
 }
@@ -144,7 +144,7 @@ func (p *producer) nextSequence() int32 {
 	return addSequence(p.last().lastSeq, 1)
 }
 
-// Update takes in a batch that was appended at base; nowMs is the wall clock. Call it for every batch but markers (see Finish), also
+// Update takes in a batch that was appended at base; nowMs is the clock of Expire. Call it for every batch but markers (see Finish), also
 // for those without a producer id: it moves End.
 func (s *ProducerState) Update(h BatchHeader, base Offset, nowMs int64) {
 	last := base + Offset(h.LastOffsetDelta)
@@ -186,6 +186,20 @@ func (s *ProducerState) seen(h BatchHeader, nowMs int64) *producer {
 func (s *ProducerState) CheckMarker(h BatchHeader, m Marker) error {
 	if p := s.producers[h.ProducerID]; p != nil && m.CoordinatorEpoch < p.coordinatorEpoch {
 		return fmt.Errorf("%w: marker of coordinator epoch %d, current is %d", ErrCoordinatorFenced, m.CoordinatorEpoch, p.coordinatorEpoch)
+	}
+	return nil
+}
+
+// CheckEpochPerTxn says what else holds for a batch of the second transaction protocol, in which each transaction has an epoch of its own
+// (KIP-890, KIP-1228); Check has accepted it. A marker that comes again ends nothing and is taken.
+// Errors: ErrOutOfOrderSequence, ErrInvalidProducerEpoch.
+func (s *ProducerState) CheckEpochPerTxn(h BatchHeader) error {
+	p := s.producers[h.ProducerID]
+	switch {
+	case h.IsControl() && p != nil && p.txnFirst >= 0 && h.ProducerEpoch <= p.epoch:
+		return fmt.Errorf("%w: marker of producer %d epoch %d, that of the transaction is %d", ErrInvalidProducerEpoch, h.ProducerID, h.ProducerEpoch, p.epoch)
+	case p == nil && h.IsTransactional() && h.BaseSequence > 0:
+		return fmt.Errorf("%w: producer %d begins with sequence %d, not 0", ErrOutOfOrderSequence, h.ProducerID, h.BaseSequence)
 	}
 	return nil
 }
@@ -290,6 +304,13 @@ func (s *ProducerState) Expire(nowMs int64) int {
 		}
 	}
 	return before - len(s.producers)
+}
+
+// Shift moves all times of expiry by ms, for a copy that is kept in another clock's time.
+func (s *ProducerState) Shift(ms int64) {
+	for _, p := range s.producers {
+		p.seenMs += ms
+	}
 }
 
 // End is the offset up to which the log is taken in.

@@ -28,9 +28,9 @@ type RecoverResult struct {
 // from there on every checksum is verified. The first bad byte at or above the recovery point is where the torn tail
 // begins: it is cut, and kept in quarantine/ when valid batches are in it. Damage below the recovery point is reported,
 // kept and stepped over, never cut (with it nothing is cut at all, because the end of the durable bytes is then not
-// sure), and its offsets are never given out again. What remains is then synced, so what
-// readers see afterwards cannot be taken back. Recover is idempotent: a crash anywhere inside leaves a segment that
-// recovers to the same result.
+// sure), and its offsets are never given out again. What remains above the recovery point is then written anew and synced, so what
+// readers see afterwards cannot be taken back: a sync that failed before leaves bytes in the page cache that are not on the disk, and
+// that no later sync writes. Recover is idempotent: a crash anywhere inside leaves a segment that recovers to the same result.
 //
 // ps (may be nil) is fed the headers from ps.End() on; it must already cover everything below base. nowMs is the wall
 // clock. A segment that is not the last but reaches above the recovery point is recovered the same way and then
@@ -120,8 +120,8 @@ func (r *recovery) open(opt Options, cache *FileCache) (*Writer, error) {
 	return w, nil
 }
 
-// adoptAborted takes over the file's list of aborted transactions, without those above the end. What lies above the newest producer
-// snapshot Replay derives anew.
+// adoptAborted takes over the file's list of aborted transactions, without those above the end: they are taken out of the file as well,
+// for the log may grow beyond them again. What lies above the newest producer snapshot Replay derives anew.
 func (r *recovery) adoptAborted(cache *FileCache) error {
 	list, err := readTxnIndex(r.fs, r.dir, r.base, "")
 	if err != nil && !isCorrupt(err) {
@@ -132,8 +132,16 @@ func (r *recovery) adoptAborted(cache *FileCache) error {
 		r.act.idx.txnFault = err
 		return nil
 	}
-	r.act.idx.aborted = slices.DeleteFunc(list, func(t AbortedTxn) bool { return t.Last >= r.act.meta.Next })
-	return nil
+	all := len(list)
+	list = slices.DeleteFunc(list, func(t AbortedTxn) bool { return t.Last >= r.act.meta.Next })
+	r.act.idx.aborted = list
+	if len(list) == all {
+		return nil
+	}
+	if err := writeTxnIndex(r.fs, r.dir, r.base, "", list); err != nil {
+		return err
+	}
+	return r.fs.SyncDir(r.dir)
 }
 
 func (r *recovery) run() error {
@@ -151,8 +159,14 @@ func (r *recovery) run() error {
 	if err := r.walkDurable(); err != nil {
 		return err
 	}
+	tail := r.act.meta.SizeBytes
 	if err := r.scanTail(); err != nil {
 		return err
+	}
+	if r.point != everything {
+		if err := r.rewrite(tail); err != nil {
+			return err
+		}
 	}
 	if r.ps != nil {
 		r.ps.advance(r.act.meta.Next)
@@ -363,6 +377,24 @@ func (r *recovery) scanTail() error {
 		}
 		r.res.ScannedBytes += h.SizeBytes()
 		r.keep(h)
+	}
+	return nil
+}
+
+// rewrite writes what is kept from pos on once more: then the next sync takes it to the disk, whatever became of those before.
+func (r *recovery) rewrite(pos int64) error {
+	for end := r.act.meta.SizeBytes; pos < end; {
+		n, err := readFull(r.f, r.scan.buf[:min(int64(len(r.scan.buf)), end-pos)], pos)
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			break
+		}
+		if _, err := r.f.WriteAt(r.scan.buf[:n], pos); err != nil {
+			return err
+		}
+		pos += int64(n)
 	}
 	return nil
 }

@@ -215,11 +215,20 @@ func decodeBatchesRow(b []byte, rows map[int64]*producer) (used int, err error) 
 // LoadProducerState loads the newest usable snapshot at or below offset max; without one it gives an empty state whose
 // End is 0. Snapshots that are damaged are moved to quarantine/ and reported; a damaged or missing sidecar (as in a
 // directory that Kafka wrote) costs only the batches before the last one. Producers without our own time of last
-// append count as seen at nowMs; those idle for too long are left out. Errors: the file system's.
+// append count as seen at nowMs; those idle for too long are left out. Snapshots above max are of a log that was cut since, and are
+// removed durably: it may grow beyond them again. Errors: the file system's.
 func LoadProducerState(fsys vfs.FS, dir string, max Offset, nowMs int64, opt ProducerOptions) (*ProducerState, []*CorruptError, error) {
 	listing, err := ListDir(fsys, dir)
 	if err != nil {
 		return nil, nil, err
+	}
+	if n := len(listing.Snapshots); n > 0 && listing.Snapshots[n-1] > max {
+		if err := RemoveSnapshots(fsys, dir, func(at Offset) bool { return at > max }); err != nil {
+			return nil, nil, err
+		}
+		if err := fsys.SyncDir(dir); err != nil {
+			return nil, nil, err
+		}
 	}
 	s := NewProducerState(opt)
 	var damage []*CorruptError

@@ -13,8 +13,8 @@
 //
 // Plan is a function of a Snapshot. For how long data stay in a tier: the topic's policy ("ssd:1h,hdd") beats its
 // local.retention.ms (hottest tier only), which beats the tier's keep. local.retention.bytes limits a partition in the
-// hottest tier. A pin (PartitionState.Pin) beats all of these. Above its high watermark a tier gives data until it is at its low one, whatever their age; only a topic's
-// policy stands above that, and what is pinned there goes last. A full tier first makes room in turn. testdata/plan tells it in stories.
+// hottest tier. A pin (PartitionState.Pin) beats all of these. Above its high watermark a tier, or one of its directories, gives data until it is at its
+// low one, whatever their age; only a topic's policy stands above that, and what is pinned there goes last. A full tier first makes room in turn. testdata/plan tells it in stories.
 //
 // Demand: what a reader at work comes to within the horizon (its distance by its measured rate) is put off and says for
 // whom; what every reader has passed moves first. A tier that is too full waits for nobody: it gives what nobody comes to,

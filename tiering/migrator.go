@@ -139,6 +139,8 @@ type task struct {
 	cancel  context.CancelCauseFunc // while running
 	done    chan struct{}           // closed when it has cleaned up
 	view    progressView
+	// from and to name the sides of the last attempt as its errors do: a move names tiers, a Job may name one of their directories.
+	from, to string
 }
 
 // progressView is what Migrate reported last.
@@ -326,7 +328,7 @@ func (m *Migrator) checkMove(move Move) error {
 
 func (m *Migrator) newTask(move Move, now time.Time) *task {
 	m.lastID++
-	return &task{id: m.lastID, move: move, queued: now, done: make(chan struct{})}
+	return &task{id: m.lastID, move: move, queued: now, done: make(chan struct{}), from: move.From, to: move.To}
 }
 
 func (m *Migrator) heldLocked(k key, now time.Time) bool {

@@ -232,7 +232,12 @@ func TestMigratorBacksOff(t *testing.T) {
 func TestMigratorRestsDevice(t *testing.T) {
 	for _, target := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {
-			b := newBench(t, func(b *bench, _ *tiering.Options) {
+			b := newBench(t, func(b *bench, opt *tiering.Options) {
+				opt.Prepare = func(ctx context.Context, move tiering.Move) (tiering.Job, tiering.Env, error) {
+					job, env, err := b.prepare(ctx, move)
+					job.To.Name = "hdd#1"
+					return job, env, err
+				}
 				fault := &vfs.Fault{Kinds: vfs.OpMkdir | vfs.OpOpen, Err: syscall.EIO, Sticky: true}
 				if target {
 					b.hdd = vfs.WithFaults(b.f.hdd, fault)
@@ -255,10 +260,22 @@ func TestMigratorRestsDevice(t *testing.T) {
 	}
 }
 
-// A damaged source is reported once, looked at once more, and then left alone.
+// A damaged source is reported once, looked at once more, and then left alone, whatever the directory is called that it lies in.
 func TestMigratorHoldsCorruptSegment(t *testing.T) {
+	for _, from := range []string{"ssd", "ssd#1"} {
+		t.Run(from, func(t *testing.T) { holdsCorruptSegment(t, from) })
+	}
+}
+
+func holdsCorruptSegment(t *testing.T, from string) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t, nil)
+		b := newBench(t, func(b *bench, opt *tiering.Options) {
+			opt.Prepare = func(ctx context.Context, move tiering.Move) (tiering.Job, tiering.Env, error) {
+				job, env, err := b.prepare(ctx, move)
+				job.From.Name = from
+				return job, env, err
+			}
+		})
 		damaged, err := b.f.ssd.Open(segmentFile(".log"), vfs.ReadWrite)
 		must(t, err)
 		_, err = damaged.WriteAt([]byte{b.f.files[".log"][100] ^ 4}, 100)

@@ -60,14 +60,15 @@ type candidate struct {
 	partition int32
 	base      segment.Offset
 	size      int64
-	tier      int
+	tier, dir int
 	ageMs     int64 // of its newest record, >= 0, never below that of a later segment of the partition
 	line      *line
 	stages    []stage // the topic's policy in tiers colder than tier
 	demand    demand
 	over      int64 // > 0: bytes the partition has in tier 0 while its local.retention.bytes asks this one to leave
 	pinned    bool
-	pin       int // pinned: the tier that its partition is pinned to
+	pin       int // pinned: the tier that its partition is pinned to ...
+	pinDir    int // ... and the directory there
 	to        int
 	cause     Cause
 	why       string
@@ -111,7 +112,8 @@ type planner struct {
 	// against it, so that no order of execution passes them. after is the state when all is done, including what could
 	// not be proposed yet for want of room: watermarks are held against it, so that the same relief is not asked twice.
 	worst, after []int64
-	entered      []bool // something was chosen to go there
+	dirs         [][]int64 // after, by directory; what comes in is known of pins only
+	entered      []bool    // something was chosen to go there
 }
 
 func newPlanner(s Snapshot) *planner {
@@ -120,6 +122,11 @@ func newPlanner(s Snapshot) *planner {
 		p.index[t.Name] = i
 		p.worst = append(p.worst, max(t.UsedBytes, 0))
 		p.after = append(p.after, max(t.UsedBytes, 0))
+		var dirs []int64
+		for _, d := range t.Dirs {
+			dirs = append(dirs, max(d.UsedBytes, 0))
+		}
+		p.dirs = append(p.dirs, dirs)
 	}
 	for i := range s.Topics {
 		for _, part := range s.Topics[i].Partitions {
@@ -146,6 +153,7 @@ func (p *planner) addPartition(topic *TopicState, part PartitionState) {
 	lines := make([]line, len(p.s.Tiers))
 	blocked := make([]bool, len(p.s.Tiers)) // an earlier segment has to stay for now: later ones stay behind it
 	youngest := int64(math.MaxInt64)
+	expired := topic.RetentionMs >= 0 // this segment and all before it: retention walks the log from its start
 	for i, seg := range segments {
 		if seg.Tier < 0 || seg.Tier >= len(p.s.Tiers) || seg.SizeBytes < 0 {
 			continue
@@ -154,24 +162,29 @@ func (p *planner) addPartition(topic *TopicState, part PartitionState) {
 		// would leave holes; retention walks the log in the same way.
 		age := min(youngest, p.ageMs(seg))
 		youngest = age
+		expired = expired && p.pastRetention(topic, seg)
 		switch {
 		case seg.Moving && seg.MovingTo >= 0 && seg.MovingTo < len(p.s.Tiers):
 			p.book(seg.Tier, seg.MovingTo, seg.SizeBytes)
+			p.leave(seg.Tier, seg.Dir, seg.MovingTo, seg.SizeBytes)
+			if pinned && seg.MovingTo == pin {
+				p.enter(pin, part.PinDir, seg.SizeBytes)
+			}
 			continue
 		case seg.Held:
 			continue
 		case !seg.Sealed || !seg.Synced:
 			blocked[seg.Tier] = true
 			continue
-		case blocked[seg.Tier], topic.RetentionMs >= 0 && age > topic.RetentionMs:
+		case blocked[seg.Tier], expired:
 			continue
 		}
 		stages, known := p.colderStages(topic.Policy, seg.Tier)
 		if pinned && seg.Tier < pin {
 			stages, known = []stage{{tier: part.Pin, keep: -1}}, true
 		}
-		c := &candidate{topic: topic, partition: part.Partition, base: seg.Base, size: seg.SizeBytes, tier: seg.Tier, ageMs: age,
-			line: &lines[seg.Tier], stages: stages, over: over[i], pinned: pinned, pin: pin}
+		c := &candidate{topic: topic, partition: part.Partition, base: seg.Base, size: seg.SizeBytes, tier: seg.Tier, dir: seg.Dir, ageMs: age,
+			line: &lines[seg.Tier], stages: stages, over: over[i], pinned: pinned, pin: pin, pinDir: part.PinDir}
 		if len(part.Readers) > 0 {
 			c.demand = readers.of(i)
 		}
@@ -192,6 +205,15 @@ func (p *planner) ageMs(seg SegmentState) int64 {
 		newest = seg.ModTimeMs
 	}
 	return max(p.s.NowMs-max(newest, 0), 0)
+}
+
+// pastRetention tells whether retention is about to take the segment. It goes by what the records say, be that in the future.
+func (p *planner) pastRetention(topic *TopicState, seg SegmentState) bool {
+	newest := seg.MaxTimestampMs
+	if newest < 0 {
+		newest = seg.ModTimeMs
+	}
+	return p.s.NowMs-newest > topic.RetentionMs
 }
 
 // overLocalBytes gives, for each segment in offset order, the partition's bytes in tier 0 at the moment when
@@ -351,27 +373,35 @@ func (p *planner) byPinUp() {
 	for _, c := range p.up {
 		switch t := p.s.Tiers[c.pin]; {
 		case c.taken || p.s.Tiers[c.tier].Fenced:
-		case c.line.stuckIn == p.pass || t.Fenced || !p.staysBelow(c.pin, c.tier, c.size):
+		case c.line.stuckIn == p.pass || t.Fenced || !p.staysBelow(c):
 			c.line.stuckIn = p.pass
 			p.wait(c)
 		default:
 			c.to, c.cause, c.why, c.taken = c.pin, CausePin, p.pinText(c), true
 			p.chosen, p.entered[c.pin] = append(p.chosen, c), true
 			p.book(c.tier, c.pin, c.size)
+			p.leave(c.tier, c.dir, c.pin, c.size)
+			p.enter(c.pin, c.pinDir, c.size)
 		}
 	}
 }
 
-// staysBelow tells whether a tier takes size more bytes from another one and is at or below its low watermark and its cap then.
-func (p *planner) staysBelow(tier, from int, size int64) bool {
-	if !p.fits(p.worst, tier, size) {
+// staysBelow tells whether the tier that a segment is pinned to takes it and is at or below its low watermark and its cap then, as is the
+// directory there.
+func (p *planner) staysBelow(c *candidate) bool {
+	if !p.fits(p.worst, c.pin, c.size) {
 		return false
 	}
-	if p.sameDevice(from, tier) {
+	if p.sameDevice(c.tier, c.pin) {
 		return true
 	}
-	low := p.lowBytes(tier)
-	return p.fits(p.after, tier, size) && (low <= 0 || p.after[tier] <= low-size)
+	if dirs := p.s.Tiers[c.pin].Dirs; c.pinDir < len(dirs) {
+		if low := lowBytes(dirs[c.pinDir].LowBytes, dirs[c.pinDir].HighBytes); low > 0 && p.dirs[c.pin][c.pinDir] > low-c.size {
+			return false
+		}
+	}
+	low := p.lowBytes(c.pin)
+	return p.fits(p.after, c.pin, c.size) && (low <= 0 || p.after[c.pin] <= low-c.size)
 }
 
 // wait puts off what is pinned to a tier that has no room for it, or is not there.
@@ -393,8 +423,36 @@ func (p *planner) pinText(c *candidate) string {
 	return "partition is pinned to " + p.s.Tiers[c.pin].Name
 }
 
-// byWatermark chooses, least needed first, what must leave a tier that is above its high watermark.
+// byWatermark chooses, least needed first, what must leave a tier, or one of its directories, that is above its high watermark.
 func (p *planner) byWatermark(tier int) {
+	p.ofTier(tier)
+	for dir := range p.dirs[tier] {
+		p.ofDir(tier, dir)
+	}
+}
+
+// ofDir is byWatermark for a directory.
+func (p *planner) ofDir(tier, dir int) {
+	d, left := p.s.Tiers[tier].Dirs[dir], &p.dirs[tier][dir]
+	if d.HighBytes <= 0 || *left <= d.HighBytes {
+		return
+	}
+	low := lowBytes(d.LowBytes, d.HighBytes)
+	why := fmt.Sprintf("%s holds %s, above its high watermark of %s; data leave, least needed first, until it holds %s",
+		d.Name, bytesText(d.UsedBytes), bytesText(d.HighBytes), bytesText(low))
+	p.pass++
+	for _, c := range p.spare[tier] {
+		if *left <= low {
+			return
+		}
+		if !c.taken && c.dir == dir {
+			p.place(c, p.index[c.stages[0].tier], CauseWatermark, why)
+		}
+	}
+}
+
+// ofTier is byWatermark for a tier as a whole.
+func (p *planner) ofTier(tier int) {
 	t := p.s.Tiers[tier]
 	if t.HighBytes <= 0 || p.after[tier] <= t.HighBytes {
 		return
@@ -415,11 +473,14 @@ func (p *planner) byWatermark(tier int) {
 
 // lowBytes is what a tier above its high watermark goes down to; 0: it has no watermarks.
 func (p *planner) lowBytes(tier int) int64 {
-	t := p.s.Tiers[tier]
-	if t.LowBytes <= 0 || t.LowBytes > t.HighBytes {
-		return t.HighBytes
+	return lowBytes(p.s.Tiers[tier].LowBytes, p.s.Tiers[tier].HighBytes)
+}
+
+func lowBytes(low, high int64) int64 {
+	if low <= 0 || low > high {
+		return high
 	}
-	return t.LowBytes
+	return low
 }
 
 // fillText tells what a tier holds, and what it will hold when the moves chosen so far are done, if that differs.
@@ -457,10 +518,12 @@ func (p *planner) place(c *candidate, to int, cause Cause, why string) bool {
 			}
 			p.chosen, p.entered[i] = append(p.chosen, c), true
 			p.book(c.tier, i, c.size)
+			p.leave(c.tier, c.dir, i, c.size)
 			return true
 		case p.makeRoom(i, c.size):
 			c.taken, c.line.waiting = true, true // reserved, not proposed: no other pass may count on it
 			p.shift(c.tier, i, c.size)
+			p.leave(c.tier, c.dir, i, c.size)
 			return true
 		default:
 			aside += fmt.Sprintf("; %s is full", st.tier)
@@ -523,6 +586,19 @@ func (p *planner) shift(from, to int, size int64) {
 		if i == from || p.sameDevice(i, from) {
 			p.after[i] -= size
 		}
+	}
+}
+
+// leave and enter are shift for the directories.
+func (p *planner) leave(tier, dir, to int, size int64) {
+	if dir < len(p.dirs[tier]) && !p.sameDevice(tier, to) {
+		p.dirs[tier][dir] -= size
+	}
+}
+
+func (p *planner) enter(tier, dir int, size int64) {
+	if dir < len(p.dirs[tier]) {
+		p.dirs[tier][dir] = addBytes(p.dirs[tier][dir], size)
 	}
 }
 

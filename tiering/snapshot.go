@@ -30,6 +30,15 @@ type TierState struct {
 	Keep time.Duration
 	// Fenced: the tier failed or is missing; nothing is read from it and nothing is put into it.
 	Fenced bool
+	// Dirs are the tier's directories, where it has several: one that is above its own high watermark gives what lies in it, however much room the
+	// others have.
+	Dirs []DirState
+}
+
+// DirState is the fill of one directory of a tier; limits as in TierState.
+type DirState struct {
+	Name                           string
+	UsedBytes, HighBytes, LowBytes int64
 }
 
 // TopicState is one topic's configuration and partitions. Times in ms as in Kafka.
@@ -47,7 +56,9 @@ type PartitionState struct {
 	Partition int32
 	// Pin names the tier that an operator wants the sealed segments in, "" = none. It stands above age, bytes and the topic's
 	// policy; a tier that is too full stands above it. A name that no tier has counts as none.
-	Pin      string
+	Pin string
+	// PinDir is the directory of that tier that takes them: an index into its Dirs.
+	PinDir   int
 	Segments []SegmentState // any order
 	Readers  []ReaderState  // any order; those at the end of the log may be left out
 }
@@ -57,6 +68,7 @@ type SegmentState struct {
 	Base           segment.Offset
 	SizeBytes      int64
 	Tier           int   // index into Snapshot.Tiers
+	Dir            int   // index into Dirs of that, where there are any
 	MaxTimestampMs int64 // largest record timestamp, -1 = none
 	ModTimeMs      int64 // file's modification time, 0 = unknown: bounds a timestamp that a client made up
 	Sealed         bool  // immutable: never the active segment

@@ -81,10 +81,12 @@ func (c *batchCheck) begin() error {
 		return c.corrupt(errors.New("batch is smaller than its header"), segment.BatchHeaderSize, h.SizeBytes())
 	case h.BaseOffset < c.next || (c.dense && h.BaseOffset != c.next):
 		return c.corrupt(errors.New("base offset out of order"), c.next, h.BaseOffset)
-	case h.LeaderEpoch < c.epoch:
+	}
+	filler := h.Count == 0 && h.LeaderEpoch < 0 // recovery puts one, without records or an epoch, where durable ones were lost
+	if h.LeaderEpoch < c.epoch && !filler {
 		return c.corrupt(errors.New("leader epoch falls"), c.epoch, h.LeaderEpoch)
 	}
-	if c.epochAt != nil {
+	if c.epochAt != nil && !filler {
 		if want := c.epochAt(h.BaseOffset); want >= 0 && want != h.LeaderEpoch {
 			return c.corrupt(errors.New("leader epoch differs from leader-epoch-checkpoint"), want, h.LeaderEpoch)
 		}
@@ -110,7 +112,7 @@ func (c *batchCheck) end() error {
 		}
 	}
 	c.pos += c.h.SizeBytes()
-	c.next, c.epoch, c.have = c.h.NextOffset(), c.h.LeaderEpoch, 0
+	c.next, c.epoch, c.have = c.h.NextOffset(), max(c.epoch, c.h.LeaderEpoch), 0
 	return nil
 }
 

@@ -96,6 +96,9 @@ func (m *Migrator) attempt(ctx context.Context, t *task) error {
 	if err != nil {
 		return err
 	}
+	m.mu.Lock()
+	t.from, t.to = job.From.Name, job.To.Name
+	m.mu.Unlock()
 	env = env.withDefaults()
 	env.Gate = &taskGate{m: m, gate: env.Gate}
 	progress := env.Progress
@@ -157,7 +160,7 @@ func (m *Migrator) finish(t *task, err error) (firstCorrupt *segment.CorruptErro
 		m.endLocked(t, StateDone, "", now)
 		return nil
 	}
-	corrupt, damaged := SourceCorrupt(err, t.move.From)
+	corrupt, damaged := SourceCorrupt(err, t.from)
 	switch {
 	case errors.Is(err, ErrGone), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		m.endLocked(t, StateCancelled, err.Error(), now) // nothing to remember: gone, or stopping
@@ -180,7 +183,7 @@ func (m *Migrator) finish(t *task, err error) (firstCorrupt *segment.CorruptErro
 		m.endLocked(t, StateFailed, r.err, now)
 		return firstCorrupt
 	}
-	if targetFault(err, t.move) {
+	if targetFault(err, t.to) {
 		device.fail(now, m.opt)
 	}
 	m.requeueLocked(t, now)
@@ -188,9 +191,9 @@ func (m *Migrator) finish(t *task, err error) (firstCorrupt *segment.CorruptErro
 }
 
 // targetFault tells whether trying the next segment would meet the same fault.
-func targetFault(err error, move Move) bool {
+func targetFault(err error, to string) bool {
 	var step *StepError
-	return errors.As(err, &step) && step.Tier == move.To && step.Step != StepPublish && !errors.Is(err, ErrOccupied)
+	return errors.As(err, &step) && step.Tier == to && step.Step != StepPublish && !errors.Is(err, ErrOccupied)
 }
 
 // requeueLocked lets a failed task wait for its next try, unless the plan changed its mind meanwhile.

@@ -30,6 +30,7 @@ and, should the program be killed, by a process that outlives it or by the next 
 type labFlags struct {
 	device string
 	bytes  int64
+	slow   int64 // of the slow disk, if its image lies in memory
 	memory int64
 	broker lab.BrokerOptions
 	json   bool
@@ -45,6 +46,7 @@ func (f *labFlags) deviceFlag(c *cobra.Command) {
 // rigFlags adds the flags of how large everything is.
 func (f *labFlags) rigFlags(c *cobra.Command) {
 	sizeFlag(c.Flags(), &f.bytes, "disk-size", 24<<30, "of each disk; it is reserved in the laboratory's directory")
+	sizeFlag(c.Flags(), &f.slow, "slow-disk-in-memory", 0, "of the slow disk of T, H and R, whose image then lies in memory: it shares nothing with the machine's disk")
 	sizeFlag(c.Flags(), &f.memory, "memory", 2<<30, "of the broker, page cache included; dirty limits of the machine are set to 20 and 10 % of it")
 }
 
@@ -66,7 +68,7 @@ func (f *labFlags) rig(ctx context.Context, log io.Writer) (*lab.Lab, *lab.Rig, 
 	}
 	if err = l.Claim(); err == nil {
 		var r *lab.Rig
-		if r, err = l.Rig(lab.RigOptions{Device: device, Bytes: f.bytes, Memory: f.memory}); err == nil {
+		if r, err = l.Rig(lab.RigOptions{Device: device, Bytes: f.bytes, SlowInMemory: f.slow, Memory: f.memory}); err == nil {
 			return l, r, nil
 		}
 	}
@@ -92,6 +94,7 @@ type labDisk struct {
 	Tier   string `json:"tier"`
 	Device string `json:"device"`
 	Data   string `json:"data"`
+	Memory bool   `json:"in_memory,omitempty"`
 }
 
 func stateOf(r *lab.Rig, b *lab.Broker) labState {
@@ -100,7 +103,7 @@ func stateOf(r *lab.Rig, b *lab.Broker) labState {
 		MemoryBytes: r.Memory, Cgroup: r.Group.Procs(), Config: b.Config, Log: b.Log,
 	}
 	for _, t := range r.Tiers {
-		s.Disks = append(s.Disks, labDisk{Tier: t.Name, Device: t.Disk.Device(), Data: t.Data()})
+		s.Disks = append(s.Disks, labDisk{Tier: t.Name, Device: t.Disk.Device(), Data: t.Data(), Memory: t.Disk.InMemory()})
 	}
 	return s
 }
@@ -119,7 +122,11 @@ func (s labState) text(w io.Writer, explain string) {
 	row("flush", map[string]string{"sync": "sync: acks=all waits for stable storage", "interval": "interval: acks=all does not wait for stable storage"}[s.Flush])
 	row("memory", fmt.Sprintf("%d MiB (%s)", s.MemoryBytes>>20, s.Cgroup))
 	for _, d := range s.Disks {
-		row("disk "+d.Tier, d.Device+"  "+d.Data)
+		where := d.Device + "  " + d.Data
+		if d.Memory {
+			where += "  (its bytes lie in memory)"
+		}
+		row("disk "+d.Tier, where)
 	}
 	row("config", s.Config)
 	row("log", s.Log)

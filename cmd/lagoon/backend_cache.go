@@ -99,7 +99,8 @@ func (b *backend) chosen(topic string, number int32) ([]*partition.Log, error) {
 // row is one partition as a line of cells; readers are those in it.
 func (b *backend) row(l *partition.Log, cells int, segments bool, readers []partition.ReaderView) admin.CacheRow {
 	o := l.Offsets()
-	row := admin.CacheRow{Topic: l.Topic(), Partition: l.Partition(), StartOffset: int64(o.LogStart), EndOffset: int64(o.End), SampledAt: time.Now()}
+	row := admin.CacheRow{SampledAt: time.Now(),
+		CacheFigures: admin.CacheFigures{Topic: l.Topic(), Partition: l.Partition(), StartOffset: int64(o.LogStart), EndOffset: int64(o.End)}}
 	svs := l.Segments()
 	for _, sv := range svs {
 		row.Bytes += sv.SizeBytes

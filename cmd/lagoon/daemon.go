@@ -188,7 +188,7 @@ func (d *daemon) listenAdmin(context.Context) error {
 			return fmt.Errorf("admin.token_file: %w", err)
 		}
 	}
-	d.reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	d.reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), ioPressure{ioPressureFile})
 	if slices.Contains(d.cfg.Metrics.Compat, "jmx") {
 		d.reg.MustRegister(diskIO{processIOFile})
 	}

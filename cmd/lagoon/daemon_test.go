@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -180,7 +181,7 @@ func TestDaemonServesAndRestarts(t *testing.T) {
 	}
 }
 
-// TestScrapeIsWhole fails when two packages register the same name differently, or a scrape drops a family.
+// TestScrapeIsWhole fails when two packages register the same name differently, or a scrape drops a family that operators ask for.
 func TestScrapeIsWhole(t *testing.T) {
 	d, stop := startDaemon(t, testConfig(t, t.TempDir()), daemonOptions{MakeTiers: true})
 	defer func() {
@@ -189,7 +190,12 @@ func TestScrapeIsWhole(t *testing.T) {
 		}
 	}()
 	produce(t, d.testClient(t), "orders", 0, 10)
-	for _, path := range []string{"/metrics", "/metrics/detailed"} {
+	const health = "lagoon_tier_up lagoon_tier_capacity_bytes lagoon_tier_used_bytes lagoon_tier_reserved_bytes lagoon_tier_watermark_ratio lagoon_tier_errors_total " +
+		"lagoon_tier_device_queue_seconds lagoon_tier_oldest_io_seconds lagoon_tail_cold_reads_total lagoon_tail_refault_bytes_total lagoon_tail_delay_seconds_total " +
+		"lagoon_catchup_io_seconds_total lagoon_cache_dropbehind_ineffective_bytes_total lagoon_cachectl_polluted_bytes_total lagoon_cachectl_pool_in_use_bytes " +
+		"lagoon_fetch_bytes_total lagoon_sync_seconds lagoon_migration_backlog_bytes lagoon_build_info kafka_topic_partition_current_offset kafka_log_log_size " +
+		"kafka_server_brokertopicmetrics_bytesin_total kafka_cluster_partition_underminisr kafka_cluster_partition_atminisr"
+	for path, families := range map[string]string{"/metrics": health, "/metrics/detailed": "lagoon_partition_end_offset lagoon_metrics_dropped_readers"} {
 		var log strings.Builder
 		opt := admin.Options{Backend: d.backend, Gatherer: d.reg, Compat: []string{"exporter", "jmx"}, Log: slog.New(slog.NewTextHandler(&log, nil))}
 		s, err := admin.New(opt)
@@ -206,8 +212,17 @@ func TestScrapeIsWhole(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		text, err := io.ReadAll(resp.Body)
 		_ = resp.Body.Close()
 		_ = srv.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, family := range strings.Fields(families) {
+			if !strings.Contains(string(text), "\n# TYPE "+family+" ") {
+				t.Errorf("%s lacks %s", path, family)
+			}
+		}
 		if resp.StatusCode != http.StatusOK || strings.Contains(log.String(), "metrics scrape had faults") {
 			t.Errorf("%s: %s\n%s", path, resp.Status, log.String())
 		}

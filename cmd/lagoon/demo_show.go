@@ -37,6 +37,25 @@ type demoView struct {
 
 func (v *demoView) lanes() []string { return slices.Sorted(maps.Keys(v.seenLanes)) }
 
+// demoLane is the lane by which a reader got what it has; "" before it has anything. A reader that waits for its budget most of the
+// time is seen in defer, which is waiting and not reading, whenever somebody looks.
+func demoLane(r *admin.Reader) string {
+	if r.Lane != "defer" {
+		return r.Lane
+	}
+	var device int64
+	for _, n := range r.Sources.Tiers {
+		device += n
+	}
+	switch {
+	case device > r.Sources.Refill:
+		return "bypass"
+	case device > 0:
+		return "fill"
+	}
+	return ""
+}
+
 // ask looks at the broker as any other client of its admin API.
 func (v *demoView) ask(ctx context.Context, d *demo) {
 	var list admin.ReaderList
@@ -58,8 +77,8 @@ func (v *demoView) ask(ctx context.Context, d *demo) {
 			if v.backfill == nil || r.LagBytes > v.backfill.LagBytes {
 				v.backfill = &r
 			}
-			if r.Lane != "" && r.Lane != "defer" && r.Class != "realtime" { // defer is waiting, not reading
-				v.seenLanes[r.Lane+" by "+r.IOMode] = true
+			if lane := demoLane(&r); lane != "" && r.Class != "realtime" {
+				v.seenLanes[lane+" by "+r.IOMode] = true
 			}
 		case demoLive:
 			v.tailDevice += r.ColdBytes

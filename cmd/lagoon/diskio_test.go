@@ -12,14 +12,20 @@ import (
 
 func TestDiskIO(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "io")
-	reg := prometheus.NewRegistry()
-	reg.MustRegister(diskIO{path})
-	for text, want := range map[string][]string{
+	exports(t, path, diskIO{path}, map[string][]string{
 		"rchar: 1\nwchar: 2\nsyscr: 3\nsyscw: 4\nread_bytes: 50163712\nwrite_bytes: 4096\ncancelled_write_bytes: 7\n": {
 			"kafka_server_kafkaserver_linux_disk_read_bytes 5.0163712e+07", "kafka_server_kafkaserver_linux_disk_write_bytes 4096"},
 		"read_bytes: many\nwrite_bytes\n": nil,
 		"":                                nil,
-	} {
+	})
+}
+
+// exports checks what a collector makes of a file of the kernel by its text, and that it exports nothing without the file.
+func exports(t *testing.T, path string, c prometheus.Collector, cases map[string][]string) {
+	t.Helper()
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(c)
+	for text, want := range cases {
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}

@@ -202,23 +202,28 @@ const (
 	CellRefault   = 4 // held pages until lately that the kernel has evicted
 )
 
+// CacheFigures are of one partition, from log start to end.
+type CacheFigures struct {
+	Topic          string `json:"topic"`
+	Partition      int32  `json:"partition"`
+	StartOffset    int64  `json:"start_offset"`
+	EndOffset      int64  `json:"end_offset"`
+	Bytes          int64  `json:"bytes"`
+	CellBytes      int64  `json:"cell_bytes"`
+	ResidentBytes  int64  `json:"resident_bytes"`
+	DirtyBytes     int64  `json:"dirty_bytes"`
+	WritebackBytes int64  `json:"writeback_bytes"`
+	RefaultPages   int64  `json:"refault_pages"` // recently evicted (cachestat)
+}
+
 // CacheRow is the residency of one partition from log start to end, cut into cells of CellBytes.
 type CacheRow struct {
-	Topic          string        `json:"topic"`
-	Partition      int32         `json:"partition"`
-	StartOffset    int64         `json:"start_offset"`
-	EndOffset      int64         `json:"end_offset"`
-	Bytes          int64         `json:"bytes"`
-	CellBytes      int64         `json:"cell_bytes"`
-	ResidentBytes  int64         `json:"resident_bytes"`
-	DirtyBytes     int64         `json:"dirty_bytes"`
-	WritebackBytes int64         `json:"writeback_bytes"`
-	RefaultPages   int64         `json:"refault_pages"`       // recently evicted (cachestat)
-	SampledAt      time.Time     `json:"sampled_at,omitzero"` // of the oldest part; absent: not all was looked at yet
-	Cells          []byte        `json:"cells"`               // base64 in JSON: one byte per cell, 0..255 = share resident
-	Flags          []byte        `json:"flags"`               // base64 in JSON: one byte per cell, the sum of Cell… bits
-	Tiers          []TierSpan    `json:"tiers"`
-	Markers        []CacheMarker `json:"markers"`
+	CacheFigures
+	SampledAt time.Time     `json:"sampled_at,omitzero"` // of the oldest part; absent: not all was looked at yet
+	Cells     []byte        `json:"cells"`               // base64 in JSON: one byte per cell, 0..255 = share resident
+	Flags     []byte        `json:"flags"`               // base64 in JSON: one byte per cell, the sum of Cell… bits
+	Tiers     []TierSpan    `json:"tiers"`
+	Markers   []CacheMarker `json:"markers"`
 	// Segments is filled when one partition was asked for, for tables.
 	Segments []CacheSegment `json:"segments,omitempty"`
 }

@@ -72,16 +72,7 @@ type StreamCache struct {
 
 // StreamRow is CacheRow with the cells in blocks of 48: block "0" has the first ones. A block that is absent is all zero.
 type StreamRow struct {
-	Topic          string `json:"topic"`
-	Partition      int32  `json:"partition"`
-	StartOffset    int64  `json:"start_offset"`
-	EndOffset      int64  `json:"end_offset"`
-	Bytes          int64  `json:"bytes"`
-	CellBytes      int64  `json:"cell_bytes"`
-	ResidentBytes  int64  `json:"resident_bytes"`
-	DirtyBytes     int64  `json:"dirty_bytes"`
-	WritebackBytes int64  `json:"writeback_bytes"`
-	RefaultPages   int64  `json:"refault_pages"`
+	CacheFigures
 	// Seen tells that all of it was looked at. SampledAt is when, of the oldest part, where that is more than 10 s ago: each look at
 	// each row would be news otherwise.
 	Seen      bool              `json:"seen"`
@@ -357,8 +348,7 @@ func streamRow(r CacheRow, now time.Time) StreamRow {
 	for _, m := range r.Markers {
 		markers[m.Reader] = m
 	}
-	return StreamRow{Topic: r.Topic, Partition: r.Partition, StartOffset: r.StartOffset, EndOffset: r.EndOffset, Bytes: r.Bytes, CellBytes: r.CellBytes,
-		ResidentBytes: r.ResidentBytes, DirtyBytes: r.DirtyBytes, WritebackBytes: r.WritebackBytes, RefaultPages: r.RefaultPages, Seen: seen, SampledAt: at,
+	return StreamRow{CacheFigures: r.CacheFigures, Seen: seen, SampledAt: at,
 		Cells: len(r.Cells), Resident: blocks(r.Cells), Flags: blocks(r.Flags), Tiers: some(r.Tiers, len(r.Tiers)), Markers: markers}
 }
 

@@ -127,17 +127,20 @@ func collect(types map[string]reflect.Type, t reflect.Type) {
 			return
 		}
 		types[t.Name()] = t
-		for i := range t.NumField() {
-			collect(types, t.Field(i).Type)
+		for _, f := range reflect.VisibleFields(t) { // those of embedded structs, too
+			if !f.Anonymous {
+				collect(types, f.Type)
+			}
 		}
 	}
 }
 
 func jsonNames(t reflect.Type) []string {
 	var out []string
-	for i := range t.NumField() {
-		name, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
-		out = append(out, name)
+	for _, f := range reflect.VisibleFields(t) {
+		if name, _, _ := strings.Cut(f.Tag.Get("json"), ","); !f.Anonymous {
+			out = append(out, name)
+		}
 	}
 	slices.Sort(out)
 	return out

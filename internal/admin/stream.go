@@ -17,7 +17,8 @@ import (
 )
 
 const (
-	// frameEvery is the time between two frames; after one that took long there is a rest, so that frames take a fifth of a core at most.
+	// frameEvery is the time between two frames; after one that took long there is a rest, so that frames take a fifth of a core at most, however
+	// many clients come and go.
 	frameEvery = time.Second
 	frameRest  = 4
 	// frameTimeout bounds the questions of one frame.
@@ -107,7 +108,8 @@ type streams struct {
 	end     context.CancelFunc
 	ended   chan struct{} // closed by the goroutine that end ends
 	closed  chan struct{}
-	events  eventLog // of the goroutine that makes frames
+	events  eventLog  // of the goroutine that makes frames
+	rested  time.Time // the same: no frame before
 }
 
 func newStreams(opt Options) *streams {
@@ -200,19 +202,23 @@ func (s *streams) close() {
 // run makes frames until ctx ends.
 func (s *streams) run(ctx context.Context) {
 	s.events.forget()
-	timer := time.NewTimer(0)
+	timer := time.NewTimer(time.Until(s.rested))
 	defer timer.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-s.poke:
+			timer.Reset(time.Until(s.rested))
+			continue
 		case <-timer.C:
 		}
 		began := time.Now()
 		s.make(ctx)
 		took := time.Since(began)
-		timer.Reset(max(frameEvery-took, frameRest*took))
+		rest := min(frameRest*took, frameTimeout)
+		s.rested = time.Now().Add(rest)
+		timer.Reset(max(frameEvery-took, rest))
 	}
 }
 

@@ -51,7 +51,7 @@ func (w *world) step() {
 	pick := func(n int) bool { return w.rnd.IntN(n) == 0 }
 	if len(w.rows) == 0 || pick(3) {
 		w.next++
-		w.rows = append(w.rows, admin.CacheRow{Topic: []string{"orders", `a "quoted" <topic>`, "null"}[w.next%3], Partition: int32(w.next), Cells: make([]byte, w.rnd.IntN(200))})
+		w.rows = append(w.rows, admin.CacheRow{CacheFigures: admin.CacheFigures{Topic: []string{"orders", `a "quoted" <topic>`, "null"}[w.next%3], Partition: int32(w.next)}, Cells: make([]byte, w.rnd.IntN(200))})
 	}
 	if len(w.rows) > 1 && pick(6) {
 		w.rows = slices.Delete(w.rows, 0, 1)
@@ -365,7 +365,7 @@ func TestStreamDeltaIsSmall(t *testing.T) {
 		w.still = true
 		for p := range 200 {
 			cells := bytes.Repeat([]byte{255}, 512)
-			w.rows = append(w.rows, admin.CacheRow{Topic: "orders", Partition: int32(p), Cells: cells, Flags: make([]byte, 512)})
+			w.rows = append(w.rows, admin.CacheRow{CacheFigures: admin.CacheFigures{Topic: "orders", Partition: int32(p)}, Cells: cells, Flags: make([]byte, 512)})
 		}
 		c := newStream(t, w).open(t, "?topics=cache", "")
 		full := c.next()
@@ -451,6 +451,50 @@ func TestStreamsShareFrames(t *testing.T) {
 			t.Errorf("%d frames after the last client left", w.made()-before)
 		}
 	})
+}
+
+// slowWorld takes a tenth of a second for a frame.
+type slowWorld struct{ *world }
+
+func (w slowWorld) Status(ctx context.Context) (admin.Status, error) {
+	time.Sleep(100 * time.Millisecond)
+	return w.world.Status(ctx)
+}
+
+// TestStreamClientsComeAndGo: frames take a fifth of the time at most, also when clients come that want what the newest does not have, or come
+// when nobody else looks.
+func TestStreamClientsComeAndGo(t *testing.T) {
+	for _, stays := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(1)
+			f := newServer(t, func(o *admin.Options) { o.Backend = slowWorld{w} })
+			var stayed *client
+			if stays {
+				stayed = f.open(t, "?topics=status", "")
+				go func() {
+					for {
+						select {
+						case <-stayed.events:
+						case <-stayed.ended:
+							return
+						}
+					}
+				}()
+			}
+			for i := range 300 {
+				c := f.open(t, "?topics=status,"+[]string{"readers", "tiers", "throttle"}[i%3], "")
+				<-time.After(10 * time.Millisecond)
+				c.close()
+			}
+			if n := w.made(); n < 4 || n > 8 {
+				t.Errorf("one stays %v: %d frames in 3 s, which take half a second each with the rest after them", stays, n)
+			}
+			if stays {
+				stayed.close()
+			}
+			<-time.After(time.Minute) // a frame may be on its way
+		})
+	}
 }
 
 // TestStreamResumes: with its last event id a client gets the delta from there if that is the newest or the one before, however long

@@ -18,9 +18,10 @@ import (
 // Behaviour:
 //   - Answered when the partitions are on record as part of the transaction. While the transaction before is being ended it waits for a
 //     moment; then CONCURRENT_TRANSACTIONS.
-//   - One partition that does not exist: UNKNOWN_TOPIC_OR_PARTITION for it, OPERATION_NOT_ATTEMPTED for the others of the transaction.
+//   - One partition that does not exist: UNKNOWN_TOPIC_OR_PARTITION for it, OPERATION_NOT_ATTEMPTED for the others of the transaction. One of
+//     an internal topic, which clients do not write to: TOPIC_AUTHORIZATION_FAILED, as in Kafka.
 //
-// Version notes: 4 brings several transactions and verify_only, for brokers among themselves; 2 PRODUCER_FENCED, 5 TRANSACTION_ABORTABLE.
+// Version notes: 4 brings several transactions and verify_only, for brokers among themselves; 2 PRODUCER_FENCED.
 
 func (b *Broker) beginAddPartitionsToTxn(ctx context.Context, r *request) promise {
 	req := r.body.(*kmsg.AddPartitionsToTxnRequest)
@@ -95,17 +96,20 @@ func setAll(places []*int16, code int16) {
 // addToTxn carries one transaction out.
 func (b *Broker) addToTxn(ctx context.Context, snap *metadata.Snapshot, version int16, asked *kmsg.AddPartitionsToTxnRequestTransaction, places []*int16) (wait transactions.Pending) {
 	var parts []txn.Partition
-	unknown := false
+	refused := false
 	for _, t := range asked.Topics {
 		topic, err := findTopic(snap, false, t.Topic, [16]byte{})
 		for _, p := range t.Partitions {
-			if err != nil || p < 0 || p >= topic.Partitions {
-				*places[len(parts)], unknown = kerr.UnknownTopicOrPartition.Code, true
+			switch {
+			case version < 4 && internalTopic(t.Topic):
+				*places[len(parts)], refused = kerr.TopicAuthorizationFailed.Code, true
+			case err != nil || p < 0 || p >= topic.Partitions:
+				*places[len(parts)], refused = kerr.UnknownTopicOrPartition.Code, true
 			}
 			parts = append(parts, txn.Partition{Topic: t.Topic, Index: p})
 		}
 	}
-	if unknown {
+	if refused {
 		for _, p := range places {
 			if *p == 0 {
 				*p = kerr.OperationNotAttempted.Code
@@ -113,7 +117,7 @@ func (b *Broker) addToTxn(ctx context.Context, snap *metadata.Snapshot, version 
 		}
 		return wait
 	}
-	code := func(err txn.Error) int16 { return int16(fencedCode(olderTxnCode(err, version >= 5), version >= 2)) }
+	code := func(err txn.Error) int16 { return int16(fencedCode(err, version >= 2)) }
 	who := txn.Identity{ID: asked.ProducerID, Epoch: asked.ProducerEpoch}
 	if asked.VerifyOnly {
 		for i, p := range parts {

@@ -74,7 +74,9 @@ func (s *adminStore) create(_ context.Context, topic string, id [16]byte, index 
 	return nil
 }
 
-func (s *adminStore) remove(_ context.Context, topic string) error {
+func (*adminStore) disconnected(uint64) {}
+
+func (s *adminStore) remove(_ context.Context, topic string, _ [16]byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.failRemove != nil {

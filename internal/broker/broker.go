@@ -154,6 +154,8 @@ type Broker struct {
 	started  time.Time
 	txns     *transactions.Coordinator
 
+	maxAnswer int // maxAnswerBytes, but in tests
+
 	// noise bounds the log lines that hostile or broken clients can cause.
 	noise *rate.Limiter
 
@@ -181,18 +183,19 @@ func newBroker(opt Options, l logs) (*Broker, error) {
 		return nil, fmt.Errorf("broker metrics: %w", err)
 	}
 	b := &Broker{
-		opt:     opt,
-		log:     opt.Logger,
-		logs:    l,
-		meta:    opt.Metadata,
-		apis:    apiTable(),
-		metrics: m,
-		budget:  newBudget(opt.MaxInFlightBytes),
-		noise:   rate.NewLimiter(10, 50),
-		conns:   map[*conn]struct{}{},
-		perIP:   map[string]int{},
-		closers: map[*acceptor]struct{}{},
-		drained: make(chan struct{}),
+		opt:       opt,
+		log:       opt.Logger,
+		logs:      l,
+		meta:      opt.Metadata,
+		apis:      apiTable(),
+		metrics:   m,
+		budget:    newBudget(opt.MaxInFlightBytes),
+		noise:     rate.NewLimiter(10, 50),
+		maxAnswer: maxAnswerBytes,
+		conns:     map[*conn]struct{}{},
+		perIP:     map[string]int{},
+		closers:   map[*acceptor]struct{}{},
+		drained:   make(chan struct{}),
 	}
 	b.started = time.Now()
 	b.limits = newLimiter(b.meta.Snapshot().Quotas, m)
@@ -224,6 +227,7 @@ type offset = segment.Offset
 // partitionLog is what the handlers need of one partition; a storeLog is the real one.
 type partitionLog interface {
 	ID() [16]byte // of the topic
+	Err() error   // why it is offline, or nil
 	Append(ctx context.Context, r partition.AppendRequest) (partition.Appended, error)
 	Durable(ctx context.Context, next offset) error
 	Synced(ctx context.Context, next offset) error
@@ -242,13 +246,16 @@ type readResult struct {
 	Offsets partition.Offsets
 	Records wire.Payload // nil: nothing now
 	Pending bool
-	Live    bool // see partition.ReadResult
+	More    bool // as Live: see partition.ReadResult
+	Live    bool
 	Aborted []partition.AbortedTxn
 }
 
 // logs finds partitions; the real one is a partition.Store.
 type logs interface {
 	log(topic string, partition int32) (partitionLog, bool)
+	// disconnected tells that a connection has ended and nobody reads for it any more.
+	disconnected(conn uint64)
 }
 
 type storeLogs struct{ store *partition.Store }
@@ -258,11 +265,13 @@ func (s storeLogs) log(topic string, partition int32) (partitionLog, bool) {
 	return storeLog{l}, ok
 }
 
+func (s storeLogs) disconnected(conn uint64) { s.store.Disconnected(conn) }
+
 type storeLog struct{ *partition.Log }
 
 func (l storeLog) Read(r partition.ReadRequest) (readResult, error) {
 	res, err := l.Log.Read(r)
-	out := readResult{Offsets: res.Offsets, Pending: res.Pending, Live: res.Live, Aborted: res.Aborted}
+	out := readResult{Offsets: res.Offsets, Pending: res.Pending, More: res.More, Live: res.Live, Aborted: res.Aborted}
 	if res.Chunk != nil {
 		out.Records = res.Chunk
 	}

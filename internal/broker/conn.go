@@ -131,6 +131,7 @@ func (c *conn) serve(ctx context.Context) {
 	c.close()
 	cancel()
 	c.waitSent()
+	c.b.logs.disconnected(c.peer.conn)
 	c.b.forget(c)
 	c.explain(err)
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"syscall"
 	"testing"
@@ -14,6 +15,10 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"lagoon/internal/groups"
+	"lagoon/internal/metadata"
+	"lagoon/internal/vfs"
 )
 
 func TestAPIVersionsListsTheTable(t *testing.T) {
@@ -364,6 +369,69 @@ func TestShutdownCutsOffAfterItsDeadline(t *testing.T) {
 			t.Fatalf("got %v", err)
 		}
 		c.closed()
+	})
+}
+
+// stopsInTime stops a broker that has something to wait for: it gives up soon after its deadline.
+func stopsInTime(t *testing.T, b *Broker) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	stopped := make(chan error, 1)
+	go func() { stopped <- b.Shutdown(ctx) }()
+	select {
+	case err := <-stopped:
+		if !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("got %v", err)
+		}
+	case <-time.After(10*time.Second + 2*cutTime):
+		t.Error("it waits for the device")
+	}
+}
+
+// A request that waits for a device that never answers does not keep the rest from being stopped.
+func TestShutdownLeavesBehindWhatADeviceDoesNotAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, nil)
+		hang := make(chan struct{})
+		r.logs["orders-0"].hang = hang
+		c := r.dial()
+		c.send(produceRequest(9, 1, "orders", records(0, batch(1, 100))))
+		synctest.Wait()
+		stopsInTime(t, r.b)
+		close(hang)
+		c.closed()
+	})
+}
+
+// hungState are logs of which that of the groups is on a device that does not answer.
+type hungState struct {
+	fakeLogs
+	hang chan struct{}
+}
+
+func (l hungState) groupLog(int32) (groups.Log, bool) {
+	<-l.hang
+	return nil, false
+}
+
+// The same for a coordinator that waits for such a device, with no connection left.
+func TestShutdownLeavesBehindACoordinatorThatADeviceDoesNotAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		meta, err := metadata.Open(vfs.NewMem(1), "lagoon-metadata", metadata.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer meta.Close()
+		hang := make(chan struct{})
+		b, err := newBroker(Options{Metadata: meta, Logger: slog.New(slog.DiscardHandler)}.withDefaults(), hungState{fakeLogs{}, hang})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.groups.Start(1)
+		synctest.Wait()
+		stopsInTime(t, b)
+		close(hang)
 	})
 }
 

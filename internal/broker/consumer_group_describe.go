@@ -13,16 +13,23 @@ import (
 
 // ConsumerGroupDescribe (key 69, KIP-848)
 //
-// Behaviour: as in Kafka; a group of the classic protocol is GROUP_ID_NOT_FOUND, upon which tools ask by DescribeGroups.
+// Behaviour: as in Kafka; a group of the classic protocol is GROUP_ID_NOT_FOUND, upon which tools ask by DescribeGroups. Groups for which the response has
+// no room (maxAnswerBytes) are INVALID_REQUEST.
 //
 // Version notes: 1 tells which protocol a member uses (KIP-1099).
 
 func (b *Broker) handleConsumerGroupDescribe(_ context.Context, r *request) (kmsg.Response, error) {
 	req := r.body.(*kmsg.ConsumerGroupDescribeRequest)
 	resp := req.ResponseKind().(*kmsg.ConsumerGroupDescribeResponse)
+	room := b.answerRoom()
 	for _, id := range req.Groups {
 		out := kmsg.NewConsumerGroupDescribeResponseGroup()
 		out.Group = id
+		if !room.left() {
+			out.ErrorCode = kerr.InvalidRequest.Code
+			resp.Groups = append(resp.Groups, out)
+			continue
+		}
 		d, err := b.groups.DescribeConsumer(id)
 		switch {
 		case id == "":
@@ -45,6 +52,15 @@ func (b *Broker) handleConsumerGroupDescribe(_ context.Context, r *request) (kms
 			om.MemberEpoch, om.ClientID, om.ClientHost = m.Epoch, m.ClientID, m.Host
 			om.SubscribedTopics, om.SubscribedTopicRegex = m.Topics, nullable(m.Regex)
 			om.Assignment, om.TargetAssignment = namedAssignment(d.Topics, m.Assigned), namedAssignment(d.Topics, m.Target)
+			room.take(len(m.Member.ID) + len(m.InstanceID) + len(m.RackID) + len(m.ClientID) + len(m.Host) + len(m.Regex))
+			for _, name := range m.Topics {
+				room.take(len(name))
+			}
+			for _, a := range [...]kmsg.Assignment{om.Assignment, om.TargetAssignment} {
+				for _, t := range a.TopicPartitions {
+					room.take(len(t.Topic) + 4*len(t.Partitions))
+				}
+			}
 			om.MemberType = 1
 			if m.Classic != nil {
 				om.MemberType = 0

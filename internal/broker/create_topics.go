@@ -116,6 +116,9 @@ func (b *Broker) checkNewTopic(snap *metadata.Snapshot, asked kmsg.CreateTopicsR
 	if err := metadata.ValidateTopicName(asked.Topic); err != nil {
 		return topic, err
 	}
+	if err := snap.CheckCollision(asked.Topic); err != nil {
+		return topic, err
+	}
 	if _, ok := snap.Topic(asked.Topic); ok {
 		return topic, refuse(kerr.TopicAlreadyExists, "Topic '%s' already exists.", asked.Topic)
 	}
@@ -253,10 +256,12 @@ func (b *Broker) createPartitions(ctx context.Context, t *metadata.Topic, from, 
 	return g.Wait()
 }
 
-// dropTopic deletes a topic: the record, then the directories, then the record of the deletion. The caller holds its lock.
+// dropTopic deletes a topic: the record, then what groups have committed of it, then the directories, then the record of the deletion. The caller holds
+// its lock.
 func (b *Broker) dropTopic(ctx context.Context, t *metadata.Topic) error {
 	if err := b.meta.DeleteTopic(t.ID); err != nil {
 		return err
 	}
+	b.groups.TopicDeleted(ctx, t.Name)
 	return b.purge(ctx, t)
 }

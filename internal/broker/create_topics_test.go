@@ -150,13 +150,20 @@ func TestCreateTopicsValidateOnlyAndDuplicates(t *testing.T) {
 			t.Errorf("%s = %s from %d", c.Name, text(c.Value), c.Source)
 		}
 	}
+	ask[*kmsg.CreateTopicsResponse](a, 7, createRequest(askedTopic("x.y", 1, 1)))
+	for _, req.ValidateOnly = range []bool{true, false} { // what would be refused is refused
+		req.Topics = createRequest(askedTopic("x_y", 1, 1)).Topics
+		if out := ask[*kmsg.CreateTopicsResponse](a, 7, req).Topics[0]; out.ErrorCode != 17 || !strings.Contains(text(out.ErrorMessage), "x.y") {
+			t.Errorf("a colliding name, validate only %v: %d %s", req.ValidateOnly, out.ErrorCode, text(out.ErrorMessage))
+		}
+	}
 	resp := ask[*kmsg.CreateTopicsResponse](a, 7, createRequest(askedTopic("a", 1, 1), askedTopic("b", 1, 1), askedTopic("a", 1, 1)))
 	var got []string
 	for _, out := range resp.Topics {
 		got = append(got, fmt.Sprintf("%s %d", out.Topic, out.ErrorCode))
 	}
 	expect(t, "duplicates", got, "a 42", "b 0")
-	if len(a.meta.Snapshot().Topics) != 1 {
+	if len(a.meta.Snapshot().Topics) != 2 {
 		t.Errorf("topics %v", a.meta.Snapshot().Names())
 	}
 }

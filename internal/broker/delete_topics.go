@@ -103,11 +103,7 @@ func (b *Broker) deleteTopic(ctx context.Context, t *metadata.Topic) error {
 		return err
 	}
 	defer unlock()
-	err = b.dropTopic(context.WithoutCancel(ctx), t)
-	if _, still := b.meta.Snapshot().TopicByID(t.ID); !still {
-		b.groups.TopicDeleted(t.Name)
-	}
-	if err != nil {
+	if err := b.dropTopic(context.WithoutCancel(ctx), t); err != nil {
 		return err
 	}
 	b.log.Info("topic deleted", "topic", t.Name, "id", t.ID.String())

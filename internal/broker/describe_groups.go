@@ -11,7 +11,8 @@ import (
 
 // DescribeGroups (key 15)
 //
-// Behaviour: metadata and assignments are told of stable groups only, as in Kafka.
+// Behaviour: metadata and assignments are told of stable groups only, as in Kafka. Groups for which the response has no room (maxAnswerBytes) are
+// INVALID_REQUEST.
 //
 // Version notes: 3 brings authorized operations, 4 static members; up to 5 an unknown group is Dead without an error, from 6
 // GROUP_ID_NOT_FOUND with a text.
@@ -19,9 +20,15 @@ import (
 func (b *Broker) handleDescribeGroups(_ context.Context, r *request) (kmsg.Response, error) {
 	req := r.body.(*kmsg.DescribeGroupsRequest)
 	resp := req.ResponseKind().(*kmsg.DescribeGroupsResponse)
+	room := b.answerRoom()
 	for _, id := range req.Groups {
 		out := kmsg.NewDescribeGroupsResponseGroup()
 		out.Group = id
+		if !room.left() {
+			out.ErrorCode = kerr.InvalidRequest.Code
+			resp.Groups = append(resp.Groups, out)
+			continue
+		}
 		d, err := b.groups.Describe(id)
 		switch {
 		case err == classic.GroupIDNotFound && r.version < 6:
@@ -38,6 +45,7 @@ func (b *Broker) handleDescribeGroups(_ context.Context, r *request) (kmsg.Respo
 			om.MemberID, om.InstanceID, om.ClientID, om.ClientHost = m.ID, nullable(m.InstanceID), m.ClientID, m.Host
 			om.ProtocolMetadata, om.MemberAssignment = m.Metadata, m.Assignment
 			out.Members = append(out.Members, om)
+			room.take(len(m.ID) + len(m.InstanceID) + len(m.ClientID) + len(m.Host) + len(m.Metadata) + len(m.Assignment))
 		}
 		resp.Groups = append(resp.Groups, out)
 	}

@@ -15,12 +15,14 @@ import (
 
 // DescribeProducers (key 61)
 //
-// Behaviour: the producers that a partition remembers, with the first offset of the transaction that each has open there.
+// Behaviour: the producers that a partition remembers, with the first offset of the transaction that each has open there. Partitions for which
+// the response has no room (maxAnswerBytes) are INVALID_REQUEST.
 
 func (b *Broker) handleDescribeProducers(_ context.Context, r *request) (kmsg.Response, error) {
 	req := r.body.(*kmsg.DescribeProducersRequest)
 	resp := req.ResponseKind().(*kmsg.DescribeProducersResponse)
 	snap := b.meta.Snapshot()
+	room := b.answerRoom()
 	for _, t := range req.Topics {
 		out := kmsg.NewDescribeProducersResponseTopic()
 		out.Topic = t.Topic
@@ -32,6 +34,9 @@ func (b *Broker) handleDescribeProducers(_ context.Context, r *request) (kmsg.Re
 			part := kmsg.NewDescribeProducersResponseTopicPartition()
 			part.Partition = p
 			failed := err
+			if !room.left() {
+				failed = kerr.InvalidRequest
+			}
 			var log partitionLog
 			if failed == nil {
 				log, failed = b.partitionOf(topic, p)
@@ -40,6 +45,7 @@ func (b *Broker) handleDescribeProducers(_ context.Context, r *request) (kmsg.Re
 				part.ErrorCode, part.ErrorMessage = b.code(failed, "describe producers"), clientText(failed)
 			} else {
 				part.ActiveProducers = activeProducers(log)
+				room.take(producerRowBytes * len(part.ActiveProducers))
 			}
 			out.Partitions = append(out.Partitions, part)
 		}
@@ -47,6 +53,9 @@ func (b *Broker) handleDescribeProducers(_ context.Context, r *request) (kmsg.Re
 	}
 	return resp, nil
 }
+
+// producerRowBytes is about what a row of the response takes: its fields, and where unknown tags would be.
+const producerRowBytes = 64
 
 func activeProducers(log partitionLog) []kmsg.DescribeProducersResponseTopicPartitionActiveProducer {
 	list := []kmsg.DescribeProducersResponseTopicPartitionActiveProducer{}
@@ -61,14 +70,21 @@ func activeProducers(log partitionLog) []kmsg.DescribeProducersResponseTopicPart
 
 // DescribeTransactions (key 65)
 //
-// Behaviour: TRANSACTIONAL_ID_NOT_FOUND for an id that nobody uses. The start is -1 without a transaction.
+// Behaviour: TRANSACTIONAL_ID_NOT_FOUND for an id that nobody uses. The start is -1 without a transaction. Ids for which the response has no room
+// (maxAnswerBytes) are INVALID_REQUEST.
 
 func (b *Broker) handleDescribeTransactions(_ context.Context, r *request) (kmsg.Response, error) {
 	req := r.body.(*kmsg.DescribeTransactionsRequest)
 	resp := req.ResponseKind().(*kmsg.DescribeTransactionsResponse)
+	room := b.answerRoom()
 	for _, id := range req.TransactionalIDs {
 		out := kmsg.NewDescribeTransactionsResponseTransactionState()
 		out.TransactionalID = id
+		if !room.left() {
+			out.ErrorCode = kerr.InvalidRequest.Code
+			resp.TransactionStates = append(resp.TransactionStates, out)
+			continue
+		}
 		found, err := b.txns.Describe(id)
 		if err == txn.CoordinatorNotAvailable && !b.txns.Started() {
 			err = txn.TransactionalIDNotFound // there is no topic yet, so there are no ids
@@ -87,10 +103,12 @@ func (b *Broker) handleDescribeTransactions(_ context.Context, r *request) (kmsg
 				t := kmsg.NewDescribeTransactionsResponseTransactionStateTopic()
 				t.Topic = p.Topic
 				out.Topics = append(out.Topics, t)
+				room.take(len(p.Topic))
 			}
 			t := &out.Topics[len(out.Topics)-1]
 			t.Partitions = append(t.Partitions, p.Index)
 		}
+		room.take(len(id) + 4*len(found.Partitions))
 		resp.TransactionStates = append(resp.TransactionStates, out)
 	}
 	return resp, nil

@@ -23,8 +23,10 @@ import (
 //     keeps its place.
 //   - Partitions are read in the order of the request (of the session's rotation). The first one with records gets at
 //     least one whole batch whatever the limits say; records are whole batches.
-//   - Done at once: enough bytes (min_bytes), an error, a truncated position, max_wait 0. Else the fetch parks until one
-//     of its partitions has more, a cold read comes in, max_wait ends, or the broker shuts down.
+//   - Done at once: enough bytes (min_bytes, or as much as the answer may hold), records of a partition that has more than
+//     its limit let in, an error, a truncated position, max_wait 0. Else the fetch parks until one of its partitions has
+//     more, a cold read comes in, max_wait ends, or the broker shuts down. (Kafka counts bytes up to the limits, whole
+//     batches or not, and does not wait either.)
 //   - A partition whose bytes are still on their way from a device (Pending) is answered without records and joins a
 //     later fetch; those that can be served are answered now and never wait for it, min_bytes notwithstanding.
 //   - A consumer cannot pretend to be a replica (CVE-2018-1288): replica ids from 0 on are no replicas of any partition
@@ -75,6 +77,7 @@ type fetchReply struct {
 // fetched is what became of one target.
 type fetched struct {
 	part  wire.FetchedPartition
+	more  bool // see partition.ReadResult
 	topic *topicCounter
 }
 
@@ -229,8 +232,9 @@ func (r *fetchReply) read(c *conn, watch *partition.Watch) (done bool) {
 	b := c.b
 	snap := b.meta.Snapshot()
 	budget := b.limits.most(quotas.ConsumerByteRate, clientOf(r.clientID), int64(min(max(r.req.MaxBytes, 0), b.opt.MaxFetchBytes)))
+	enough := min(int64(r.req.MinBytes), max(budget, 1))
 	total := int64(0)
-	pending, owed := false, false
+	pending, owed, more := false, false, false
 	done = len(r.plan.targets) == 0
 	var topic *metadata.Topic
 	var counter *topicCounter
@@ -271,6 +275,7 @@ func (r *fetchReply) read(c *conn, watch *partition.Watch) (done bool) {
 				pending = true // it came from a device: the rest is on its way there too
 			}
 		}
+		more = more || f.more
 		if f.part.ErrorCode != 0 || f.part.DivergingEpoch >= 0 {
 			done = true
 		}
@@ -279,7 +284,7 @@ func (r *fetchReply) read(c *conn, watch *partition.Watch) (done bool) {
 	if owed && b.opt.WholeFetches {
 		return done
 	}
-	return done || total >= int64(r.req.MinBytes) || pending && total > 0
+	return done || total >= enough || (pending || more) && total > 0
 }
 
 // reader says who reads, with the group as far as it is known: a fetch does not name it.
@@ -323,7 +328,7 @@ func (r *fetchReply) readOne(b *Broker, topic *metadata.Topic, t *fetchTarget, r
 		return pending, err
 	}
 	f.setOffsets(res.Offsets, r.req.Committed, res.Aborted)
-	f.part.Records = res.Records
+	f.part.Records, f.more = res.Records, res.More
 	r.live = r.live || res.Live
 	return pending || res.Pending, nil
 }

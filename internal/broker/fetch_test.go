@@ -227,6 +227,46 @@ func TestFetchWaits(t *testing.T) {
 	})
 }
 
+// Where limits keep records out, waiting for min_bytes brings no more of them: a reader that catches up would get one answer per max_wait.
+func TestFetchDoesNotWaitForWhatItsLimitsKeepOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, func(o *Options) { o.MaxFetchBytes = 10_000 })
+		c := r.dial()
+		for p := range 3 {
+			r.logs[fmt.Sprintf("orders-%d", p)].fill(t, 4, 1000)
+		}
+		for _, tc := range []struct {
+			name                          string
+			offsets                       map[int32]int64
+			minBytes, maxBytes, partBytes int32
+			want                          string
+			after                         time.Duration
+		}{
+			{"a batch that does not fit", map[int32]int64{0: 0}, 2500, 1 << 20, 2500, "0:e0,hw4,2000B", 0},
+			{"less than one partition may give", map[int32]int64{0: 0, 1: 4}, 6000, 1 << 20, 3000, "0:e0,hw4,3000B 1:e0,hw4,0B", 0},
+			{"the answer's limit", map[int32]int64{0: 1, 1: 2}, 6000, 5500, 1 << 20, "0:e0,hw4,3000B 1:e0,hw4,2000B", time.Minute},
+			{"the answer's limit, and more", map[int32]int64{0: 1, 1: 1}, 6000, 5500, 1 << 20, "0:e0,hw4,3000B 1:e0,hw4,2000B", 0},
+			{"all that the answer may hold", map[int32]int64{0: 1, 1: 2}, 6000, 5000, 1 << 20, "0:e0,hw4,3000B 1:e0,hw4,2000B", 0},
+			{"all that any answer may hold", map[int32]int64{0: 0, 1: 0, 2: 2}, 1 << 20, 1 << 20, 1 << 20, "0:e0,hw4,4000B 1:e0,hw4,4000B 2:e0,hw4,2000B", 0},
+			{"another partition's first batch", map[int32]int64{0: 0, 1: 3}, 5000, 4500, 1 << 20, "0:e0,hw4,4000B 1:e0,hw4,0B", 0},
+			{"nothing there, nothing allowed", map[int32]int64{0: 4}, 1, 0, 0, "0:e0,hw4,0B", time.Minute},
+			{"too little", map[int32]int64{0: 1}, 3001, 1 << 20, 1 << 20, "0:e0,hw4,3000B", time.Minute},
+		} {
+			req := fetchRequest(11, "orders", tc.offsets)
+			req.MaxWaitMillis, req.MinBytes, req.MaxBytes = 60_000, tc.minBytes, tc.maxBytes
+			for i := range req.Topics[0].Partitions {
+				req.Topics[0].Partitions[i].PartitionMaxBytes = tc.partBytes
+			}
+			began := time.Now()
+			got := summary(c.fetch(req))
+			if d := time.Since(began); got != tc.want || d != tc.after {
+				t.Errorf("%s:\n got %s after %v\nwant %s after %v", tc.name, got, d, tc.want, tc.after)
+			}
+			synctest.Wait()
+		}
+	})
+}
+
 // A partition whose bytes are on their way never holds up the others.
 func TestFetchOfHotAndCold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

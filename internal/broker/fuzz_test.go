@@ -19,6 +19,8 @@ type fuzzStore struct {
 	logs fakeLogs
 }
 
+func (s fuzzStore) disconnected(uint64) {}
+
 func (s fuzzStore) log(topic string, p int32) (partitionLog, bool) { return s.logs.log(topic, p) }
 
 // FuzzRequests sends one frame through header, table, decoder, handler and encoder of every API that is served. Whatever

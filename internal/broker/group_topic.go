@@ -54,7 +54,7 @@ func (b *Broker) newGroups() (*groups.Coordinator, error) {
 	}
 	opt.Exists = func(topic string, partition int32) bool {
 		t, ok := b.meta.Snapshot().Topic(topic)
-		return ok && partition < t.Partitions
+		return ok && partition >= 0 && partition < t.Partitions
 	}
 	opt.Topics = func() groups.Topics { return groupTopics{b.meta.Snapshot()} }
 	if opt.Settings == nil {

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -402,5 +403,137 @@ func TestGroupsStartWithTheirTopic(t *testing.T) {
 	close(release)
 	if err1, err2 := <-first, <-second; err1 != nil || err2 != nil || !a.groups.Started() {
 		t.Errorf("%v, %v", err1, err2)
+	}
+}
+
+// TestDeletingATopicOfBefore: a deletion that finds its topic gone, and another of the same name, leaves that one's offsets alone.
+func TestDeletingATopicOfBefore(t *testing.T) {
+	a := groupBroker(t)
+	before, _ := a.meta.Snapshot().Topic("orders")
+	a.commit(8, "g", "", -1, 0)
+	if err := a.deleteTopic(t.Context(), before); err != nil {
+		t.Fatal(err)
+	}
+	a.topic("orders", 2)
+	if got := a.fetched(8, "g", true); got != "" {
+		t.Errorf("the new topic has offsets: %s", got)
+	}
+	a.commit(8, "g", "", -1, 1)
+	if err := a.deleteTopic(t.Context(), before); err == nil {
+		t.Error("a topic was deleted twice")
+	}
+	if got := a.fetched(8, "g", true); got != "1@11:0" {
+		t.Errorf("offsets of the new topic: %q", got)
+	}
+}
+
+// TestGroupWithoutAName: offsets can be committed under the empty name, so that group can be looked at and deleted, as in Kafka.
+func TestGroupWithoutAName(t *testing.T) {
+	a := groupBroker(t)
+	if got := a.commit(8, "", "", -1, 0); got[0] != "0:0" {
+		t.Fatalf("commit: %v", got)
+	}
+	describe := kmsg.NewPtrDescribeGroupsRequest()
+	describe.Groups = []string{""}
+	if g := ask[*kmsg.DescribeGroupsResponse](a, 6, describe).Groups[0]; g.ErrorCode != 0 || g.State != "Empty" {
+		t.Errorf("describe: %+v", g)
+	}
+	remove := kmsg.NewPtrDeleteGroupsRequest()
+	remove.Groups = []string{""}
+	if g := ask[*kmsg.DeleteGroupsResponse](a, 2, remove).Groups[0]; g.ErrorCode != 0 {
+		t.Errorf("delete: %+v", g)
+	}
+	if got := a.fetched(8, "", true); got != "" {
+		t.Errorf("offsets after the deletion: %s", got)
+	}
+	if r := a.join(3, "", "", nil); r.ErrorCode != 24 {
+		t.Errorf("join: %d", r.ErrorCode)
+	}
+}
+
+// TestManyProtocols: what a member offers is taken in in linear time; each name counts once, as the first.
+func TestManyProtocols(t *testing.T) {
+	list := make([]kmsg.JoinGroupRequestProtocol, 200_000) // fit into a request
+	for i := range list {
+		list[i].Name = fmt.Sprintf("%05x", i)
+	}
+	list[7] = kmsg.JoinGroupRequestProtocol{Name: list[3].Name, Metadata: []byte("again")}
+	begun := time.Now()
+	got := protocolsOf(list)
+	if took := time.Since(begun); took > 5*time.Second {
+		t.Errorf("it took %s", took)
+	}
+	if len(got) != len(list)-1 || got[3].Name != list[3].Name || len(got[3].Metadata) != 0 || got[7].Name != list[8].Name {
+		t.Errorf("%d protocols, %+v", len(got), got[:9])
+	}
+}
+
+// TestRepeatedNames: one small request that names a group, or a partition, again and again does not make a response without bound.
+func TestRepeatedNames(t *testing.T) {
+	a := groupBroker(t)
+	a.maxAnswer = 100 << 10
+	const times = 20_000
+	a.commit(8, "g", "", -1, 0, 1)
+	a.join(3, "members", "", nil)
+	beat := kmsg.NewPtrConsumerGroupHeartbeatRequest()
+	beat.Group, beat.MemberID, beat.RebalanceTimeoutMillis = "consumers", "m", 60_000
+	beat.SubscribedTopicNames, beat.Topics = []string{"orders"}, []kmsg.ConsumerGroupHeartbeatRequestTopic{}
+	if r := ask[*kmsg.ConsumerGroupHeartbeatResponse](a, 1, beat); r.ErrorCode != 0 {
+		t.Fatalf("%+v", r)
+	}
+	fetch, partitions := kmsg.NewPtrOffsetFetchRequest(), kmsg.NewPtrOffsetFetchRequest()
+	describe, consumers := kmsg.NewPtrDescribeGroupsRequest(), kmsg.NewPtrConsumerGroupDescribeRequest()
+	for range times {
+		one := kmsg.NewOffsetFetchRequestGroup()
+		one.Group = "g"
+		fetch.Groups = append(fetch.Groups, one)
+		describe.Groups, consumers.Groups = append(describe.Groups, "members"), append(consumers.Groups, "consumers")
+	}
+	one, orders := kmsg.NewOffsetFetchRequestGroup(), kmsg.NewOffsetFetchRequestGroupTopic()
+	orders.Topic, orders.Partitions = "orders", make([]int32, times)
+	one.Group, one.Topics = "g", append(one.Topics, orders)
+	partitions.Groups = append(partitions.Groups, one)
+
+	told := map[string][]int16{}
+	for _, g := range ask[*kmsg.OffsetFetchResponse](a, 8, fetch).Groups {
+		told["OffsetFetch"] = append(told["OffsetFetch"], g.ErrorCode)
+	}
+	for _, p := range ask[*kmsg.OffsetFetchResponse](a, 8, partitions).Groups[0].Topics[0].Partitions {
+		told["OffsetFetch of partitions"] = append(told["OffsetFetch of partitions"], p.ErrorCode)
+	}
+	for _, g := range ask[*kmsg.DescribeGroupsResponse](a, 6, describe).Groups {
+		told["DescribeGroups"] = append(told["DescribeGroups"], g.ErrorCode)
+	}
+	for _, g := range ask[*kmsg.ConsumerGroupDescribeResponse](a, 1, consumers).Groups {
+		told["ConsumerGroupDescribe"] = append(told["ConsumerGroupDescribe"], g.ErrorCode)
+	}
+	for api, codes := range told {
+		full := slices.Index(codes, 42)
+		if len(codes) != times || full < 100 || full > 2000 || codes[0] != 0 || slices.ContainsFunc(codes[full:], func(c int16) bool { return c != 42 }) {
+			t.Errorf("%s: %d answers, refused from %d on, the first is %d", api, len(codes), full, codes[0])
+		}
+	}
+	if len(told) != 4 {
+		t.Error("answers are missing")
+	}
+}
+
+// TestAssignmentOfWhatIsNotThere: a leader may name partitions that cannot be.
+func TestAssignmentOfWhatIsNotThere(t *testing.T) {
+	a := groupBroker(t)
+	joined := a.join(3, "g", "", nil)
+	sync := kmsg.NewPtrSyncGroupRequest()
+	sync.Group, sync.Generation, sync.MemberID = "g", joined.Generation, joined.MemberID
+	all := kmsg.NewSyncGroupRequestGroupAssignment()
+	all.MemberID = joined.MemberID
+	all.MemberAssignment = []byte{0, 1, 0, 0, 0, 1, 0, 6, 'o', 'r', 'd', 'e', 'r', 's', 0, 0, 0, 3, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 1, 0, 0, 0, 2, 0xff, 0xff, 0xff, 0xff}
+	sync.GroupAssignment = append(sync.GroupAssignment, all)
+	if r := ask[*kmsg.SyncGroupResponse](a, 3, sync); r.ErrorCode != 0 {
+		t.Fatalf("%+v", r)
+	}
+	for p, want := range map[int32]string{-1: "", 1: "g", 2: ""} {
+		if group, _ := a.groups.Owner("test", "", "orders", p); group != want {
+			t.Errorf("orders-%d is read by %q", p, group)
+		}
 	}
 }

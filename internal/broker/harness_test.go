@@ -35,6 +35,7 @@ type fakeLog struct {
 	start     segment.Offset
 	epoch     int32
 	appendErr error
+	hang      chan struct{} // Append waits until it is closed, whoever gives up
 	readErr   error
 	duplicate segment.Offset // when > 0: the next appends are duplicates of that offset
 	cold      bool           // bytes exist but are on their way
@@ -49,6 +50,7 @@ func newFakeLog() *fakeLog {
 }
 
 func (l *fakeLog) ID() [16]byte { return l.id }
+func (l *fakeLog) Err() error   { return nil }
 
 func (l *fakeLog) notify() {
 	close(l.changed)
@@ -67,6 +69,9 @@ func (l *fakeLog) end() segment.Offset {
 }
 
 func (l *fakeLog) Append(_ context.Context, r partition.AppendRequest) (partition.Appended, error) {
+	if l.hang != nil {
+		<-l.hang
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.appendErr != nil {
@@ -181,6 +186,7 @@ func (l *fakeLog) Read(r partition.ReadRequest) (readResult, error) {
 			continue
 		}
 		if len(data)+len(b) > int(r.MaxBytes) && !(len(data) == 0 && r.MustServe) {
+			res.More = true
 			break
 		}
 		data = append(data, b...)
@@ -242,6 +248,8 @@ func (f fakeLogs) log(topic string, p int32) (partitionLog, bool) {
 	l, ok := f[topic+"-"+string(rune('0'+p))]
 	return l, ok
 }
+
+func (f fakeLogs) disconnected(uint64) {}
 
 // batch is a batch of n records whose values the tests do not look into; size is its whole length.
 func batch(n int32, size int) []byte {

@@ -61,6 +61,8 @@ func (l *stackLog) Read(req partition.ReadRequest) (readResult, error) {
 
 type stackLogs struct{ log0 partitionLog }
 
+func (stackLogs) disconnected(uint64) {}
+
 func (s stackLogs) log(string, int32) (partitionLog, bool) { return s.log0, true }
 
 // A fetch whose records are there is answered by the reader, one that has to wait is not: what comes after it is read.
@@ -97,6 +99,49 @@ func TestReadyFetchIsAnsweredByTheReader(t *testing.T) {
 		t.Fatal("the parked fetch was answered without records")
 	}
 	c.receive(produce, first+1)
+}
+
+// goneLogs notes which connections have ended.
+type goneLogs struct {
+	stackLogs
+	gone chan uint64
+}
+
+func (g goneLogs) disconnected(conn uint64) { g.gone <- conn }
+
+// connLog notes the connection of its reader.
+type connLog struct {
+	*fakeLog
+	conns chan uint64
+}
+
+func (l *connLog) Read(req partition.ReadRequest) (readResult, error) {
+	l.conns <- req.Reader.Conn
+	return l.fakeLog.Read(req)
+}
+
+// What was read ahead for a consumer goes with its connection: also while one of its fetches waits.
+func TestTheEndOfAConnectionIsTold(t *testing.T) {
+	r := newRig(t, nil)
+	log := &connLog{r.logs["orders-0"], make(chan uint64, 100)}
+	g := goneLogs{stackLogs{log}, make(chan uint64, 10)}
+	r.b.logs = g
+	stays, goes := r.dialTCP(), r.dialTCP()
+	log.fill(t, 1, 1000)
+	call[*kmsg.FetchResponse](stays, fetchRequest(11, "orders", map[int32]int64{0: 0}))
+	other := <-log.conns
+	parked := fetchRequest(11, "orders", map[int32]int64{0: int64(log.end())})
+	parked.MaxWaitMillis = 60_000
+	goes.send(parked)
+	conn := <-log.conns
+	<-log.conns // it parks
+	goes.nc.Close()
+	if told := <-g.gone; told != conn || told == other {
+		t.Errorf("connection %d was told, %d has ended, %d has not", told, conn, other)
+	}
+	if len(g.gone) > 0 {
+		t.Errorf("connection %d, too", <-g.gone)
+	}
 }
 
 // panicLog panics on the reader goroutine, in the first look.

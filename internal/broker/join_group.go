@@ -36,11 +36,7 @@ func (b *Broker) beginJoinGroup(ctx context.Context, r *request) promise {
 	if r.version < 1 {
 		ask.Rebalance = ask.Session
 	}
-	for _, p := range req.Protocols {
-		if !slices.ContainsFunc(ask.Protocols, func(have classic.Protocol) bool { return have.Name == p.Name }) {
-			ask.Protocols = append(ask.Protocols, classic.Protocol{Name: p.Name, Metadata: slices.Clone(p.Metadata)})
-		}
-	}
+	ask.Protocols = protocolsOf(req.Protocols)
 	if req.MemberID == "" {
 		ask.NewID = newMemberID(ask.ClientID, ask.InstanceID)
 	}
@@ -55,6 +51,19 @@ func (b *Broker) beginJoinGroup(ctx context.Context, r *request) promise {
 	return func(ctx context.Context, stopping <-chan struct{}) kmsg.Response {
 		return joinResponse(req, await(ctx, stopping, answer, gone))
 	}
+}
+
+// protocolsOf are the protocols of a request, each name once.
+func protocolsOf(list []kmsg.JoinGroupRequestProtocol) []classic.Protocol {
+	out := make([]classic.Protocol, 0, len(list))
+	seen := make(map[string]struct{}, len(list)) // a request may name many
+	for _, p := range list {
+		if _, twice := seen[p.Name]; !twice {
+			seen[p.Name] = struct{}{}
+			out = append(out, classic.Protocol{Name: p.Name, Metadata: slices.Clone(p.Metadata)})
+		}
+	}
+	return out
 }
 
 func joinResponse(req *kmsg.JoinGroupRequest, res classic.JoinResult) kmsg.Response {

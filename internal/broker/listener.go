@@ -213,8 +213,12 @@ func (b *Broker) closeCoordinators() {
 	b.groups.Close()
 }
 
+// cutTime is for what was cut off to end. More is of no use: what does not end then waits for a device that does not answer.
+const cutTime = time.Second
+
 // Shutdown stops accepting, lets every connection finish the requests it has sent (parked fetches answer at once), and
-// closes them. When ctx ends first the rest is cut off and ctx's error returned. Call it once the listeners' owner is
+// closes them. When ctx ends first the rest is cut off and ctx's error returned, within two seconds: requests that a device
+// does not answer, and coordinators that wait for it, are left behind. Call it once the listeners' owner is
 // ready to stop; it may be called again.
 func (b *Broker) Shutdown(ctx context.Context) error {
 	b.mu.Lock()
@@ -238,18 +242,35 @@ func (b *Broker) Shutdown(ctx context.Context) error {
 		wg.Go(c.drain)
 	}
 	wg.Wait()
+	var err error
 	select {
 	case <-b.drained:
+	case <-ctx.Done():
+		err = ctx.Err()
+		for _, c := range conns {
+			c.close()
+		}
+		select {
+		case <-b.drained:
+		case <-time.After(cutTime):
+		}
+	}
+	closed := make(chan struct{})
+	go func() {
 		b.closeCoordinators()
-		return nil
+		close(closed)
+	}()
+	select {
+	case <-closed:
+		return err
 	case <-ctx.Done():
 	}
-	defer b.closeCoordinators()
-	for _, c := range conns {
-		c.close()
+	select {
+	case <-closed:
+		return err
+	case <-time.After(cutTime):
+		return ctx.Err()
 	}
-	<-b.drained
-	return ctx.Err()
 }
 
 // identify reads a connection's two addresses.

@@ -21,6 +21,8 @@ import (
 //   - Null topics (version 2 and later) mean all partitions with an offset.
 //   - require_stable (7): an offset that a transaction is about to change is answered with UNSTABLE_OFFSET_COMMIT, and the client asks again.
 //
+//   - What would make the response larger than maxAnswerBytes is INVALID_REQUEST.
+//
 // Version notes: up to 1 errors are told per partition, from 2 for the group; 5 brings the leader epoch, 8 several groups, 9 member ids
 // and epochs (KIP-848: STALE_MEMBER_EPOCH), 10 topic ids.
 
@@ -28,9 +30,10 @@ func (b *Broker) handleOffsetFetch(_ context.Context, r *request) (kmsg.Response
 	req := r.body.(*kmsg.OffsetFetchRequest)
 	resp := req.ResponseKind().(*kmsg.OffsetFetchResponse)
 	snap := b.meta.Snapshot()
+	room := b.answerRoom()
 	if r.version >= 8 {
 		for _, g := range req.Groups {
-			resp.Groups = append(resp.Groups, b.fetchOffsets(snap, r.version, g, req.RequireStable))
+			resp.Groups = append(resp.Groups, b.fetchOffsets(snap, r.version, g, req.RequireStable, room))
 		}
 		return resp, nil
 	}
@@ -44,7 +47,7 @@ func (b *Broker) handleOffsetFetch(_ context.Context, r *request) (kmsg.Response
 		gt.Topic, gt.Partitions = t.Topic, t.Partitions
 		one.Topics = append(one.Topics, gt)
 	}
-	got := b.fetchOffsets(snap, r.version, one, req.RequireStable)
+	got := b.fetchOffsets(snap, r.version, one, req.RequireStable, room)
 	resp.ErrorCode = got.ErrorCode
 	if r.version < 2 && got.ErrorCode != 0 { // no place for it but the partitions
 		resp.ErrorCode = 0
@@ -78,15 +81,24 @@ func noOffset(partition int32) kmsg.OffsetFetchResponseGroupTopicPartition {
 	return p
 }
 
-func (b *Broker) fetchOffsets(snap *metadata.Snapshot, version int16, asked kmsg.OffsetFetchRequestGroup, stable bool) kmsg.OffsetFetchResponseGroup {
+func (b *Broker) fetchOffsets(snap *metadata.Snapshot, version int16, asked kmsg.OffsetFetchRequestGroup, stable bool, room *answerRoom) kmsg.OffsetFetchResponseGroup {
 	out := kmsg.NewOffsetFetchResponseGroup()
 	out.Group = asked.Group
+	if !room.left() {
+		out.ErrorCode = kerr.InvalidRequest.Code
+		return out
+	}
 	unstable := func(string, int32) bool { return false }
 	if stable { // asked before the offsets: what is found then is not older than the answer
 		unstable = b.groups.Unstable(asked.Group)
 	}
 	if asked.Topics == nil {
 		out.Topics, out.ErrorCode = b.fetchAllOffsets(snap, version, asked, unstable)
+		for _, t := range out.Topics {
+			for _, p := range t.Partitions {
+				room.take(len(*p.Metadata) + len(t.Topic)/len(t.Partitions))
+			}
+		}
 		return out
 	}
 	var offsets []groups.Offset
@@ -115,7 +127,10 @@ func (b *Broker) fetchOffsets(snap *metadata.Snapshot, version int16, asked kmsg
 				p.ErrorCode = kerr.UnknownTopicID.Code
 			} else if unstable(offsets[0].Topic, partition) {
 				p.ErrorCode = kerr.UnstableOffsetCommit.Code
+			} else if !room.left() {
+				p.ErrorCode = kerr.InvalidRequest.Code
 			} else {
+				room.take(len(offsets[0].Metadata))
 				p.Offset, p.LeaderEpoch, p.Metadata = offsets[0].Offset, offsets[0].LeaderEpoch, &offsets[0].Metadata
 			}
 			offsets = offsets[1:]

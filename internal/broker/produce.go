@@ -223,9 +223,13 @@ func (c *conn) appendPartition(ctx context.Context, topic *metadata.Topic, count
 	ask := partition.AppendRequest{Records: p.Records}
 	drop := func() {}
 	if _, transactional := producerOf(p.Records); transactional {
+		if err := log.Err(); err != nil {
+			return err // before it is part of a transaction, which could not end: the partition takes no marker either
+		}
 		if ask.Guard, drop, err = c.b.joinWrite(ctx, log, txnID, txn.Partition{Topic: topic.Name, Index: p.Partition}, p.Records, reply.version); err != nil {
 			return err
 		}
+		ask.EpochPerTxn = reply.version >= implicitVersion
 	}
 	done, err := log.Append(ctx, ask)
 	if err != nil {
@@ -309,7 +313,7 @@ func (b *Broker) joinAll(ctx context.Context, snap *metadata.Snapshot, req *wire
 			}
 			writer, transactional := producerOf(p.Records)
 			log, err := b.partitionOf(topic, p.Partition)
-			if err != nil || !transactional || len(parts) > 0 && writer != who {
+			if err != nil || log.Err() != nil || !transactional || len(parts) > 0 && writer != who {
 				continue
 			}
 			if guard, open := log.GuardTxn(writer.ID, writer.Epoch); !open {

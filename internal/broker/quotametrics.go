@@ -14,12 +14,15 @@ import (
 // maxQuotaSeries bounds the rates that are exported of each kind: the highest are.
 const maxQuotaSeries = 1000
 
-// quotaCollector exports what clients use of their byte quotas, under the JMX exporter's name. Only who has a quota is measured, as in
-// Kafka.
+// quotaCollector exports what clients use of their quotas and how long they wait, under the JMX exporter's names. Only who has a quota is
+// measured, as in Kafka.
 type quotaCollector struct{ l *limiter }
 
-var byteRateDesc = prometheus.NewDesc("kafka_server_quota_byte_rate",
-	"Bytes per second of those who have a quota of them.", []string{"resource", "user", "clientId"}, nil)
+var (
+	quotaLabels  = []string{"resource", "user", "clientId"}
+	byteRateDesc = prometheus.NewDesc("kafka_server_quota_byte_rate", "Bytes per second of those who have a quota of them.", quotaLabels, nil)
+	throttleDesc = prometheus.NewDesc("kafka_server_quota_throttle_time", "Mean time in ms that those had to wait, in the last 30 to 60 s, who had used more than their quota.", quotaLabels, nil)
+)
 
 // rates lists the highest rates of a kind.
 func (l *limiter) rates(k quotas.Key) []quotas.Rate {
@@ -31,14 +34,23 @@ func (l *limiter) rates(k quotas.Key) []quotas.Rate {
 }
 
 // Describe implements prometheus.Collector.
-func (c quotaCollector) Describe(ch chan<- *prometheus.Desc) { ch <- byteRateDesc }
+func (c quotaCollector) Describe(ch chan<- *prometheus.Desc) {
+	ch <- byteRateDesc
+	ch <- throttleDesc
+}
 
 // Collect implements prometheus.Collector.
 func (c quotaCollector) Collect(ch chan<- prometheus.Metric) {
-	for k, resource := range map[quotas.Key]string{quotas.ProducerByteRate: "Produce", quotas.ConsumerByteRate: "Fetch"} {
+	for k, resource := range map[quotas.Key]string{quotas.ProducerByteRate: "Produce", quotas.ConsumerByteRate: "Fetch", quotas.RequestPercentage: "Request"} {
 		for _, r := range c.l.rates(k) {
-			ch <- prometheus.MustNewConstMetric(byteRateDesc, prometheus.GaugeValue, r.PerSecond,
-				resource, strings.ToValidUTF8(r.Shared.User.Name, "?"), strings.ToValidUTF8(r.Shared.ClientID.Name, "?"))
+			put := func(desc *prometheus.Desc, value float64) {
+				ch <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value,
+					resource, strings.ToValidUTF8(r.Shared.User.Name, "?"), strings.ToValidUTF8(r.Shared.ClientID.Name, "?"))
+			}
+			put(throttleDesc, float64(r.MeanPause.Milliseconds()))
+			if k != quotas.RequestPercentage {
+				put(byteRateDesc, r.PerSecond)
+			}
 		}
 	}
 }

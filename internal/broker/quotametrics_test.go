@@ -13,8 +13,8 @@ import (
 	"lagoon/internal/quotas"
 )
 
-// TestQuotaRates: who has a byte quota is shown with what it uses, under the names of the quota's entity; nobody else is, and nobody who
-// has not used it lately.
+// TestQuotaRates: who has a quota is shown with what it uses and how long it waits, under the names of the quota's entity; nobody else is,
+// and nobody who has not used it lately.
 func TestQuotaRates(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, err := newMetrics(nil, true)
@@ -54,8 +54,25 @@ func TestQuotaRates(t *testing.T) {
 		l.record(quotas.ConsumerByteRate, clientOf("b"), 5_000)
 		time.Sleep(10 * time.Second)
 		check("kafka_server_quota_byte_rate clientId= resource=Fetch user=ANONYMOUS 2000",
-			"kafka_server_quota_byte_rate clientId=etl resource=Produce user= 1000")
+			"kafka_server_quota_byte_rate clientId=etl resource=Produce user= 1000",
+			"kafka_server_quota_throttle_time clientId= resource=Fetch user=ANONYMOUS 0",
+			"kafka_server_quota_throttle_time clientId=etl resource=Produce user= 0")
 		time.Sleep(time.Minute)
 		check()
+
+		// 20 and 40 MB at once, of 1 MB a second over ten: it waits for what is above.
+		first := l.record(quotas.ProducerByteRate, clientOf("etl"), 20e6)
+		second := l.record(quotas.ProducerByteRate, clientOf("etl"), 20e6)
+		if first == 0 || second <= first {
+			t.Fatalf("it waits %v and %v", first, second)
+		}
+		mean := fmt.Sprintf("kafka_server_quota_throttle_time clientId=etl resource=Produce user= %d", (first+second).Milliseconds()/2)
+		check("kafka_server_quota_byte_rate clientId=etl resource=Produce user= 4e+06", mean)
+		time.Sleep(31 * time.Second)
+		l.record(quotas.ProducerByteRate, clientOf("etl"), 10) // used again, and it need not wait
+		check("kafka_server_quota_byte_rate clientId=etl resource=Produce user= 1", mean)
+		time.Sleep(30 * time.Second)
+		l.record(quotas.ProducerByteRate, clientOf("etl"), 10)
+		check("kafka_server_quota_byte_rate clientId=etl resource=Produce user= 1", "kafka_server_quota_throttle_time clientId=etl resource=Produce user= 0")
 	})
 }

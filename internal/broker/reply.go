@@ -30,6 +30,19 @@ func encodeReply(in *incoming, resp kmsg.Response, tagged bool) *encodedReply {
 	return &encodedReply{buf: buf, api: in.api, received: in.received}
 }
 
+// maxAnswerBytes is about how large the response about groups may get. They may be large, and a small request may name one again and again.
+const maxAnswerBytes = 256 << 20
+
+// answerRoom is what is left of it in one response.
+type answerRoom struct{ bytes int }
+
+func (b *Broker) answerRoom() *answerRoom { return &answerRoom{b.maxAnswer} }
+
+func (a *answerRoom) left() bool { return a.bytes > 0 }
+
+// take counts a part of the response, with strings and lists of n bytes.
+func (a *answerRoom) take(n int) { a.bytes -= 64 + n }
+
 // setThrottle tells the client for how long nothing is read from it; 0 says nothing. Versions without the field do not tell.
 func setThrottle(resp kmsg.Response, ms int32) {
 	if t, ok := resp.(kmsg.SetThrottleResponse); ok && ms > 0 {

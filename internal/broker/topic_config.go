@@ -96,7 +96,7 @@ func (b *Broker) FinishDeletions(ctx context.Context) error {
 
 // purge removes the directories of a topic whose deletion is on record, and then the record. The caller holds its lock.
 func (b *Broker) purge(ctx context.Context, t *metadata.Topic) error {
-	if err := b.files().remove(ctx, t.Name); err != nil {
+	if err := b.files().remove(ctx, t.Name, t.ID); err != nil {
 		return err
 	}
 	return b.meta.FinishDelete(t.ID)

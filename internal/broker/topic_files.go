@@ -13,7 +13,7 @@ type topicFiles interface {
 	// create makes a partition and serves it; partition.ErrExists when it is served already.
 	create(ctx context.Context, topic string, id [16]byte, index int32, cfg partition.Config) error
 	// remove stops serving a topic and takes its directories away for good.
-	remove(ctx context.Context, topic string) error
+	remove(ctx context.Context, topic string, id [16]byte) error
 	configure(topic string, cfg partition.Config)
 	dirs() []partition.DirView
 	// state tells whether a partition is served, its leader epoch and why it is offline.
@@ -31,7 +31,9 @@ func (s storeLogs) create(ctx context.Context, topic string, id [16]byte, index 
 	return err
 }
 
-func (s storeLogs) remove(ctx context.Context, topic string) error { return s.store.Delete(ctx, topic) }
+func (s storeLogs) remove(ctx context.Context, topic string, id [16]byte) error {
+	return s.store.Delete(ctx, topic, id)
+}
 
 func (s storeLogs) configure(topic string, cfg partition.Config) { s.store.SetConfig(topic, cfg) }
 

@@ -49,6 +49,10 @@ func (b *Broker) beginTxnOffsetCommit(ctx context.Context, r *request) promise {
 		setAll(places, kerrCode(err))
 		return answered(resp)
 	}
+	if err := b.groups.Serves(req.Group); err != classic.None { // else it is not made part of a transaction, which could not end
+		setAll(places, int16(err))
+		return answered(resp)
+	}
 	who := txn.Identity{ID: req.ProducerID, Epoch: req.ProducerEpoch}
 	guard, drop, refused := b.openTransaction(ctx, groupTxnLog{b.groups, req.Group}, req.TransactionalID, who, p, r.version >= 5)
 	if refused != txn.None {

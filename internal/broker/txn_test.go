@@ -2,9 +2,12 @@ package broker
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"maps"
+	"net"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,7 +23,9 @@ import (
 
 	"lagoon/cachectl/cachetest"
 	"lagoon/internal/groups"
+	"lagoon/internal/groups/classic"
 	"lagoon/internal/vfs"
+	"lagoon/segment"
 )
 
 // protocols are a client that uses the newest transaction protocol and one from before KIP-890.
@@ -295,6 +300,148 @@ func offsetInTransaction(t *testing.T, client *kgo.Client) *kmsg.EndTxnRequest {
 	end := kmsg.NewPtrEndTxnRequest()
 	end.TransactionalID, end.ProducerID, end.ProducerEpoch, end.Commit = "tx", who.ProducerID, who.ProducerEpoch, true
 	return end
+}
+
+// TestOfflinePartitionsAreNotAddedToTransactions: what is written to an offline partition in the second protocol is refused and leaves no trace in
+// the transaction, which would have to wait for a marker there until the next start, and its producer with it.
+func TestOfflinePartitionsAreNotAddedToTransactions(t *testing.T) {
+	dir := t.TempDir()
+	w := startWireBroker(t, dir)
+	if _, err := adminClient(t, w).CreateTopic(t.Context(), 2, 1, nil, "out"); err != nil {
+		t.Fatal(err)
+	}
+	w.stop()
+	ssd, err := vfs.OS(dir + "/ssd")
+	if err == nil {
+		err = segment.WritePartitionMetadata(ssd, "out-0", [16]byte{9}) // a stranger's
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	w = startWireBroker(t, dir)
+	client := wireClient(t, w)
+	out := topicID(t, w, "out")
+	who, err := beginTransaction().RequestWith(t.Context(), client)
+	if err != nil || who.ErrorCode != 0 {
+		t.Fatalf("%+v, %v", who, err)
+	}
+	records := wholeBatch(1, 10)
+	be := binary.BigEndian
+	be.PutUint16(records[21:], 0x10)
+	be.PutUint64(records[43:], uint64(who.ProducerID))
+	be.PutUint16(records[51:], uint16(who.ProducerEpoch))
+	be.PutUint32(records[53:], 0)
+	be.PutUint32(records[17:], crc32.Checksum(records[21:], crc32.MakeTable(crc32.Castagnoli)))
+	write := func(codes ...int16) {
+		t.Helper()
+		req := kmsg.NewPtrProduceRequest()
+		req.TransactionID, req.Acks, req.TimeoutMillis = kmsg.StringPtr("tx"), -1, 10_000
+		rt := kmsg.NewProduceRequestTopic()
+		rt.Topic, rt.TopicID = "out", out
+		for i := range codes {
+			rt.Partitions = append(rt.Partitions, kmsg.ProduceRequestTopicPartition{Partition: int32(i), Records: records})
+		}
+		req.Topics = append(req.Topics, rt)
+		resp, err := req.RequestWith(t.Context(), client)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, p := range resp.Topics[0].Partitions {
+			if p.ErrorCode != codes[i] {
+				t.Errorf("partition %d: %+v, want code %d", i, p, codes[i])
+			}
+		}
+	}
+	write(kerr.KafkaStorageError.Code)
+	if r, err := w.txns.Describe("tx"); err != 0 || r.State.String() != "Empty" {
+		t.Errorf("%+v, %d", r, err)
+	}
+	write(kerr.KafkaStorageError.Code, 0)
+	if r, err := w.txns.Describe("tx"); err != 0 || len(r.Partitions) != 1 || r.Partitions[0].Index != 1 {
+		t.Errorf("%+v, %d", r, err)
+	}
+}
+
+// TestOfflineGroupsAreNotAddedToTransactions is the same for a group whose partition of the internal topic is offline.
+func TestOfflineGroupsAreNotAddedToTransactions(t *testing.T) {
+	dir := t.TempDir()
+	w := startWireBroker(t, dir)
+	stock := wireClient(t, w, kgo.DefaultProduceTopic("in"))
+	if resp, err := offsetInTransaction(t, stock).RequestWith(t.Context(), stock); err != nil || resp.ErrorCode != 0 {
+		t.Fatalf("%+v, %v", resp, err)
+	}
+	waitSettled(t, w, "tx")
+	p, err := w.groupPartition(t.Context(), "g")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.stop()
+	ssd, err := vfs.OS(dir + "/ssd")
+	if err == nil {
+		err = segment.WritePartitionMetadata(ssd, segment.PartitionDir(p.Topic, p.Index), [16]byte{9}) // a stranger's
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	w = startWireBroker(t, dir)
+	who, err := beginTransaction().RequestWith(t.Context(), wireClient(t, w))
+	if err != nil || who.ErrorCode != 0 {
+		t.Fatalf("%+v, %v", who, err)
+	}
+	commit := kmsg.NewPtrTxnOffsetCommitRequest()
+	commit.TransactionalID, commit.Group, commit.ProducerID, commit.ProducerEpoch, commit.Generation = "tx", "g", who.ProducerID, who.ProducerEpoch, -1
+	commit.Topics = []kmsg.TxnOffsetCommitRequestTopic{{Topic: "in", Partitions: []kmsg.TxnOffsetCommitRequestTopicPartition{kmsg.NewTxnOffsetCommitRequestTopicPartition()}}}
+	commit.SetVersion(5)
+	waitUntil(t, "the groups", func() bool { return w.groups.Started() && w.groups.Serves("g") != classic.LoadInProgress })
+	nc, err := net.Dial("tcp", w.addr) // a stock client would ask again and again
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	resp := call[*kmsg.TxnOffsetCommitResponse](&client{t: t, nc: nc}, commit)
+	if code := resp.Topics[0].Partitions[0].ErrorCode; code != kerr.NotCoordinator.Code {
+		t.Errorf("answered with code %d", code)
+	}
+	if r, err := w.txns.Describe("tx"); err != 0 || r.State.String() != "Empty" {
+		t.Errorf("%+v, %d", r, err)
+	}
+}
+
+// TestDescribedAgainAndAgain: one small request that names a partition, or a transactional id, again and again does not make a response without
+// bound.
+func TestDescribedAgainAndAgain(t *testing.T) {
+	w := startWireBroker(t, t.TempDir())
+	w.maxAnswer = 10 << 10
+	client := wireClient(t, w, kgo.DefaultProduceTopic("in"))
+	offsetInTransaction(t, client)
+	const times = 2000
+	producers, ids := kmsg.NewPtrDescribeProducersRequest(), kmsg.NewPtrDescribeTransactionsRequest()
+	in := kmsg.NewDescribeProducersRequestTopic()
+	in.Topic, in.Partitions = "in", make([]int32, times)
+	producers.Topics = append(producers.Topics, in)
+	for range times {
+		ids.TransactionalIDs = append(ids.TransactionalIDs, "tx")
+	}
+	told := map[string]map[int16]int{"producers": {}, "transactions": {}}
+	p, err := producers.RequestWith(t.Context(), client)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range p.Topics[0].Partitions {
+		told["producers"][p.ErrorCode]++
+	}
+	x, err := ids.RequestWith(t.Context(), client)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, x := range x.TransactionStates {
+		told["transactions"][x.ErrorCode]++
+	}
+	for what, codes := range told {
+		if n := codes[0]; n == 0 || n > 200 || n+codes[kerr.InvalidRequest.Code] != times {
+			t.Errorf("%s: answers by code: %v", what, codes)
+		}
+	}
 }
 
 // TestPendingOffsetsAreUnstable: before its marker a transaction's offset is told to nobody, and who requires stable ones is sent away.

@@ -65,13 +65,13 @@ func (b *Broker) writeMarker(ctx context.Context, p txn.Partition, m transaction
 		return nil, transactions.ErrGone
 	}
 	if p.Topic == groups.Topic {
-		return b.groups.EndTxn(p.Index, m.ProducerID, m.Epoch, m.Marker)
+		return b.groups.EndTxn(p.Index, m.ProducerID, m.Epoch, m.Marker, m.AboveTxn)
 	}
 	log, err := b.partitionOf(topic, p.Index)
 	if err != nil {
 		return nil, err
 	}
-	done, err := log.Append(ctx, partition.AppendRequest{Internal: true,
+	done, err := log.Append(ctx, partition.AppendRequest{Internal: true, EpochPerTxn: m.AboveTxn,
 		Records: segment.AppendMarker(nil, m.ProducerID, m.Epoch, m.Marker, time.Now().UnixMilli())})
 	if err != nil {
 		return nil, err
@@ -103,14 +103,15 @@ func (b *Broker) openTransaction(ctx context.Context, log txnLog, id string, who
 	if open {
 		return 0, func() {}, txn.None
 	}
-	if err = b.joinTransaction(ctx, id, who, p, implicit); err == txn.None {
-		// While that took, the marker of the transaction before may have come and taken the guard. With a guard that is younger than
-		// it, asking again tells about this transaction: only its own marker can take the guard now.
-		guard, _ = log.GuardTxn(who.ID, who.Epoch)
-		_, err = b.txns.Verify(ctx, id, who, p)
+	log.DropGuard(who.ID, guard)
+	if err = b.joinTransaction(ctx, id, who, p, implicit); err != txn.None {
+		return 0, func() {}, err
 	}
+	// While that took, the marker of the transaction before may have come. With a guard that is younger than it, asking again tells about
+	// this transaction: only its own marker can take the guard now.
+	guard, _ = log.GuardTxn(who.ID, who.Epoch)
 	drop = func() { log.DropGuard(who.ID, guard) }
-	if err != txn.None {
+	if _, err = b.txns.Verify(ctx, id, who, p); err != txn.None {
 		drop()
 	}
 	return guard, drop, err

@@ -15,6 +15,8 @@ import (
 //
 // Behaviour: for brokers among themselves, and for the tool that ends hanging transactions (kafka-transactions --abort). A marker of an
 // epoch or a coordinator that is over is refused: INVALID_PRODUCER_EPOCH, TRANSACTION_COORDINATOR_FENCED.
+//
+// Version notes: 2 brings the transaction's protocol (KIP-1228); in the second the epoch of a marker must be above the transaction's.
 
 func (b *Broker) beginWriteTxnMarkers(ctx context.Context, r *request) promise {
 	req := r.body.(*kmsg.WriteTxnMarkersRequest)
@@ -28,7 +30,7 @@ func (b *Broker) beginWriteTxnMarkers(ctx context.Context, r *request) promise {
 		out := kmsg.NewWriteTxnMarkersResponseMarker()
 		out.ProducerID = m.ProducerID
 		marker := transactions.Marker{ProducerID: m.ProducerID, Epoch: m.ProducerEpoch,
-			Marker: segment.Marker{Commit: m.Committed, CoordinatorEpoch: m.CoordinatorEpoch}}
+			Marker: segment.Marker{Commit: m.Committed, CoordinatorEpoch: m.CoordinatorEpoch}, AboveTxn: r.version >= 2 && m.TransactionVersion >= 2}
 		for _, t := range m.Topics {
 			ot := kmsg.NewWriteTxnMarkersResponseMarkerTopic()
 			ot.Topic = t.Topic

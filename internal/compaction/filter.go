@@ -122,6 +122,18 @@ type Stats struct {
 	RecordsWithoutKey, Malformed int64
 }
 
+// Place is where a Filter is in the log.
+type Place struct {
+	txns  *Transactions
+	stats Stats
+}
+
+// Place remembers where f is, so that it can begin there once more.
+func (f *Filter) Place() Place { return Place{f.Txns.clone(), f.Stats} }
+
+// Return takes f back to a place: the batches behind it come again. Each place is for one return.
+func (f *Filter) Return(to Place) { f.Txns, f.Stats = to.txns, to.stats }
+
 // Next decides on the batch h and gives what to write in its place: batch itself, memory of the Filter that is valid until the next
 // call, or nil. end is the offset at which the file that is written ends: the batch that reaches it stays, if only as a header.
 func (f *Filter) Next(h segment.BatchHeader, batch []byte, end segment.Offset) (out []byte, fate Fate, err error) {

@@ -3,6 +3,7 @@ package compaction
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 
 	"lagoon/segment"
@@ -37,6 +38,16 @@ func (t *Transactions) Expect(list []segment.AbortedTxn) {
 		}
 	}
 	slices.SortFunc(t.aborted, func(a, b segment.AbortedTxn) int { return cmp.Compare(a.First, b.First) })
+}
+
+// clone is t as it is now, of which nothing changes when t goes on.
+func (t *Transactions) clone() *Transactions {
+	c := &Transactions{aborted: slices.Clone(t.aborted), ongoing: make(map[int64]*ongoing, len(t.ongoing)), committed: maps.Clone(t.committed), kept: slices.Clone(t.kept)}
+	for id, o := range t.ongoing {
+		own := *o
+		c.ongoing[id] = &own
+	}
+	return c
 }
 
 // begun moves the transactions that begin at or before off to the ongoing ones.

@@ -22,6 +22,9 @@ func (c *Coordinator) ConsumerHeartbeat(groupID string, r consumer.HeartbeatRequ
 	if groupID == "" {
 		return refused(classic.InvalidRequest, "GroupId can't be empty.")
 	}
+	if len(groupID) > maxName {
+		return refused(classic.InvalidGroupID, "GroupId may have %d bytes at most.", maxName)
+	}
 	if bad := r.Check(); bad != nil {
 		return consumer.HeartbeatResult{Refused: bad}, Pending{}
 	}
@@ -148,7 +151,7 @@ func (s *shard) settle(g *group) {
 		return
 	}
 	if g.consumer.Moved() {
-		s.c.owners.assign(g.id, g.Assignments())
+		s.claim(g)
 	}
 	if g.consumer.OnlyClassic() && g.consumer.Size() <= s.c.opt.Classic.MaxSize {
 		s.toClassic(g)
@@ -294,11 +297,13 @@ type regexes struct {
 	mu      sync.Mutex
 	version uint64
 	matched map[string]*consumer.Resolved
+	names   int // of topics in matched
 }
 
 const (
 	maxRegexProgram = 1000  // instructions; a name is matched in at most that many steps per byte
 	maxRegexes      = 10000 // in the cache
+	maxMatched      = 1e6   // names of topics in it: clients choose the expressions, and each may match all topics
 )
 
 // compileRegex accepts RE2 (KIP-848), for whole names.
@@ -320,8 +325,8 @@ func compileRegex(expr string) (*regexp.Regexp, error) {
 func (x *regexes) match(expr string, topics Topics) (*consumer.Resolved, error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if x.version != topics.Version() || len(x.matched) >= maxRegexes {
-		x.version, x.matched = topics.Version(), map[string]*consumer.Resolved{}
+	if x.version != topics.Version() || len(x.matched) >= maxRegexes || x.names >= maxMatched {
+		x.version, x.matched, x.names = topics.Version(), map[string]*consumer.Resolved{}, 0
 	}
 	if done := x.matched[expr]; done != nil {
 		return done, nil
@@ -338,6 +343,7 @@ func (x *regexes) match(expr string, topics Topics) (*consumer.Resolved, error) 
 	}
 	slices.Sort(out.Topics)
 	x.matched[expr] = out
+	x.names += len(out.Topics)
 	return out, nil
 }
 

@@ -3,6 +3,7 @@ package groups
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -56,12 +57,13 @@ func (c *Coordinator) Start(partitions int32) {
 	for i := range shards {
 		shards[i] = newShard(c, int32(i))
 	}
+	topics := c.opt.Topics()
 	c.shards.Store(&shards)
 	next := atomic.Int32{}
 	for range min(statetopic.LoadParallel, len(shards)) {
 		c.wg.Go(func() {
 			for i := next.Add(1) - 1; int(i) < len(shards) && c.ctx.Err() == nil; i = next.Add(1) - 1 {
-				shards[i].load()
+				shards[i].load(topics)
 			}
 		})
 	}
@@ -141,6 +143,12 @@ func (c *Coordinator) Join(r JoinRequest) <-chan classic.JoinResult {
 	if r.Group == "" {
 		return refuse(classic.InvalidGroupID)
 	}
+	if len(r.Group) > maxName {
+		return refuse(classic.InvalidGroupID)
+	}
+	if len(r.ProtocolType) > maxName || slices.ContainsFunc(r.Protocols, func(p classic.Protocol) bool { return len(p.Name) > maxName }) {
+		return refuse(classic.InvalidRequest)
+	}
 	s, err := c.shardOf(r.Group)
 	if err != classic.None {
 		return refuse(err)
@@ -211,6 +219,11 @@ func (c *Coordinator) find(group string) (*shard, *group, classic.Error) {
 	if group == "" {
 		return nil, nil, classic.InvalidGroupID
 	}
+	return c.lookup(group)
+}
+
+// lookup is find for requests about groups, where the empty name is one like any other: offsets can be committed under it.
+func (c *Coordinator) lookup(group string) (*shard, *group, classic.Error) {
 	if !c.Started() {
 		return nil, nil, classic.UnknownMemberID
 	}

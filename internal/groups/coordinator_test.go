@@ -13,6 +13,7 @@ import (
 
 	"lagoon/internal/groups"
 	"lagoon/internal/groups/classic"
+	"lagoon/internal/groups/consumer"
 	"lagoon/internal/groups/groupstest"
 	"lagoon/internal/partition"
 	"lagoon/internal/records"
@@ -357,7 +358,7 @@ func TestDeletions(t *testing.T) {
 		w.put(commit("a", "orders", 0, 1))
 		w.put(commit("a", "other", 0, 2))
 		w.put(commit("b", "orders", 0, 3))
-		w.TopicDeleted("other")
+		w.TopicDeleted(t.Context(), "other")
 		if all, _ := w.FetchAll("a", groups.Fetcher{}); len(all) != 1 {
 			t.Errorf("after the topic: %+v", all)
 		}
@@ -448,5 +449,200 @@ func TestOwners(t *testing.T) {
 		is("d", "", groups.SourceNone)
 		<-time.After(21 * time.Minute)
 		is("c", "", groups.SourceNone)
+	})
+}
+
+// TestCommitToADeletedTopic: a topic that is deleted between the check of a request and its commit leaves no offset for the next topic of its name.
+func TestCommitToADeletedTopic(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, &groupstest.Log{}, nil)
+		defer w.Close()
+		synctest.Wait()
+		r := commit("g", "gone", 0, 5)
+		r.Offsets = append(r.Offsets, groups.Offset{Topic: "orders", Offset: 6})
+		want := []classic.Error{classic.UnknownTopicOrPartition, classic.None}
+		if errs, _, err := w.Commit(r); err != classic.None || !slices.Equal(errs, want) {
+			t.Errorf("commit: %v %v", errs, err)
+		}
+		if errs, _, err := w.CommitTxn(groups.TxnCommitRequest{CommitRequest: r, ProducerID: 7, Guard: 1}); err != classic.None || !slices.Equal(errs, want) {
+			t.Errorf("commit in a transaction: %v %v", errs, err)
+		}
+		if all, err := w.FetchAll("g", groups.Fetcher{}); err != classic.None || len(all) != 1 {
+			t.Errorf("%+v %v", all, err)
+		}
+	})
+}
+
+// TestTopicDeletedWhileLoading: a topic that is deleted after the loading shard looked for it is not forgotten.
+func TestTopicDeletedWhileLoading(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, &groupstest.Log{}, nil)
+		synctest.Wait()
+		w.put(commit("g", "orders", 0, 5))
+		w.Close()
+		log, started, done, begun := w.log.Crash(), make(chan struct{}), make(chan struct{}), false
+		deleted := func() {
+			w.TopicDeleted(t.Context(), "orders")
+			close(done)
+		}
+		w = start(t, log, func(o *groups.Options) {
+			o.Log = func(int32) (groups.Log, bool) { <-started; return log, true }
+			o.Exists = func(string, int32) bool {
+				if !begun {
+					begun = true
+					if guard, _ := w.GuardTxn("g", 1, 0); guard == 0 {
+						deleted() // the shard does not look ready, so nobody waits for it
+					} else {
+						go deleted()
+					}
+				}
+				return true
+			}
+		})
+		defer func() { w.Close() }()
+		close(started)
+		<-done
+		if w.offset("g") != -1 {
+			t.Errorf("offset %d of a deleted topic", w.offset("g"))
+		}
+	})
+}
+
+// changing are topics of which those in older have the id of a topic that was deleted.
+type changing struct {
+	fixedTopics
+	without string
+	older   string
+}
+
+func (c changing) Find(name string) (id consumer.TopicID, n int32, ok bool) {
+	if name == c.without {
+		return id, 0, false
+	}
+	id, n, ok = c.fixedTopics.Find(name)
+	if name == c.older {
+		id[15]++
+	}
+	return id, n, ok
+}
+
+// TestTopicMadeAnewWhileLoading: what is on record of a topic that was deleted before a crash is not an offset of the next one of its name, also when that
+// is made before the shard is loaded.
+func TestTopicMadeAnewWhileLoading(t *testing.T) {
+	for name, before := range map[string]changing{"deleted before the crash": {without: "orders"}, "deleted while it is loaded": {older: "orders"}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := start(t, &groupstest.Log{}, nil)
+				synctest.Wait()
+				w.put(commit("g", "orders", 0, 5))
+				w.put(commit("g", "returns", 0, 6))
+				w.Close()
+				log, topics, release := w.log.Crash(), groups.Topics(before), make(chan struct{})
+				w = start(t, log, func(o *groups.Options) {
+					o.Topics = func() groups.Topics { return topics }
+					o.Log = func(int32) (groups.Log, bool) { <-release; return log, true }
+				})
+				topics = fixedTopics{}
+				close(release)
+				synctest.Wait()
+				if all, err := w.FetchAll("g", groups.Fetcher{}); err != classic.None || len(all) != 1 || all[0].Topic != "returns" {
+					t.Errorf("%+v %v", all, err)
+				}
+				w.Close()
+			})
+		})
+	}
+}
+
+// TestTopicDeletedIsDurable: whoever makes the topic anew afterwards does not find the offsets again after a power cut.
+func TestTopicDeletedIsDurable(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, &groupstest.Log{}, nil)
+		synctest.Wait()
+		w.put(commit("g", "orders", 0, 5))
+		w.log.Hold()
+		done := make(chan struct{})
+		go func() {
+			w.TopicDeleted(t.Context(), "orders")
+			close(done)
+		}()
+		synctest.Wait()
+		select {
+		case <-done:
+			t.Error("the deletion is not durable")
+		default:
+			w.log.Sync()
+			<-done
+		}
+		w = w.crash(nil)
+		if w.offset("g") != -1 {
+			t.Errorf("offset %d after a power cut", w.offset("g"))
+		}
+		w.Close()
+	})
+}
+
+// TestNamesThatDoNotFitTheRecords: Kafka's formats have 15 bits for the length of a name; what would be cut off is refused.
+func TestNamesThatDoNotFitTheRecords(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, &groupstest.Log{}, nil)
+		defer func() { w.Close() }()
+		synctest.Wait()
+		long := func(n int) string { return strings.Repeat("g", n) }
+		join := func(group, kind, protocol string) classic.Error {
+			r := <-w.Join(groups.JoinRequest{Group: group, JoinRequest: classic.JoinRequest{NewID: "m", ProtocolType: kind, Protocols: []classic.Protocol{{Name: protocol}},
+				Session: 10 * time.Second, Rebalance: 10 * time.Second}})
+			return r.Err
+		}
+		for _, n := range []int{1<<15 - 1, 1 << 15, 1<<16 + 1} {
+			want := classic.None
+			if n >= 1<<15 {
+				want = classic.InvalidGroupID
+			}
+			if _, _, err := w.Commit(commit(long(n), "orders", 0, int64(n))); err != want {
+				t.Errorf("commit: a name of %d bytes: %v", n, err)
+			}
+			if _, _, err := w.CommitTxn(groups.TxnCommitRequest{CommitRequest: commit(long(n), "returns", 0, 1), ProducerID: 7, Guard: 1}); err != want {
+				t.Errorf("commit in a transaction: a name of %d bytes: %v", n, err)
+			}
+			if err := join(long(n), "t", "p"); err != want {
+				t.Errorf("join: a name of %d bytes: %v", n, err)
+			}
+			if res, _ := w.ConsumerHeartbeat(long(n)+"c", consumer.HeartbeatRequest{MemberID: "m", Topics: []string{"orders"}, Owned: []consumer.TopicPartitions{}}); n >= 1<<15 &&
+				(res.Refused == nil || res.Refused.Code != classic.InvalidGroupID) {
+				t.Errorf("heartbeat: a name of %d bytes: %+v", n, res.Refused)
+			}
+		}
+		for _, r := range [][2]string{{long(1 << 15), "p"}, {"t", long(1 << 15)}} {
+			if err := join("h", r[0], r[1]); err != classic.InvalidRequest {
+				t.Errorf("join: a type of %d and a protocol of %d bytes: %v", len(r[0]), len(r[1]), err)
+			}
+		}
+		w = w.crash(nil)
+		if got := w.offset(long(1<<15 - 1)); got != 1<<15-1 {
+			t.Errorf("after a crash: %d", got)
+		}
+	})
+}
+
+// TestOwnersOfWhatIsNotThere: a leader may assign anything. What does not exist takes no memory, of which a partition needs fifty times what it takes in
+// the assignment.
+func TestOwnersOfWhatIsNotThere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, &groupstest.Log{}, nil)
+		defer w.Close()
+		synctest.Wait()
+		w.member("g", "c", []byte{0, 1, 0, 0, 0, 2,
+			0, 4, 'g', 'o', 'n', 'e', 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 1,
+			0, 6, 'o', 'r', 'd', 'e', 'r', 's', 0, 0, 0, 1, 0, 0, 0, 1, 0xff, 0xff, 0xff, 0xff})
+		for tp, want := range map[string]groups.Source{"gone 0": groups.SourceNone, "gone 1": groups.SourceNone, "orders 0": groups.SourceNone, "orders 1": groups.SourceAssignment} {
+			topic, p, n := "", int32(0), 0
+			if n, _ = fmt.Sscan(tp, &topic, &p); n != 2 {
+				t.Fatal(tp)
+			}
+			if group, source := w.Owner("c", "/h", topic, p); source != want {
+				t.Errorf("%s is read by %q (%s)", tp, group, source)
+			}
+		}
 	})
 }

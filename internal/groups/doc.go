@@ -19,6 +19,8 @@
 //
 //   - A commit is acknowledged when it is on stable storage (as the topic's flush setting has it), and served only then: a
 //     fetched offset cannot be taken back by a crash. Until then the older one is served; see versions.
+//   - Offsets of a deleted topic are deleted on stable storage before another topic can have its name (TopicDeleted), with those that open
+//     transactions commit. What a crash leaves of them is dropped when it is loaded.
 //   - A generation begins when its assignment is stored. A restarted coordinator knows its members by their ids.
 //   - A record that cannot be read harms no other: it is reported, counted and kept; see load.go.
 //   - What a record says does not depend on others with the same key, or with keys that it replaces: the topic is compacted

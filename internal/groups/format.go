@@ -23,6 +23,9 @@ const (
 	newestValue       = 4
 )
 
+// maxName is how long a name in these records may be: its length has 16 bits, and negative ones are null.
+const maxName = 1<<15 - 1
+
 // topicPartition names what an offset is of.
 type topicPartition struct {
 	topic     string

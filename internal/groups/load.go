@@ -2,7 +2,6 @@ package groups
 
 import (
 	"errors"
-	"maps"
 	"time"
 
 	"lagoon/internal/groups/classic"
@@ -21,6 +20,7 @@ type openRecord struct {
 // loading is what a shard's log says so far.
 type loading struct {
 	s       *shard
+	topics  Topics // as they were at Start
 	offsets map[string]map[topicPartition]version
 	groups  map[string]*classic.Metadata
 	members map[string]*consumer.Group // groups of the consumer protocol
@@ -29,15 +29,15 @@ type loading struct {
 	unknown int                        // of other kinds
 }
 
-// load reads the shard's log. A failure is logged and makes the shard refuse its groups until a restart.
-func (s *shard) load() {
+// load reads the shard's log; topics are as they were at Start. A failure is logged and makes the shard refuse its groups until a restart.
+func (s *shard) load(topics Topics) {
 	started := time.Now()
 	log, ok := s.c.opt.Log(s.partition)
 	if !ok {
 		s.failed(errNoLog)
 		return
 	}
-	l := &loading{s: s, offsets: map[string]map[topicPartition]version{}, groups: map[string]*classic.Metadata{}, members: map[string]*consumer.Group{},
+	l := &loading{s: s, topics: topics, offsets: map[string]map[topicPartition]version{}, groups: map[string]*classic.Metadata{}, members: map[string]*consumer.Group{},
 		open: map[int64][]openRecord{}}
 	damaged, err := statetopic.Load(s.c.ctx, log, l.batch)
 	if err != nil {
@@ -49,6 +49,7 @@ func (s *shard) load() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.log = log
+	s.state.Store(shardReady) // before topics are looked for: one that is deleted afterwards waits here, see TopicDeleted
 	l.finish()
 	if bad := l.bad + damaged; bad > 0 {
 		s.c.metrics.corrupt.Add(float64(bad))
@@ -58,7 +59,6 @@ func (s *shard) load() {
 	if l.unknown > 0 {
 		s.c.opt.Logger.Warn("records of "+Topic+" are of kinds that this release does not know: they are kept and not used", "partition", s.partition, "records", l.unknown)
 	}
-	s.state.Store(shardReady)
 	s.c.metrics.loadSeconds.Observe(time.Since(started).Seconds())
 }
 
@@ -193,22 +193,32 @@ func (l *loading) finish() {
 		g.last = m
 	}
 	for id, offsets := range l.offsets {
-		maps.DeleteFunc(offsets, func(_ topicPartition, v version) bool { return v.deleted })
-		if len(offsets) == 0 {
-			continue
-		}
-		g := s.groups[id]
-		if g == nil {
-			g = s.create(id)
-		}
 		for tp, v := range offsets {
-			s.put(g, tp, v, 0)
+			if v.deleted {
+				continue
+			}
+			if s.groups[id] == nil {
+				s.create(id)
+			}
+			s.put(s.groups[id], tp, v, 0)
 		}
-		s.buryLogged(g, func(tp topicPartition, _ version) bool { return !s.c.opt.Exists(tp.topic, tp.partition) })
 	}
+	l.reopen()
+	gone := l.gone()
 	for _, g := range s.groups {
+		s.buryLogged(g, s.held(g, gone))
 		s.apply(g)
 		s.settle(g)
 	}
-	l.reopen()
+}
+
+// gone tells which offsets are of topics that are not there any more. Everything on record is older than Start: a topic that was made since then has only
+// its name from the one that they are of.
+func (l *loading) gone() func(topicPartition) bool {
+	now := l.s.c.opt.Topics()
+	return func(tp topicPartition) bool {
+		was, _, known := l.topics.Find(tp.topic)
+		is, _, there := now.Find(tp.topic)
+		return !known || !there || was != is || !l.s.c.opt.Exists(tp.topic, tp.partition)
+	}
 }

@@ -96,7 +96,7 @@ type Offset struct {
 	Metadata    string
 }
 
-// CommitRequest is one OffsetCommit. The partitions exist.
+// CommitRequest is one OffsetCommit.
 type CommitRequest struct {
 	Group                string
 	MemberID, InstanceID string
@@ -131,6 +131,9 @@ func (c *Coordinator) Commit(r CommitRequest) (errs []classic.Error, wait Pendin
 	s, err := c.shardOf(r.Group)
 	if err != classic.None {
 		return nil, wait, err
+	}
+	if len(r.Group) > maxName {
+		return nil, wait, classic.InvalidGroupID
 	}
 	now := time.Now()
 	s.mu.Lock()
@@ -196,6 +199,8 @@ func (c *Coordinator) Commit(r CommitRequest) (errs []classic.Error, wait Pendin
 			_, known = g.offsets[tp]
 		}
 		switch {
+		case !c.opt.Exists(o.Topic, o.Partition): // asked here, where TopicDeleted comes before or after
+			errs[i] = classic.UnknownTopicOrPartition
 		case len(o.Metadata) > c.opt.MaxMetadata:
 			errs[i] = classic.OffsetMetadataTooLarge
 		case full && !known:
@@ -296,7 +301,24 @@ func (c *Coordinator) DeleteOffsets(groupID string, asked []Offset) (errs []clas
 	return errs, wait, refusal(failed)
 }
 
-// bury writes tombstones for those of the given offsets that are there.
+// held lists the partitions that a group has an offset of, or that an open transaction commits one of, as far as they are wanted.
+func (s *shard) held(g *group, want func(topicPartition) bool) (out []topicPartition) {
+	for tp := range g.offsets {
+		if _, ok := g.newest(tp); ok && want(tp) {
+			out = append(out, tp)
+		}
+	}
+	for _, t := range s.txns {
+		for tp := range t.groups[g.id] {
+			if _, ok := g.newest(tp); !ok && want(tp) {
+				out = append(out, tp)
+			}
+		}
+	}
+	return out
+}
+
+// bury writes tombstones for those of the given offsets that are there, or that an open transaction commits: its records are older, and count no more.
 func (s *shard) bury(g *group, doomed []topicPartition) (wait Pending, err error) {
 	s.builder.Reset()
 	var batch []topicPartition
@@ -313,7 +335,7 @@ func (s *shard) bury(g *group, doomed []topicPartition) (wait Pending, err error
 		durable := s.log.Offsets().HighWatermark
 		for _, tp := range batch {
 			s.put(g, tp, version{next: next, at: next, deleted: true}, durable)
-			for _, t := range s.txns { // older than the tombstone
+			for _, t := range s.txns {
 				delete(t.groups[g.id], tp)
 			}
 		}
@@ -321,7 +343,7 @@ func (s *shard) bury(g *group, doomed []topicPartition) (wait Pending, err error
 		return nil
 	}
 	for _, tp := range doomed {
-		if _, ok := g.newest(tp); !ok {
+		if _, ok := g.newest(tp); !ok && !s.unsettled(g.id, tp) {
 			continue
 		}
 		s.builder.Add(appendOffsetKey(nil, g.id, tp), nil)

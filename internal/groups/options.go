@@ -54,7 +54,7 @@ type Options struct {
 	MaxBytes int64
 
 	Log func(partition int32) (Log, bool) // required
-	// Exists tells whether a partition of a topic exists: offsets of others are dropped when they are loaded. Required.
+	// Exists tells whether a partition of a topic exists: offsets of others are refused, and dropped when they are loaded. Required.
 	Exists     func(topic string, partition int32) bool
 	Logger     *slog.Logger // required
 	Registerer prometheus.Registerer

@@ -3,6 +3,7 @@ package groups
 import (
 	"container/heap"
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -113,13 +114,25 @@ func (s *shard) drop(g *group) {
 	s.c.owners.assign(g.id, nil)
 }
 
+// claim makes known who reads what of a group, as far as it exists: a leader may assign anything.
+func (s *shard) claim(g *group) {
+	list := g.Assignments()
+	for i := range list {
+		for k := range list[i].Topics {
+			t := &list[i].Topics[k]
+			t.Partitions = slices.DeleteFunc(slices.Clone(t.Partitions), func(p int32) bool { return !s.c.opt.Exists(t.Topic, p) })
+		}
+	}
+	s.c.owners.assign(g.id, list)
+}
+
 // apply carries out what events of a group of the classic protocol have come to, until nothing is left.
 func (s *shard) apply(g *group) {
 	for again := g.classic != nil; again; {
 		again = false
 		e := g.classic.Effects()
 		if e.Assigned { // before a member hears of it: its first fetch is of the group already
-			s.c.owners.assign(g.id, g.Assignments())
+			s.claim(g)
 		}
 		for _, r := range e.Joined {
 			if c := s.joins[r.Ticket]; c != nil {

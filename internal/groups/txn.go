@@ -50,12 +50,38 @@ func (s *shard) note(t *txnOffsets, group string, tp topicPartition, v txnOffset
 	of[tp] = v
 }
 
+// unsettled tells whether an open transaction commits an offset of a partition.
+func (s *shard) unsettled(group string, tp topicPartition) bool {
+	for _, t := range s.txns {
+		if _, ok := t.groups[group][tp]; ok {
+			return true
+		}
+	}
+	return false
+}
+
+// awaited tells whether an open transaction commits offsets of a group.
+func (s *shard) awaited(group string) bool {
+	for _, t := range s.txns {
+		if len(t.groups[group]) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // TxnCommitRequest is one TxnOffsetCommit. The transaction coordinator knows that the group is part of the transaction.
 type TxnCommitRequest struct {
 	CommitRequest
 	ProducerID int64
 	Epoch      int16
 	Guard      partition.TxnGuard // see GuardTxn
+}
+
+// Serves tells why a group is not served now, or None.
+func (c *Coordinator) Serves(group string) classic.Error {
+	_, err := c.shardOf(group)
+	return err
 }
 
 // GuardTxn is the first step of a TxnOffsetCommit, see partition.Log.GuardTxn. A group that cannot be served has no guard: 0.
@@ -91,10 +117,15 @@ func (c *Coordinator) CommitTxn(r TxnCommitRequest) (errs []classic.Error, wait 
 	} else if r.Generation >= 0 {
 		return nil, wait, classic.IllegalGeneration
 	}
+	if len(r.Group) > maxName {
+		return nil, wait, classic.InvalidGroupID
+	}
 	errs = make([]classic.Error, len(r.Offsets))
 	s.builder.Reset()
 	for i, o := range r.Offsets {
 		switch {
+		case !c.opt.Exists(o.Topic, o.Partition):
+			errs[i] = classic.UnknownTopicOrPartition
 		case len(o.Metadata) > c.opt.MaxMetadata:
 			errs[i] = classic.OffsetMetadataTooLarge
 		case c.full():
@@ -112,6 +143,9 @@ func (c *Coordinator) CommitTxn(r TxnCommitRequest) (errs []classic.Error, wait 
 		Internal: true, Guard: r.Guard})
 	if failed != nil {
 		return nil, wait, txnRefusal(failed)
+	}
+	if s.groups[r.Group] == nil {
+		s.create(r.Group) // it can be listed and deleted, as in Kafka
 	}
 	t := s.pendingOf(r.ProducerID)
 	for i, o := range r.Offsets {
@@ -141,8 +175,8 @@ func txnRefusal(err error) classic.Error {
 var ErrNotReady = errors.New("groups: partition of " + Topic + " is not served now")
 
 // EndTxn appends a transaction's marker to a partition of Topic and with it makes the transaction's offsets those of their groups, or
-// forgets them. They are told when the marker is durable, which wait waits for. Errors: ErrNotReady, those of the log.
-func (c *Coordinator) EndTxn(index int32, producerID int64, epoch int16, m segment.Marker) (wait func(context.Context) error, err error) {
+// forgets them. aboveTxn: see transactions.Marker. They are told when the marker is durable, which wait waits for. Errors: ErrNotReady, those of the log.
+func (c *Coordinator) EndTxn(index int32, producerID int64, epoch int16, m segment.Marker, aboveTxn bool) (wait func(context.Context) error, err error) {
 	shards := c.all()
 	if index < 0 || int(index) >= len(shards) || shards[index].state.Load() != shardReady {
 		return nil, ErrNotReady
@@ -152,7 +186,7 @@ func (c *Coordinator) EndTxn(index int32, producerID int64, epoch int16, m segme
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	b := segment.AppendMarker(nil, producerID, epoch, m, now.UnixMilli())
-	done, err := s.log.Append(c.ctx, partition.AppendRequest{Records: b, Internal: true})
+	done, err := s.log.Append(c.ctx, partition.AppendRequest{Records: b, Internal: true, EpochPerTxn: aboveTxn})
 	if err != nil {
 		return nil, err
 	}
@@ -189,13 +223,16 @@ func (s *shard) materialise(t *txnOffsets, next segment.Offset) {
 }
 
 // Unstable tells, for the offsets that are asked for, which of them a transaction is about to change: what is committed now may be
-// read again (require_stable).
+// read again (require_stable). While a shard is not ready nothing is known to be stable: it may be ready when the offsets are asked for.
 func (c *Coordinator) Unstable(groupID string) func(topic string, partition int32) bool {
 	found := map[topicPartition]bool{}
 	answer := func(topic string, partition int32) bool { return found[topicPartition{topic, partition}] }
+	if !c.Started() {
+		return answer
+	}
 	s, err := c.shardOf(groupID)
 	if err != classic.None {
-		return answer
+		return func(string, int32) bool { return true }
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -215,7 +252,7 @@ func (c *Coordinator) Unstable(groupID string) func(topic string, partition int3
 	return answer
 }
 
-// reopen takes over the offsets of transactions that have not ended in the log.
+// reopen takes over the offsets of transactions that have not ended in the log, but for those that were deleted since.
 func (l *loading) reopen() {
 	for producerID, list := range l.open {
 		for _, r := range list {
@@ -223,7 +260,13 @@ func (l *loading) reopen() {
 			if err != nil || !k.offset || r.value == nil {
 				continue
 			}
+			if later := l.offsets[k.group][k.tp]; later.deleted && later.at > r.at {
+				continue
+			}
 			if v, err := readOffsetValue(r.value); err == nil {
+				if l.s.groups[k.group] == nil {
+					l.s.create(k.group)
+				}
 				l.s.note(l.s.pendingOf(producerID), k.group, k.tp, txnOffset{v, r.at})
 			}
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"lagoon/internal/groups"
 	"lagoon/internal/groups/classic"
@@ -23,7 +24,7 @@ func (w *world) putTxn(group string, producer, offset int64) {
 
 func (w *world) endTxn(producer int64, committed bool) {
 	w.t.Helper()
-	wait, err := w.EndTxn(0, producer, 0, segment.Marker{Commit: committed})
+	wait, err := w.EndTxn(0, producer, 0, segment.Marker{Commit: committed}, false)
 	if err == nil {
 		err = wait(w.t.Context())
 	}
@@ -69,7 +70,7 @@ func TestOffsetsOfTransactionsAreToldAfterTheirMarker(t *testing.T) {
 		w.endTxn(9, true)
 		w.wantOffset("of one", 11, true)
 		w.log.Hold()
-		if _, err := w.EndTxn(0, 8, 0, segment.Marker{Commit: true}); err != nil {
+		if _, err := w.EndTxn(0, 8, 0, segment.Marker{Commit: true}, false); err != nil {
 			t.Fatal(err)
 		}
 		w.wantOffset("marker not durable", 11, true) // neither told nor, with require_stable, the one before
@@ -117,7 +118,7 @@ func TestOffsetsOfTransactionsAreSynced(t *testing.T) {
 			}
 			return nil
 		})
-		marker, err := w.EndTxn(0, 7, 0, segment.Marker{Commit: true})
+		marker, err := w.EndTxn(0, 7, 0, segment.Marker{Commit: true}, false)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -150,7 +151,7 @@ func TestTransactionalCommitsOfStrangersAreRefused(t *testing.T) {
 		if _, _, err := w.CommitTxn(r); err != classic.IllegalGeneration {
 			t.Errorf("a group that is not there: %d", err)
 		}
-		if _, err := w.EndTxn(5, 7, 0, segment.Marker{}); err == nil {
+		if _, err := w.EndTxn(5, 7, 0, segment.Marker{}, false); err == nil {
 			t.Error("a partition that is not there took a marker")
 		}
 	})
@@ -181,5 +182,118 @@ func TestTheLaterRecordWins(t *testing.T) {
 		w.wantOffset("deleted", -1, false)
 		w = w.crash(nil)
 		w.wantOffset("deleted, after a crash", -1, false)
+	})
+}
+
+// TestExpirySparesWhatATransactionChanges: an offset whose retention is over stays while a transaction is about to change it, as in Kafka. A tombstone
+// would be later than the record of the transaction, and what that commits would be lost.
+func TestExpirySparesWhatATransactionChanges(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, &groupstest.Log{}, func(o *groups.Options) { o.Retention = time.Hour })
+		defer func() { w.Close() }()
+		synctest.Wait()
+		w.put(commit("g", "orders", 0, 5))
+		<-time.After(55 * time.Minute)
+		w.putTxn("g", 7, 10)
+		w.putTxn("new", 7, 3)
+		<-time.After(21 * time.Minute)
+		w.wantOffset("expired, in an open transaction", 5, true)
+		if list, _ := w.List(nil); len(list) != 2 {
+			t.Errorf("groups with an offset in an open transaction: %v", list)
+		}
+		w.endTxn(7, true)
+		w.wantOffset("committed", 10, false)
+		w = w.crash(func(o *groups.Options) { o.Retention = time.Hour })
+		w.wantOffset("after a crash", 10, false)
+		<-time.After(2 * time.Hour)
+		w.wantOffset("expired", -1, false)
+	})
+}
+
+// TestDeletionTakesWhatATransactionWouldCommit: an offset that is deleted while a transaction is about to change it does not come back with the marker,
+// whether there was an older one or not, and whether the coordinator began anew in between or not.
+func TestDeletionTakesWhatATransactionWouldCommit(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		before bool // an offset was committed before the transaction
+		crash  bool
+		delete func(w *world) (groups.Pending, classic.Error)
+	}{
+		{"offset", true, false, deleteOrders}, {"offset, with a crash", true, true, deleteOrders},
+		{"offset of none", false, false, deleteOrders}, {"offset of none, with a crash", false, true, deleteOrders},
+		{"group", true, false, deleteGroup}, {"group, with a crash", true, true, deleteGroup},
+		{"group of none", false, false, deleteGroup}, {"group of none, with a crash", false, true, deleteGroup},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := start(t, &groupstest.Log{}, nil)
+				defer func() { w.Close() }()
+				synctest.Wait()
+				if c.before {
+					w.put(commit("g", "orders", 0, 5))
+				}
+				w.putTxn("g", 7, 10)
+				if wait, err := c.delete(w); err != classic.None || wait.Wait(t.Context()) != classic.None {
+					t.Fatal(err)
+				}
+				if c.crash {
+					w = w.crash(nil)
+				}
+				w.wantOffset("deleted", -1, false)
+				w.endTxn(7, true)
+				w.wantOffset("committed", -1, false)
+				w = w.crash(nil)
+				w.wantOffset("after a crash", -1, false)
+			})
+		})
+	}
+}
+
+func deleteOrders(w *world) (groups.Pending, classic.Error) {
+	_, wait, err := w.DeleteOffsets("g", []groups.Offset{{Topic: "orders"}})
+	return wait, err
+}
+
+func deleteGroup(w *world) (groups.Pending, classic.Error) { return w.Delete("g") }
+
+// TestDeletedTopicsTakeWhatATransactionWouldCommit: the next topic of the name does not get the offsets of the one before.
+func TestDeletedTopicsTakeWhatATransactionWouldCommit(t *testing.T) {
+	for _, crash := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			w := start(t, &groupstest.Log{}, nil)
+			defer func() { w.Close() }()
+			synctest.Wait()
+			w.putTxn("g", 7, 10)
+			w.TopicDeleted(t.Context(), "orders") // and made anew
+			if crash {
+				w = w.crash(nil)
+			}
+			w.endTxn(7, true)
+			w.wantOffset("committed", -1, false)
+			w = w.crash(nil)
+			w.wantOffset("after a crash", -1, false)
+		})
+	}
+}
+
+// TestUnstableWhileLoading: a shard that is loaded between two questions has not told that its offsets are stable.
+func TestUnstableWhileLoading(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, &groupstest.Log{}, nil)
+		synctest.Wait()
+		w.put(commit("g", "orders", 0, 5))
+		w.putTxn("g", 7, 10)
+		w.Close()
+		log, release := w.log, make(chan struct{})
+		w = start(t, log, func(o *groups.Options) {
+			o.Log = func(int32) (groups.Log, bool) { <-release; return log, true }
+		})
+		defer w.Close()
+		unstable := w.Unstable("g")
+		close(release)
+		synctest.Wait()
+		if offset := w.offset("g"); offset == 5 && !unstable("orders", 0) {
+			t.Error("offset 5 was told as stable, and a transaction is about to change it")
+		}
 	})
 }

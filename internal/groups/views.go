@@ -2,6 +2,7 @@ package groups
 
 import (
 	"cmp"
+	"context"
 	"slices"
 	"strings"
 	"time"
@@ -65,7 +66,7 @@ type Description struct {
 
 // Describe tells about a group of the classic protocol. Errors: GroupIDNotFound, also for groups of the consumer protocol, and those of a coordinator that is not ready.
 func (c *Coordinator) Describe(id string) (Description, classic.Error) {
-	s, g, err := c.find(id)
+	s, g, err := c.lookup(id)
 	switch {
 	case err == classic.UnknownMemberID:
 		return Description{State: classic.Dead}, classic.GroupIDNotFound
@@ -85,7 +86,7 @@ func (c *Coordinator) Describe(id string) (Description, classic.Error) {
 
 // Delete removes an empty group with its offsets.
 func (c *Coordinator) Delete(id string) (Pending, classic.Error) {
-	s, g, err := c.find(id)
+	s, g, err := c.lookup(id)
 	switch {
 	case err == classic.UnknownMemberID:
 		return Pending{}, classic.GroupIDNotFound
@@ -102,11 +103,7 @@ func (c *Coordinator) Delete(id string) (Pending, classic.Error) {
 
 // erase writes tombstones for a group and everything it has, and forgets it.
 func (s *shard) erase(g *group) (Pending, error) {
-	doomed := make([]topicPartition, 0, len(g.offsets))
-	for tp := range g.offsets {
-		doomed = append(doomed, tp)
-	}
-	wait, err := s.bury(g, doomed)
+	wait, err := s.bury(g, s.held(g, func(topicPartition) bool { return true }))
 	if err != nil {
 		return wait, err
 	}
@@ -130,35 +127,45 @@ func (s *shard) erase(g *group) (Pending, error) {
 	return wait, nil
 }
 
-// TopicDeleted removes the offsets of a topic from all groups. It returns when that is written; the next start drops what a crash
-// brings back.
-func (c *Coordinator) TopicDeleted(topic string) {
+// TopicDeleted removes the offsets of a topic from all groups. It returns when that is on stable storage, or ctx ends; a start before that drops what
+// it finds of topics that are not there. A topic of the same name may be made only afterwards: it would get those offsets.
+func (c *Coordinator) TopicDeleted(ctx context.Context, topic string) {
+	var waits []Pending
 	for _, s := range c.all() {
 		if s.state.Load() != shardReady {
 			continue // a shard that is loaded later looks for itself
 		}
 		s.mu.Lock()
+		last := Pending{}
 		for _, g := range s.groups {
-			s.buryLogged(g, func(tp topicPartition, _ version) bool { return tp.topic == topic })
+			if wait := s.buryLogged(g, s.held(g, func(tp topicPartition) bool { return tp.topic == topic })); wait.log != nil {
+				last = wait
+			}
 		}
 		s.mu.Unlock()
+		last.synced = true
+		waits = append(waits, last)
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.opt.CommitTimeout)
+	defer cancel()
+	for _, wait := range waits {
+		if err := wait.Wait(ctx); err != classic.None {
+			c.opt.Logger.Warn("offsets of a deleted topic are not known to be deleted on stable storage", "topic", topic, "err", err)
+			return
+		}
 	}
 }
 
-// buryLogged deletes the offsets that doomed names; a failure is logged, and the next run tries again.
-func (s *shard) buryLogged(g *group, doomed func(topicPartition, version) bool) {
-	var list []topicPartition
-	for tp := range g.offsets {
-		if v, ok := g.newest(tp); ok && doomed(tp, v) {
-			list = append(list, tp)
-		}
+// buryLogged deletes offsets; a failure is logged, and the next run tries again.
+func (s *shard) buryLogged(g *group, doomed []topicPartition) Pending {
+	if len(doomed) == 0 {
+		return Pending{}
 	}
-	if len(list) == 0 {
-		return
-	}
-	if _, err := s.bury(g, list); err != nil {
+	wait, err := s.bury(g, doomed)
+	if err != nil {
 		s.c.opt.Logger.Warn("offsets not deleted yet", "group", g.id, "partition", s.partition, "err", err)
 	}
+	return wait
 }
 
 // expireLoop drops what nobody uses any more.
@@ -186,9 +193,16 @@ func (s *shard) expire(now time.Time) {
 	defer s.mu.Unlock()
 	durable := s.log.Offsets().HighWatermark
 	for _, g := range s.groups {
-		s.buryLogged(g, func(tp topicPartition, v version) bool { return s.expired(g, tp, v, now) })
+		var over []topicPartition
+		for tp := range g.offsets {
+			// Not what a transaction is about to change: a tombstone would be later than its record.
+			if v, ok := g.newest(tp); ok && s.expired(g, tp, v, now) && !s.unsettled(g.id, tp) {
+				over = append(over, tp)
+			}
+		}
+		s.buryLogged(g, over)
 		s.prune(g, durable)
-		if g.Idle() && len(g.offsets) == 0 {
+		if g.Idle() && len(g.offsets) == 0 && !s.awaited(g.id) {
 			if _, err := s.erase(g); err != nil {
 				s.c.opt.Logger.Warn("empty group not deleted yet", "group", g.id, "partition", s.partition, "err", err)
 			}

@@ -20,12 +20,17 @@ type DiskOptions struct {
 	ReadAheadKB int // of the device; 0 means 128, Linux's default
 	// Spindle puts the image behind the simulated head of package spindle.
 	Spindle bool
+	// InMemory keeps the image in a memory file system, all of its Bytes from the start: a disk of its own, which shares nothing with
+	// the one that the laboratory's directory is on.
+	InMemory bool
 }
 
-// Disk is ext4 on a loop device over a file that is opened with O_DIRECT, so the machine's page cache does not help it.
+// Disk is ext4 on a loop device over a file that is opened with O_DIRECT, so the machine's page cache does not help it: in memory it
+// costs one copy.
 type Disk struct {
 	lab   *Lab
 	path  string
+	mem   bool
 	dev   string // /dev/loopN
 	major uint32
 	minor uint32
@@ -37,7 +42,14 @@ func (l *Lab) Disk(o DiskOptions) (*Disk, error) {
 		o.ReadAheadKB = 128
 	}
 	image, mount := filepath.Join(l.dir, o.Name+".img"), filepath.Join(l.dir, o.Name)
-	if err := errors.Join(makeImage(image, o.Bytes), os.Mkdir(mount, 0o700)); err != nil {
+	if o.InMemory {
+		backing := filepath.Join(l.dir, o.Name+".memory")
+		if err := l.memoryFS(backing, o.Bytes, ",huge=within_size"); err != nil {
+			return nil, err
+		}
+		image = filepath.Join(backing, "image")
+	}
+	if err := errors.Join(makeImage(image, o.Bytes, o.InMemory), os.Mkdir(mount, 0o700)); err != nil {
 		return nil, err
 	}
 	if o.Spindle {
@@ -47,7 +59,7 @@ func (l *Lab) Disk(o DiskOptions) (*Disk, error) {
 		}
 		image = served
 	}
-	d := &Disk{lab: l, path: mount}
+	d := &Disk{lab: l, path: mount, mem: o.InMemory}
 	var err error
 	if d.dev, err = l.attach(image, "--direct-io=on"); err != nil {
 		return nil, err
@@ -93,16 +105,38 @@ func (l *Lab) attach(image string, options ...string) (dev string, err error) {
 	return strings.TrimSpace(string(out)), nil
 }
 
-func makeImage(name string, size int64) error {
+// makeImage reserves the bytes of an image. Those in memory are written, too: a page costs most when it is used for the first time
+// (on a virtual machine, more than the throttle of a slow disk), and it is charged to the memory group of who does that.
+func makeImage(name string, size int64, written bool) error {
 	f, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
 	if err != nil {
 		return err
 	}
+	defer f.Close()
 	if err := unix.Fallocate(int(f.Fd()), 0, 0, size); err != nil {
-		_ = f.Close()
 		return fmt.Errorf("reserve %d bytes: %w", size, err)
 	}
-	return f.Close()
+	if !written {
+		return nil
+	}
+	zeros := make([]byte, 1<<20)
+	for at := int64(0); at < size; at += int64(len(zeros)) {
+		if _, err := f.WriteAt(zeros[:min(int64(len(zeros)), size-at)], at); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// memoryFS mounts a memory file system with room for size bytes. options begin with a comma; huge pages are fewer pieces to copy.
+func (l *Lab) memoryFS(path string, size int64, options string) error {
+	if err := errors.Join(os.Mkdir(path, 0o700), l.note(undo{Kind: "unmount", Path: path})); err != nil {
+		return err
+	}
+	if err := unix.Mount("tmpfs", path, "tmpfs", 0, fmt.Sprintf("size=%d%s", size, options)); err != nil {
+		return fmt.Errorf("mount a memory file system on %s: %w", path, err)
+	}
+	return nil
 }
 
 // Path is where the disk is mounted.
@@ -166,6 +200,9 @@ func (d *Disk) Throttle(t Throttle, g *Cgroup) error {
 
 // Device is the block device, such as /dev/loop3.
 func (d *Disk) Device() string { return d.dev }
+
+// InMemory tells whether the device's bytes lie in memory.
+func (d *Disk) InMemory() bool { return d.mem }
 
 // Sync makes everything on the disk clean.
 func (d *Disk) Sync() error {

@@ -38,10 +38,7 @@ func (l *Lab) FileSystem(o FSOptions) (*FileSystem, error) {
 	if o.Thin > 0 {
 		f.backing = filepath.Join(l.dir, o.Name+".thin")
 		image = filepath.Join(f.backing, "image")
-		if err := errors.Join(os.Mkdir(f.backing, 0o700), l.note(undo{Kind: "unmount", Path: f.backing})); err != nil {
-			return nil, err
-		}
-		if err := unix.Mount("tmpfs", f.backing, "tmpfs", 0, fmt.Sprintf("size=%d", o.Thin)); err != nil {
+		if err := l.memoryFS(f.backing, o.Thin, ""); err != nil {
 			return nil, err
 		}
 	}

@@ -62,8 +62,10 @@ type Rig struct {
 // RigOptions say how large a rig is.
 type RigOptions struct {
 	Device Device
-	Bytes  int64 // of each disk
-	Memory int64 // of the broker's group, page cache included; the dirty limits of the machine are set to 20 and 10 % of it
+	Bytes  int64 // of each disk whose image is a file
+	// SlowInMemory, if not 0, puts the image of the slow disk into memory, that many bytes of it.
+	SlowInMemory int64
+	Memory       int64 // of the broker's group, page cache included; the dirty limits of the machine are set to 20 and 10 % of it
 }
 
 // Rig makes the disks of a device and a memory group.
@@ -86,7 +88,11 @@ func (l *Lab) Rig(o RigOptions) (*Rig, error) {
 		SlowDisk: {{name: "hdd", throttle: true}},
 		OneHead:  {{name: "hdd", spindle: true}},
 	}[o.Device] {
-		d, err := l.Disk(DiskOptions{Name: p.name, Bytes: o.Bytes, Spindle: p.spindle})
+		disk := DiskOptions{Name: p.name, Bytes: o.Bytes, Spindle: p.spindle}
+		if o.SlowInMemory > 0 && (p.throttle || p.spindle) {
+			disk.Bytes, disk.InMemory = o.SlowInMemory, true
+		}
+		d, err := l.Disk(disk)
 		if err != nil {
 			return nil, err
 		}

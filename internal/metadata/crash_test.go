@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"syscall"
 	"testing"
 	"time"
 
@@ -113,6 +114,64 @@ func checkSurvivor(t *testing.T, disk *vfs.Mem, states []*metadata.Snapshot, whe
 	}
 	if d := same(want, again.Snapshot()); d != "" {
 		t.Fatalf("%s: lost in the second crash:\n%s", where, d)
+	}
+}
+
+// The process is killed at every step, the next one goes on with what the page cache holds, and then the power goes: what that one
+// found and acknowledged is there, although the first has not synced all that it built on. On a full disk it cannot write that anew.
+func TestPowerCutAfterKill(t *testing.T) {
+	const seed = 11
+	count := &vfs.PowerCut{}
+	if _, err := script(vfs.WithFaults(vfs.NewMem(seed), count), seed); err != nil {
+		t.Fatal(err)
+	}
+	full := 0
+	for after := int64(1); after <= count.Points(); after++ {
+		for _, capacity := range []int64{0, 1} {
+			mem := vfs.NewMem(seed)
+			if _, err := script(vfs.WithFaults(mem, &vfs.PowerCut{After: after}), seed); err != nil && !errors.Is(err, vfs.ErrPowerCut) {
+				t.Fatalf("killed after %d: %v", after, err)
+			}
+			disk := mem.Kill()
+			disk.SetCapacity(capacity)
+			where := fmt.Sprintf("killed after %d, capacity %d", after, capacity)
+			s, err := metadata.Open(disk, dir, metadata.Options{})
+			if capacity > 0 && errors.Is(err, syscall.ENOSPC) {
+				continue // there was no catalogue yet
+			}
+			if err != nil {
+				t.Fatalf("%s: %v", where, err)
+			}
+			for try := range uint64(4) {
+				opt := vfs.CrashOptions{Seed: seed + try, KeepPercent: vfs.KeepRandom, Tear: true, Live: true}
+				if try == 0 {
+					opt = vfs.CrashOptions{Live: true}
+				}
+				checkKept(t, s.Snapshot(), disk.Crash(opt), fmt.Sprintf("%s, crash %+v", where, opt))
+			}
+			if _, err := s.CreateTopic("after-the-kill", 1, nil); errors.Is(err, metadata.ErrNoSpace) {
+				full++
+			} else if err != nil {
+				t.Fatalf("%s: %v", where, err)
+			}
+			checkKept(t, s.Snapshot(), disk.Crash(vfs.CrashOptions{}), where+", then acknowledged")
+		}
+	}
+	if full > int(count.Points())/2 {
+		t.Fatalf("the disk was too full for a change %d times", full)
+	}
+}
+
+// checkKept opens what a power cut left and wants all of what was known before.
+func checkKept(t *testing.T, want *metadata.Snapshot, disk *vfs.Mem, where string) {
+	t.Helper()
+	disk.SetCapacity(0)
+	again, err := metadata.Open(disk, dir, metadata.Options{})
+	if err != nil {
+		t.Fatalf("%s: %v", where, err)
+	}
+	if d := same(want, again.Snapshot()); d != "" {
+		t.Fatalf("%s: lost:\n%s", where, d)
 	}
 }
 

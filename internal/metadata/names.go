@@ -52,17 +52,17 @@ func unify(c byte) byte {
 	return c
 }
 
-// collision finds an existing topic that name collides with.
-func (s *Snapshot) collision(name string) (string, bool) {
+// CheckCollision refuses the name of a new topic that collides with an existing one (CollisionWith). The error wraps ErrInvalidTopic.
+func (s *Snapshot) CheckCollision(name string) error {
 	if !strings.ContainsAny(name, "._") {
-		return "", false
+		return nil
 	}
 	for _, other := range s.names {
 		if CollisionWith(name, other) {
-			return other, true
+			return fmt.Errorf("%w: topic %s collides with existing topic %s: '.' and '_' count as one", ErrInvalidTopic, name, other)
 		}
 	}
-	return "", false
+	return nil
 }
 
 func (o Override) validate() error {

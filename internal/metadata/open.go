@@ -105,6 +105,9 @@ func (s *Store) create(found generations) error {
 
 // load reads one generation and leaves its log open for appending.
 func (s *Store) load(generation uint64) error {
+	if err := s.fs.SyncDir(s.dir); err != nil { // a process that was killed may have renamed the snapshot and not come to this
+		return err
+	}
 	snap, err := s.readSnapshot(generation)
 	if err != nil {
 		return err
@@ -172,13 +175,13 @@ func (s *Store) resume(snap *Snapshot, generation uint64, content logContent) er
 	if err == nil || s.failed != nil {
 		return err
 	}
-	// No room for a snapshot, say. The old log goes on, its tail clean.
+	// No room for a snapshot, say. The old log goes on, its tail clean and, as far as it was believed, durable: a process that was
+	// killed may not have synced its last record.
 	s.opt.Logger.Warn("metadata compaction put off", "dir", s.dir, "err", err)
-	if content.torn == 0 {
-		return nil
-	}
-	if err := file.Truncate(content.size); err != nil {
-		return err
+	if content.torn > 0 {
+		if err := file.Truncate(content.size); err != nil {
+			return err
+		}
 	}
 	return file.SyncData()
 }

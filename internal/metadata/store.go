@@ -110,8 +110,8 @@ func (s *Store) CreateTopic(name string, partitions int32, configs map[string]st
 		if _, ok := old.Topics[name]; ok {
 			return nil, fmt.Errorf("%w: %s", ErrTopicExists, name)
 		}
-		if other, ok := old.collision(name); ok {
-			return nil, fmt.Errorf("%w: topic %s collides with existing topic %s: '.' and '_' count as one", ErrInvalidTopic, name, other)
+		if err := old.CheckCollision(name); err != nil {
+			return nil, err
 		}
 		if _, ok := old.DeletingName(name); ok {
 			return nil, fmt.Errorf("%w: %s", ErrTopicDeleting, name)

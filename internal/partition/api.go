@@ -49,6 +49,9 @@ type AppendRequest struct {
 	Internal bool
 	// Guard is needed by a transactional batch when the producer has no open transaction in the partition, see Log.GuardTxn.
 	Guard TxnGuard
+	// EpochPerTxn says that the producer uses the second transaction protocol (KIP-890): each of its transactions has an epoch of its own.
+	// So a producer that the partition does not know begins with sequence 0, and a marker's epoch is above that of what it ends.
+	EpochPerTxn bool
 }
 
 // Appended is what one append came to. Base is the first offset given, or that of the earlier append when Duplicate.
@@ -87,6 +90,8 @@ type ReadResult struct {
 	Chunk   *Chunk // nil: nothing now
 	// Pending: bytes exist for this reader, but they are on their way from a device (or deferred by the budget).
 	Pending bool
+	// More: records can be seen that Chunk does not hold, for MaxBytes or because they lie elsewhere than its own. Waiting brings none of them.
+	More    bool
 	Live    bool         // Chunk is for a real-time reader and was in the page cache: its latency counts
 	Aborted []AbortedTxn // read_committed only
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"sync"
 
 	"lagoon/segment"
 )
@@ -18,8 +19,10 @@ func (m marks) clone() marks {
 	return marks{maps.Clone(m.points), maps.Clone(m.starts), maps.Clone(m.cleaned)}
 }
 
-// checkpoints are the marks of one directory in the hottest tier; guarded by Store.checkpointMu.
+// checkpoints are the marks of one directory in the hottest tier. Each has a lock of its own: it is held while the files are written, which a
+// disk may not answer.
 type checkpoints struct {
+	mu    sync.Mutex
 	saved marks // in the files, so that an idle broker writes nothing
 	// unserved is what the last run left for partitions that this one does not serve: not loaded yet, offline, or of no
 	// known topic. It stays in the files until the partition is deleted.
@@ -27,24 +30,25 @@ type checkpoints struct {
 	doubtful bool // a write failed: what the files hold is not known
 }
 
-// checkpoint writes recovery points and log starts in the background; failing costs recovery time only.
-func (s *Store) checkpoint() {
-	for _, l := range s.Logs() {
+// checkpoint writes recovery points and log starts of a home directory in the background; failing costs recovery time only.
+func (s *Store) checkpoint(d *logDir) {
+	if d.fenced() != nil {
+		return
+	}
+	for _, l := range s.logsOf(d) {
 		l.checkpointIndex()
 	}
-	if err := s.writeCheckpoints(); err != nil {
+	if err := s.writeMarks(d); err != nil {
 		s.opt.Logger.Warn("checkpoints not written: the next unclean start reads more", "err", err)
 	}
 }
 
 // writeCheckpoints brings the checkpoint files of every home directory up to date.
 func (s *Store) writeCheckpoints() error {
-	s.checkpointMu.Lock()
-	defer s.checkpointMu.Unlock()
 	var errs []error
 	for _, d := range s.dirs {
 		if d.fenced() == nil {
-			errs = append(errs, s.writeCheckpointsLocked(d))
+			errs = append(errs, s.writeMarks(d))
 		}
 	}
 	return errors.Join(errs...)
@@ -52,22 +56,22 @@ func (s *Store) writeCheckpoints() error {
 
 // writeMarks does it for one directory. Errors: ErrFenced; those of the file system.
 func (s *Store) writeMarks(d *logDir) error {
-	s.checkpointMu.Lock()
-	defer s.checkpointMu.Unlock()
-	return s.writeCheckpointsLocked(d)
-}
-
-func (s *Store) writeCheckpointsLocked(d *logDir) error {
 	c := s.checkpoints[d]
 	if c == nil {
 		return nil
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return s.writeMarksLocked(d, c)
+}
+
+func (s *Store) writeMarksLocked(d *logDir, c *checkpoints) error {
 	if err := d.fenced(); err != nil {
 		return err
 	}
 	now := c.unserved.clone()
-	for _, l := range s.Logs() {
-		if l.home != d || l.failed.Load() != nil {
+	for _, l := range s.logsOf(d) {
+		if l.failed.Load() != nil {
 			continue
 		}
 		tp := l.key()
@@ -108,38 +112,42 @@ func (s *Store) writeCheckpointsLocked(d *logDir) error {
 
 // remember gives what the last run left for a partition whose home is d.
 func (s *Store) remember(d *logDir, tp segment.TopicPartition) (point, start, cleaned segment.Offset) {
-	s.checkpointMu.Lock()
-	defer s.checkpointMu.Unlock()
-	m := s.checkpoints[d].unserved
+	c := s.checkpoints[d]
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	m := c.unserved
 	return m.points[tp], m.starts[tp], m.cleaned[tp]
 }
 
-// forget takes partitions that are deleted, or about to be made, out of memory and files. A later partition of the same
-// name must find nothing of them: neither begin at their start nor be trusted up to their recovery point.
-func (s *Store) forget(tps ...segment.TopicPartition) error {
-	s.checkpointMu.Lock()
-	defer s.checkpointMu.Unlock()
+// forget takes partitions that are deleted, or about to be made in dirs, out of memory and files there. A later partition of the same
+// name must find nothing of them in its home: neither begin at their start nor be trusted up to their recovery point.
+func (s *Store) forget(dirs []*logDir, tps ...segment.TopicPartition) error {
 	var errs []error
-	for _, d := range s.dirs {
-		c := s.checkpoints[d]
-		if c == nil {
-			continue
-		}
-		stale := false
-		for _, tp := range tps {
-			delete(c.unserved.points, tp)
-			delete(c.unserved.starts, tp)
-			delete(c.unserved.cleaned, tp)
-			_, point := c.saved.points[tp]
-			_, start := c.saved.starts[tp]
-			_, cleaned := c.saved.cleaned[tp]
-			stale = stale || point || start || cleaned
-		}
-		if stale || c.doubtful {
-			errs = append(errs, s.writeCheckpointsLocked(d))
+	for _, d := range dirs {
+		if c := s.checkpoints[d]; c != nil {
+			errs = append(errs, s.forgetIn(d, c, tps))
 		}
 	}
 	return errors.Join(errs...)
+}
+
+func (s *Store) forgetIn(d *logDir, c *checkpoints, tps []segment.TopicPartition) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	stale := c.doubtful
+	for _, tp := range tps {
+		delete(c.unserved.points, tp)
+		delete(c.unserved.starts, tp)
+		delete(c.unserved.cleaned, tp)
+		_, point := c.saved.points[tp]
+		_, start := c.saved.starts[tp]
+		_, cleaned := c.saved.cleaned[tp]
+		stale = stale || point || start || cleaned
+	}
+	if !stale {
+		return nil
+	}
+	return s.writeMarksLocked(d, c)
 }
 
 // key names the log in checkpoints.

@@ -3,6 +3,7 @@ package partition
 import (
 	"context"
 	"errors"
+	"hash/crc32"
 	"io"
 	"slices"
 	"time"
@@ -46,7 +47,10 @@ type coldChunk struct {
 	data   []byte           // whole batches
 	next   segment.Offset   // offset after the last of them
 	cached int64            // of what was read, bytes that were in the page cache and not on the device
+	device int64            // what came from the device
 	method cachectl.Method
+	beside delayCause // of a refill: what else the device did …
+	ended  time.Time  // … and when it was there
 	err    error
 }
 
@@ -58,6 +62,15 @@ func (c *coldChunk) end() int64 {
 	return c.pos + c.want
 }
 
+// servedLane is the lane that what is handed out counts to: a refill that found all of its pages in the cache, brought in by somebody
+// else since it was asked for, took nothing from the device.
+func (c *coldChunk) servedLane() admission.Lane {
+	if c.lane == admission.Fill && c.device == 0 {
+		return admission.Hot
+	}
+	return c.lane
+}
+
 // isKept: in memory, and no stream has it.
 func (c *coldChunk) isKept() bool { return c.kept }
 
@@ -66,10 +79,15 @@ func (c *coldChunk) request(n int64) admission.Request {
 	r := c.asker.req
 	r.Kind, r.Bytes = admission.KindRead, n
 	c.handle.seg.address(&r, c.pos)
-	if c.lane == admission.Fill && c.convoy.log.store.opt.Mode != admission.ModeBuffered {
+	if c.refills() {
 		r.Kind = admission.KindRefill
 	}
 	return r
+}
+
+// refills: a reader in real time missed, and the page cache gets the chunk back.
+func (c *coldChunk) refills() bool {
+	return c.lane == admission.Fill && c.convoy.log.store.opt.Mode != admission.ModeBuffered
 }
 
 // submit puts the chunk into the device's queue; false when that is full or closed. Its run cannot begin before convoy.mu is free.
@@ -116,13 +134,22 @@ func (c *coldChunk) run() (device, shared int64) {
 	}
 	cv.mu.Unlock()
 
+	beside := delayUnknown
+	if c.refills() {
+		beside = st.beside(c.handle.seg.dir)
+	}
 	n, err := c.readWhole(st)
+	c.handle.seg.dir.noteError("read", err)
+	if c.refills() {
+		beside = min(beside, st.beside(c.handle.seg.dir))
+	}
 	var bad *segment.CorruptError
 	if errors.As(err, &bad) {
 		err = errors.Join(err, c.handle.seg.learn(bad))
 	}
 
 	cv.mu.Lock()
+	c.beside, c.ended = beside, st.now()
 	wake := cv.finishLocked(c, err)
 	cv.mu.Unlock()
 	for _, w := range wake {
@@ -202,7 +229,7 @@ func (c *coldChunk) readWhole(st *Store) (int64, error) {
 	case whole > 0:
 		c.buf, c.data, c.next = buf, data[:whole], next
 	default: // the first batch is larger than a chunk
-		c.data, err = c.readLargeBatch(st, buf, data)
+		c.data, err = c.readLargeBatch(c.convoy.log, buf, data)
 		buf.Release()
 		if err != nil {
 			return read, err
@@ -213,9 +240,15 @@ func (c *coldChunk) readWhole(st *Store) (int64, error) {
 		}
 	}
 	read = max(0, read-c.cached)
+	c.device = read
 	st.metrics.coldRead(c.handle.seg.dir.spec.Tier, c.method, c.lane, read, st.now().Sub(started))
 	if c.lane == admission.Bypass {
 		st.metrics.convoyRead.Add(float64(read))
+	}
+	if c.refills() {
+		if first, err := segment.DecodeHeader(c.data); err == nil && first.BaseOffset >= c.convoy.log.openedAt {
+			st.metrics.tailRefaulted.Add(float64(read))
+		}
 	}
 	return read, nil
 }
@@ -270,7 +303,7 @@ func (c *coldChunk) readRange(st *Store, buf *cachectl.Buffer, pos, n int64) ([]
 		c.method = cachectl.MethodBuffered
 		p := buf.Bytes()[:min(n, c.limit-pos)]
 		if r, err := st.opt.Cache.Residency(f, pos, int64(len(p))); err == nil {
-			c.cached += min(r.Resident*cachectl.PageSize, int64(len(p)))
+			c.cached += max(0, int64(len(p))-(r.Pages-r.Resident)*cachectl.PageSize)
 		}
 		defer c.handle.seg.fills.begin(pos, int64(len(p)))()
 		if _, err := st.opt.Cache.ReadFill(f, p, pos); err != nil {
@@ -296,8 +329,9 @@ func (c *coldChunk) readRange(st *Store, buf *cachectl.Buffer, pos, n int64) ([]
 }
 
 // readLargeBatch reads the rest of a batch that does not fit a chunk into memory of its own, piece by piece through buf. Its size is
-// bounded by the file, and by what the topic ever accepted.
-func (c *coldChunk) readLargeBatch(st *Store, buf *cachectl.Buffer, head []byte) ([]byte, error) {
+// bounded by what the topic accepts. One that claims more, because the topic has accepted more or its length is damaged, is believed when its
+// checksum is right: it is read twice.
+func (c *coldChunk) readLargeBatch(l *Log, buf *cachectl.Buffer, head []byte) ([]byte, error) {
 	if len(head) < segment.BatchHeaderSize {
 		return nil, io.ErrUnexpectedEOF
 	}
@@ -309,16 +343,33 @@ func (c *coldChunk) readLargeBatch(st *Store, buf *cachectl.Buffer, head []byte)
 	if size > c.limit-c.pos {
 		return nil, &segment.CorruptError{Path: c.handle.seg.r.LogName(), Pos: c.pos, Want: c.limit - c.pos, Got: size, Err: io.ErrUnexpectedEOF}
 	}
-	out := append(make([]byte, 0, size), head[:min(int64(len(head)), size)]...)
-	for int64(len(out)) < size {
-		p, err := c.readRange(st, buf, c.pos+int64(len(out)), min(st.chunkBytes(), size-int64(len(out))))
-		if err != nil {
+	if size > int64(l.config().MaxMessageBytes) {
+		crc, at := uint32(0), int64(21) // what the checksum covers begins there
+		if err := c.readPieces(l.store, buf, at, size, func(p []byte) { crc = crc32.Update(crc, castagnoli, p) }); err != nil {
 			return nil, err
 		}
-		if len(p) == 0 {
-			return nil, io.ErrUnexpectedEOF
+		if crc != h.CRC {
+			return nil, &segment.CorruptError{Path: c.handle.seg.r.LogName(), Pos: c.pos, Want: h.CRC, Got: crc, Err: segment.ErrCorruptBatch}
 		}
-		out = append(out, p...)
+		head = nil // buf holds another part by now
 	}
-	return out, nil
+	out := append(make([]byte, 0, size), head[:min(int64(len(head)), size)]...)
+	err = c.readPieces(l.store, buf, int64(len(out)), size, func(p []byte) { out = append(out, p...) })
+	return out, err
+}
+
+// readPieces reads bytes [from, to) of the chunk through buf.
+func (c *coldChunk) readPieces(st *Store, buf *cachectl.Buffer, from, to int64, take func(p []byte)) error {
+	for from < to {
+		p, err := c.readRange(st, buf, c.pos+from, min(st.chunkBytes(), to-from))
+		if err != nil {
+			return err
+		}
+		if len(p) == 0 {
+			return io.ErrUnexpectedEOF
+		}
+		take(p)
+		from += int64(len(p))
+	}
+	return nil
 }

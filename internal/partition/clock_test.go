@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"lagoon/internal/partition"
@@ -65,4 +66,44 @@ func TestClockJumps(t *testing.T) {
 		t.Error("after more than a week nothing was deleted")
 	}
 	closeStore(t, s)
+}
+
+// TestClockJumpsForgetNoProducer: a producer is forgotten when it has been idle for the term, by time that has passed. A wall clock that is set
+// ends no term, while the broker runs and over a stop.
+func TestClockJumpsForgetNoProducer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const term = 10 * time.Minute
+		var jumped atomic.Int64
+		fs := osFS(t)
+		options := func(o *partition.Options) {
+			o.Now, o.ProducerExpiry = func() time.Time { return time.Now().Add(time.Duration(jumped.Load())) }, term
+		}
+		s := open(t, options, fs)
+		l := load(t, s, config(), 1)
+		seq := int32(0)
+		for _, jump := range []time.Duration{24 * time.Hour, -24 * time.Hour, -30 * time.Hour, 48 * time.Hour} {
+			produce(t, l, batch("once", 1, 100, &producer{id: 5, seq: seq}, 1))
+			again := func(when string) {
+				t.Helper()
+				b := batch("again", 1, 100, &producer{id: 5, seq: seq}, 1)
+				if a, err := l.Append(t.Context(), partition.AppendRequest{Records: b}); err != nil || !a.Duplicate {
+					t.Errorf("%s the clock went by %v a batch that was sent again: %+v, %v", when, jump, a, err)
+				}
+			}
+			jumped.Add(int64(jump))
+			time.Sleep(3 * time.Second) // the broker looks whose term is over
+			again("after")
+			closeStore(t, s)
+			s = open(t, options, fs)
+			l = load(t, s, config(), 1)
+			time.Sleep(3 * time.Second)
+			again("after a stop, and before that")
+			seq++
+		}
+		time.Sleep(term + 3*time.Second)
+		if left := l.Producers(); len(left) > 0 {
+			t.Errorf("%+v is remembered after %v", left, term)
+		}
+		closeStore(t, s)
+	})
 }

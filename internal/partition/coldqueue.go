@@ -153,6 +153,20 @@ func (q *coldQueue) hold(ctx context.Context, r admission.Request) (done func(),
 	return sync.OnceFunc(func() { close(release) }), nil
 }
 
+// oldestWait is admission.Scheduler.OldestWait.
+func (q *coldQueue) oldestWait() time.Duration {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.sched.OldestWait(q.now())
+}
+
+// atWork tells whether cold reads and migrations are in flight.
+func (q *coldQueue) atWork() (reads, migrations bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.sched.InFlight(admission.KindRead) > 0, q.sched.InFlight(admission.KindMigration) > 0
+}
+
 func (q *coldQueue) pump() {
 	q.mu.Lock()
 	q.pumpLocked()

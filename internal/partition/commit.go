@@ -260,6 +260,7 @@ func (l *Log) sync() {
 	l.writtenBack = end.pos
 	if !flush {
 		l.mu.Unlock()
+		l.pinUnsynced(end)
 		_ = l.store.opt.Cache.WriteBack(w.File(), from, end.pos-from) // advice; the next sync tells of errors
 		return
 	}
@@ -277,6 +278,8 @@ func (l *Log) sync() {
 
 	pinned := l.pinUnsynced(end)
 	started := l.store.now()
+	l.home.harm.flushing.Add(1)
+	defer l.home.harm.flushing.Add(-1)
 	waited := !oldest.IsZero() // acks wait for this sync
 	if waited {
 		l.home.harm.syncing.begin(started)
@@ -314,7 +317,7 @@ func (l *Log) sync() {
 		l.home.harm.produce.observe(synced.Sub(oldest))
 	}
 	if len(sealing) > 0 {
-		l.store.sealed.Store(true)
+		l.home.sealed.Store(true)
 	}
 	if snapshot != nil {
 		l.saveSnapshot(snapshot, w)

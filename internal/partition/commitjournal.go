@@ -57,7 +57,7 @@ type journalCommitter struct {
 	full    bool             // it could not take everything; run's
 	piece   uint64           // as window, of the last piece; the filer's
 
-	roundOnWay onWay
+	roundOnWay, pieceOnWay onWay
 
 	mu      sync.Mutex
 	change  sync.Cond // queue, older, closed, or a file sync came to its end
@@ -214,36 +214,40 @@ type journaled struct {
 	end   *bound
 }
 
-// round writes one round for logs. What does not fit is queued again.
+// round writes one round for logs. What does not fit is queued again: first those that had nothing of this round, and the one that was cut off
+// behind them. It goes on to the end that it had then, so that its acks come whatever is appended meanwhile.
 func (c *journalCommitter) round(logs []*Log) {
 	if c.dir.fenced() != nil {
 		return
 	}
 	c.started, c.carried = time.Now(), 0
+	c.roundOnWay.begin(c.now().Sub(c.opened)) // also what it copies may have left the page cache
+	defer c.roundOnWay.end()
 	c.j.Begin()
-	var parts []journaled
+	var parts []*journaled
 	var rest []*Log
 	for i, l := range logs {
-		p, ok := l.takeUnjournaled()
-		if !ok {
+		p := l.journalRest
+		if p == nil {
+			p = l.takeUnjournaled()
+		}
+		if p == nil {
 			continue
 		}
-		if err := c.fill(&p); err != nil {
+		if err := c.fill(p); err != nil {
 			c.dir.fence("read what was appended", err)
 			return
 		}
 		parts = append(parts, p)
 		if len(p.parts) > 0 {
-			rest = logs[i:]
+			rest = append(slices.Clone(logs[i+1:]), l)
 			break
 		}
 	}
 	if c.carried > 0 {
 		began := c.now()
 		c.dir.harm.syncing.begin(began)
-		c.roundOnWay.begin(began.Sub(c.opened))
 		err := c.j.Commit()
-		c.roundOnWay.end()
 		ended := c.now()
 		c.dir.harm.syncing.end(ended)
 		if err != nil {
@@ -257,16 +261,28 @@ func (c *journalCommitter) round(logs []*Log) {
 	for _, p := range parts {
 		c.current[p.l] = p.end
 		if len(p.parts) > 0 {
-			p.l.journaledIn, p.l.journaledTo = p.parts[0], p.from
-			p.l.stillDue()
+			p.l.journalRest = p
 			continue
 		}
 		p.l.journaledIn, p.l.journaledTo = p.last, p.end.pos
 		p.l.publishJournaled(p.end)
+		if p.l.journalRest != nil {
+			p.l.journalRest = nil
+			c.goOn(p.l)
+		}
 	}
 	if c.full = len(rest) > 0; c.full {
 		c.queueFirst(rest)
 	}
+}
+
+// goOn has the next round take what was appended to l while several rounds took what was there before.
+func (c *journalCommitter) goOn(l *Log) {
+	l.mu.Lock()
+	if l.journals() {
+		c.schedule(l)
+	}
+	l.mu.Unlock()
 }
 
 // queueFirst puts logs before all that wait.
@@ -340,12 +356,12 @@ func (c *journalCommitter) copy(p *journaled, w *segment.Writer) (int64, error) 
 	return n, nil
 }
 
-// takeUnjournaled gives what a round has to take of the log; a log that needs its file synced goes there.
-func (l *Log) takeUnjournaled() (journaled, bool) {
+// takeUnjournaled gives what a round has to take of the log; nil when that is nothing.
+func (l *Log) takeUnjournaled() *journaled {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed || l.Err() != nil || !l.journals() { // its topic was given an interval meanwhile: the change has the file synced
-		return journaled{}, false
+		return nil
 	}
 	l.syncDue = false
 	if !l.unsyncedAt.IsZero() {
@@ -354,21 +370,14 @@ func (l *Log) takeUnjournaled() (journaled, bool) {
 		}
 		l.unsyncedAt = time.Time{}
 	}
-	p := journaled{l: l, parts: append(slices.Clone(l.sealing), l.w), last: l.w, end: l.endBound()}
+	p := &journaled{l: l, parts: append(slices.Clone(l.sealing), l.w), last: l.w, end: l.endBound()}
 	if i := slices.Index(p.parts, l.journaledIn); i >= 0 {
 		p.parts, p.from = p.parts[i:], l.journaledTo
 	}
 	if filed := l.filed.Load(); filed.base == p.parts[0].Base() {
 		p.from = max(p.from, filed.pos)
 	}
-	return p, true
-}
-
-// stillDue has the next round take the rest of what this one had no room for, whatever the flush interval.
-func (l *Log) stillDue() {
-	l.mu.Lock()
-	l.syncDue = true
-	l.mu.Unlock()
+	return p
 }
 
 // publishJournaled is called when everything below end is in the journal or in its file.
@@ -590,6 +599,8 @@ func (c *journalCommitter) writePiece(r *segment.Reader, from, n int64) error {
 	}
 	defer c.turn.leave()
 	defer c.dir.gate.end()
+	c.pieceOnWay.begin(c.now().Sub(c.opened))
+	defer c.pieceOnWay.end()
 	return c.cache.WriteOut(f, from, n)
 }
 

@@ -17,6 +17,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"lagoon/cachectl"
 	"lagoon/internal/journal"
 	"lagoon/internal/partition"
 	"lagoon/internal/vfs"
@@ -76,6 +77,30 @@ func eachCommit(t *testing.T, run func(t *testing.T, change func(*partition.Opti
 		}
 	})
 	return r
+}
+
+// fillJournal opens w with small journals, and has a producer for each of two partitions send batches that are acknowledged one by one.
+func fillJournal(t *testing.T, w *world, batches int) {
+	t.Helper()
+	w.change = withJournal
+	noErr(t, w.open())
+	topic, err := w.create("orders", 1, 2, smallSegments())
+	noErr(t, err)
+	for i, p := range topic.parts {
+		c := p.client("a", int64(5+i))
+		for range batches {
+			noErr(t, errors.Join(w.send(c, 1, 700), w.ack(c)))
+		}
+	}
+}
+
+// cutPower ends w with nothing kept that was not synced, and lives on from there.
+func cutPower(t *testing.T, w *world) {
+	t.Helper()
+	w.abandon()
+	f := w.fork(w.disks.crash(vfs.CrashOptions{}))
+	f.live()
+	report(t, f, "power cut")
 }
 
 func isLog(name string) bool { return strings.HasSuffix(name, ".log") }
@@ -165,35 +190,62 @@ func TestJournalFailureFences(t *testing.T) {
 	}
 }
 
-// TestJournalStallIsTold: a round that does not come back is told as a commit that does not.
+// hangingKernel has write-outs wait.
+type hangingKernel struct {
+	cachectl.Kernel
+	release chan struct{}
+	hangs   atomic.Bool
+}
+
+func (k *hangingKernel) WriteOut(f vfs.File, off, n int64) error {
+	k.hangs.Store(true)
+	<-k.release
+	return k.Kernel.WriteOut(f, off, n)
+}
+
+// TestJournalStallIsTold: a round that does not come back is told as a commit that does not, and so is a piece of a segment file, which the rounds
+// wait for.
 func TestJournalStallIsTold(t *testing.T) {
-	bubble(t, func(t *testing.T, w *world) {
-		var board switchboard
-		w.inject, w.change = board.of, withJournal
-		noErr(t, w.open())
-		topic, err := w.create("orders", 1, 2, config())
-		noErr(t, err)
-		here, _ := homes(t, w, topic)
-		c := here.client("a", 5)
-		release := make(chan struct{})
-		board.set(0, vfs.InjectorFunc(func(op vfs.Op) error {
-			if op.Kind == vfs.OpWrite && isJournal(op.Name) {
-				<-release
-			}
-			return nil
-		}))
-		noErr(t, w.send(c, 1, 100))
-		time.Sleep(6 * time.Second)
-		stalls := w.s.Stalls()
-		close(release)
-		noErr(t, w.ack(c))
-		if len(stalls) != 1 || stalls[0].IO != "commit" || stalls[0].Tier != "t0" {
-			t.Errorf("told %+v", stalls)
-		}
-		if left := w.s.Stalls(); len(left) != 0 {
-			t.Errorf("still told %+v", left)
-		}
-	})
+	for _, piece := range []bool{false, true} {
+		t.Run(fmt.Sprint(piece), func(t *testing.T) {
+			bubble(t, func(t *testing.T, w *world) {
+				var board switchboard
+				kernel := &hangingKernel{Kernel: cachectl.LinuxKernel(), release: make(chan struct{})}
+				w.inject, w.change, w.cache = board.of, withJournal, cachectl.New(kernel, cachectl.Options{})
+				noErr(t, w.open())
+				topic, err := w.create("orders", 1, 2, config())
+				noErr(t, err)
+				here, _ := homes(t, w, topic)
+				c := here.client("a", 5)
+				if !piece {
+					board.set(0, vfs.InjectorFunc(func(op vfs.Op) error {
+						if op.Kind == vfs.OpWrite && isJournal(op.Name) {
+							<-kernel.release
+						}
+						return nil
+					}))
+				}
+				for n := 0; n == 0 || piece && !kernel.hangs.Load(); n++ {
+					if n == 100 {
+						t.Fatal("nothing is brought into the segment file")
+					}
+					noErr(t, w.send(c, 1, 1000))
+					synctest.Wait()
+				}
+				time.Sleep(6 * time.Second)
+				stalls := w.s.Stalls()
+				close(kernel.release)
+				noErr(t, w.ack(c))
+				if len(stalls) != 1 || stalls[0].IO != "commit" || stalls[0].Tier != "t0" {
+					t.Errorf("told %+v", stalls)
+				}
+				synctest.Wait()
+				if left := w.s.Stalls(); len(left) != 0 {
+					t.Errorf("still told %+v", left)
+				}
+			})
+		})
+	}
 }
 
 // TestJournalSynced: what somebody relies on in a topic with a flush interval goes through the journal, also what takes several rounds. No
@@ -227,13 +279,107 @@ func TestJournalSynced(t *testing.T) {
 					t.Errorf("%d syncs of segment files", n)
 				}
 				p.acked, c.unacked = p.written, nil
-				w.abandon()
-				f := w.fork(w.disks.crash(vfs.CrashOptions{}))
-				f.live()
-				report(t, f, "power cut")
+				cutPower(t, w)
 			})
 		})
 	}
+}
+
+// TestJournalFlood: acks of a log to which more is appended than rounds can take come nevertheless, before the journal is full and without a sync of
+// a segment file; those of the others do not wait until it has had its rounds.
+func TestJournalFlood(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		var board switchboard
+		w.inject, w.change = board.of, withJournal
+		noErr(t, w.open())
+		flooded, err := w.create("flooded", 1, 2, config())
+		noErr(t, err)
+		quiet, err := w.create("quiet", 2, 2, config())
+		noErr(t, err)
+		here, _ := homes(t, w, flooded)
+		alsoHere, _ := homes(t, w, quiet)
+		l, err := w.log(here)
+		noErr(t, err)
+		c := alsoHere.client("c", 5)
+		flood := func(size int) (segment.Offset, error) {
+			a, err := l.Append(context.Background(), partition.AppendRequest{Records: batch("flood", 1, size, nil, 1)})
+			return a.Next, err
+		}
+		other, err := w.log(alsoHere)
+		noErr(t, err)
+		sent, release := make(chan segment.Offset, 1), make(chan struct{})
+		writes, seen := 0, 0
+		board.set(0, vfs.InjectorFunc(func(op vfs.Op) error {
+			switch {
+			case op.Kind == vfs.OpSync && isLog(op.Name):
+				<-release
+			case op.Kind == vfs.OpWrite && isJournal(op.Name):
+				if writes++; seen == 0 && other.Offsets().HighWatermark > 0 {
+					seen = writes
+				}
+				if writes > 1 {
+					_, err := flood(30_000)
+					return err
+				}
+				next, err := flood(45_000)
+				sent <- next
+				return errors.Join(err, w.send(c, 1, 100))
+			}
+			return nil
+		}))
+		_, err = flood(100)
+		noErr(t, err)
+		synctest.Wait() // the journal is full
+		next := <-sent
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second/2)
+		defer cancel()
+		if err := l.Durable(ctx, next); err != nil {
+			t.Errorf("the flooded log: %v", err)
+		}
+		if seen == 0 || seen > 6 { // a header, a round before, one that the flood fills, its own
+			t.Errorf("the other log's ack came before write %d of %d", seen, writes)
+		}
+		board.set(0, nil)
+		close(release)
+		noErr(t, w.ack(c))
+	})
+}
+
+// TestJournalGoesOn: what is appended while several rounds take what was there before is taken by the next one, though nothing follows.
+func TestJournalGoesOn(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		var board switchboard
+		w.inject, w.change = board.of, withJournal
+		noErr(t, w.open())
+		topic, err := w.create("orders", 1, 2, config())
+		noErr(t, err)
+		here, _ := homes(t, w, topic)
+		l, err := w.log(here)
+		noErr(t, err)
+		add := func(size int) (segment.Offset, error) {
+			a, err := l.Append(context.Background(), partition.AppendRequest{Records: batch("b", 1, size, nil, 1)})
+			return a.Next, err
+		}
+		writes, last := 0, make(chan segment.Offset, 1)
+		board.set(0, vfs.InjectorFunc(func(op vfs.Op) error {
+			if op.Kind != vfs.OpWrite || !isJournal(op.Name) {
+				return nil
+			}
+			if writes++; writes != 2 { // the first is that of a header
+				return nil
+			}
+			next, err := add(100)
+			last <- next
+			return err
+		}))
+		_, err = add(35_000)
+		noErr(t, err)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second/2)
+		defer cancel()
+		if err := l.Durable(ctx, <-last); err != nil || writes < 5 {
+			t.Errorf("%v after %d writes", err, writes)
+		}
+	})
 }
 
 // TestJournalModeChanges: acks hold while a topic is given a flush interval and loses it again.
@@ -261,10 +407,7 @@ func TestJournalModeChanges(t *testing.T) {
 			set(config())
 			noErr(t, w.ack(c))
 		}
-		w.abandon()
-		f := w.fork(w.disks.crash(vfs.CrashOptions{}))
-		f.live()
-		report(t, f, "power cut")
+		cutPower(t, w)
 	})
 }
 
@@ -309,26 +452,14 @@ func TestJournalDeleteWhileFiled(t *testing.T) {
 			noErr(t, errors.Join(w.send(b, 1, 1000), w.ack(b)))
 		}
 		noErr(t, w.s.Fenced())
-		w.abandon()
-		f := w.fork(w.disks.crash(vfs.CrashOptions{}))
-		f.live()
-		report(t, f, "power cut")
+		cutPower(t, w)
 	})
 }
 
 // TestJournalOffAgain: what a journal holds is replayed by a start that has none, and the files go.
 func TestJournalOffAgain(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
-		w.change = withJournal
-		noErr(t, w.open())
-		topic, err := w.create("orders", 1, 2, smallSegments())
-		noErr(t, err)
-		for i, p := range topic.parts {
-			c := p.client("a", int64(5+i))
-			for range 12 {
-				noErr(t, errors.Join(w.send(c, 1, 700), w.ack(c)))
-			}
-		}
+		fillJournal(t, w, 12)
 		w.abandon()
 		f := w.fork(w.disks.crash(vfs.CrashOptions{}))
 		r := &replays{}
@@ -353,16 +484,7 @@ func TestJournalOffAgain(t *testing.T) {
 // TestJournalCleanStop: nothing is left to replay, and a start without a journal has all.
 func TestJournalCleanStop(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
-		w.change = withJournal
-		noErr(t, w.open())
-		topic, err := w.create("orders", 1, 2, smallSegments())
-		noErr(t, err)
-		for i, p := range topic.parts {
-			c := p.client("a", int64(5+i))
-			for range 5 {
-				noErr(t, errors.Join(w.send(c, 1, 700), w.ack(c)))
-			}
-		}
+		fillJournal(t, w, 5)
 		noErr(t, w.close())
 		for disk, m := range w.disks[:2] {
 			found, err := journal.Replay(m, func(e journal.Entry, _ []byte) error {
@@ -476,5 +598,25 @@ func TestReplay(t *testing.T) {
 				t.Errorf("%d entries left out", r.skipped.Load())
 			}
 		})
+	}
+}
+
+// TestReplayCannotLook: where a replay cannot see whether a segment was sealed it fails; leaving its entry out would lose what was acknowledged.
+func TestReplayCannotLook(t *testing.T) {
+	mem := vfs.NewMem(1)
+	noErr(t, mem.MkdirAll("orders-0"))
+	noErr(t, segment.WritePartitionMetadata(mem, "orders-0", topicID))
+	for _, base := range []segment.Offset{0, 5} {
+		f, err := mem.Create("orders-0/" + segment.LogName(base))
+		noErr(t, err)
+		noErr(t, f.Close())
+	}
+	j, err := journal.Open(mem, journal.Options{Bytes: 16 * journal.Block, MaxRound: 4 * journal.Block})
+	noErr(t, err)
+	copy(j.Add(journal.Entry{Dir: "orders-0", TopicID: topicID, Next: 5, Bytes: 1}), "x")
+	noErr(t, errors.Join(j.Commit(), j.Close()))
+	fault := &vfs.Fault{Kinds: vfs.OpStat, Name: "orders-0/" + segment.IndexName(0), Err: syscall.EIO}
+	if err := partition.ReplayJournal(vfs.WithFaults(mem, fault), nil, nil, true, slog.New(&replays{})); !errors.Is(err, syscall.EIO) {
+		t.Errorf("replay: %v", err)
 	}
 }

@@ -46,7 +46,7 @@ type compactState struct {
 
 type movingKey struct {
 	base segment.Offset
-	from string // directory
+	from string // tier
 }
 
 // compactor is the store's compaction: one log at a time.

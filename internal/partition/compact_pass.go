@@ -23,7 +23,8 @@ type compactPass struct {
 	run    *CompactionRun
 }
 
-// errChanged: the segments are not those that a step began with; it begins anew.
+// errChanged: segments of the view that a step began with were deleted, or replaced by a migration or a compaction. It begins anew, with the
+// next view.
 var errChanged = errors.New("partition: segments have changed")
 
 // clean reads the keys of the dirty part, rewrites everything up to where the map reaches, and notes that.
@@ -127,7 +128,12 @@ func (p *compactPass) rewriteGroup(ctx context.Context, at, end segment.Offset) 
 	if !l.holds(g) {
 		return 0, errChanged
 	}
-	return g.end, p.rewrite(ctx, g)
+	place := p.filter.Place()
+	if err := p.rewrite(ctx, g); err != nil {
+		p.filter.Return(place) // what it knows of transactions is of the group's end
+		return 0, err
+	}
+	return g.end, nil
 }
 
 // group are adjacent segments of one directory that become one.

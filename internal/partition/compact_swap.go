@@ -12,7 +12,7 @@ import (
 // createCleaned begins the new segment, unless the partition is deleted: its directory's name may be another topic's by now.
 func (l *Log) createCleaned(d *logDir, base segment.Offset) (c *segment.Cleaned, err error) {
 	err = ErrClosed
-	l.onFiles(func() { c, err = segment.CreateCleaned(d.spec.FS, l.dir, base, l.config().segmentOptions()) })
+	l.onFiles(func() { c, err = segment.CreateCleaned(d.spec.FS, l.dir, base, l.config().segmentOptions(d)) })
 	if err != nil && !errors.Is(err, ErrClosed) {
 		l.compact.untidy = append(l.compact.untidy, d)
 		err = d.compactionWriteFailed(err)

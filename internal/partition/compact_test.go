@@ -429,20 +429,28 @@ func TestCompactedTopicWantsKeys(t *testing.T) {
 // repack compresses a plain batch.
 func repack(t testing.TB, plain []byte, codec segment.Compression) []byte {
 	t.Helper()
+	b, err := packed(plain, codec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func packed(plain []byte, codec segment.Compression) ([]byte, error) {
 	var p records.Packer
 	out := bytes.NewBuffer(bytes.Clone(plain[:segment.BatchHeaderSize]))
 	w, err := p.To(codec, out)
-	if err == nil {
-		_, err = w.Write(plain[segment.BatchHeaderSize:])
+	if err != nil {
+		return nil, err
 	}
+	_, err = w.Write(plain[segment.BatchHeaderSize:])
 	if err := errors.Join(err, w.Close()); err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	b := out.Bytes()
 	binary.BigEndian.PutUint32(b[8:], uint32(len(b)-12))
-	b[22] = byte(codec)
-	binary.BigEndian.PutUint32(b[17:], crc32.Checksum(b[21:], castagnoli))
-	return b
+	b[22] = b[22]&^7 | byte(codec)
+	return withCRC(b), nil
 }
 
 // TestCompactLargeBatches: batches that are written one by one as they come, so that nothing is left to write at a segment's end.
@@ -582,9 +590,7 @@ func TestCompactTransactions(t *testing.T) {
 		b.Add([]byte(key), []byte(strings.Repeat(fmt.Sprint(rng.Uint64()), 3)))
 		batch := bytes.Clone(b.Batch(s.Now().UnixMilli()))
 		if pid > 0 {
-			binary.BigEndian.PutUint64(batch[43:], uint64(pid))
-			binary.BigEndian.PutUint16(batch[51:], 0)
-			binary.BigEndian.PutUint32(batch[53:], uint32(seqs[pid]))
+			byProducer(batch, producer{id: pid, seq: seqs[pid]})
 			seqs[pid]++
 		}
 		return key, batch

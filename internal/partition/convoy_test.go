@@ -351,3 +351,128 @@ func TestHungDiskHoldsItsOwnReaders(t *testing.T) {
 	closeStore(t, good)
 	pool.Close()
 }
+
+// Where a read ends before what can be seen does, it says so, whether the limit cut it off, gave nothing, or the segment ended.
+func TestReadTellsOfMore(t *testing.T) {
+	for _, cold := range []bool{false, true} {
+		s := open(t, nil, osFS(t))
+		l, want := coldLog(t, s, 600<<10, 100)
+		if !cold {
+			consume(t, l, partition.ReaderRef{ClientID: "warms"}, 0, 1<<20, want) // near the end, so through the page cache
+		}
+		size := int64(len(batch("", 100, 1000, nil, 1)))
+		batches := segment.Offset(int64(len(want)) / size)
+		for _, c := range []struct {
+			from     segment.Offset
+			maxBytes int64
+			must     bool
+			more     bool
+		}{
+			{0, 2*size + size/2, false, true}, {0, 10, true, true}, {0, 10, false, true}, {(batches - 1) * 100, 1 << 20, false, false},
+			{(batches - 2) * 100, size + size/2, false, true}, {0, 1 << 20, false, false},
+		} {
+			w := partition.NewWatch()
+			for {
+				res, err := l.Read(partition.ReadRequest{Reader: partition.ReaderRef{ClientID: "r"}, From: c.from, MaxBytes: c.maxBytes, MustServe: c.must, Watch: w})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if res.Pending {
+					<-w.C()
+					continue
+				}
+				if res.More != c.more || (res.Chunk == nil) != (c.maxBytes < size && !c.must) {
+					t.Errorf("cold %v, %+v: more %v, something %v", cold, c, res.More, res.Chunk != nil)
+				}
+				if res.Chunk != nil {
+					res.Chunk.Release()
+				}
+				break
+			}
+			w.Close()
+		}
+		closeStore(t, s)
+	}
+}
+
+// hangingDisk has each large read wait for hold while it is slow, and tells reading of it.
+func hangingDisk(t *testing.T) (disk vfs.FS, slow *atomic.Bool, reading, hold chan struct{}) {
+	slow, reading, hold = &atomic.Bool{}, make(chan struct{}, 64), make(chan struct{})
+	return vfs.WithFaults(osFS(t), vfs.InjectorFunc(func(op vfs.Op) error {
+		if slow.Load() && op.Kind == vfs.OpRead && op.Len >= 64<<10 {
+			reading <- struct{}{}
+			<-hold
+		}
+		return nil
+	})), slow, reading, hold
+}
+
+// A fetch that is parked for a device hears that the topic was deleted, however long that device takes.
+func TestDeletionWakesWhoWaitsForADevice(t *testing.T) {
+	disk, slow, reading, hold := hangingDisk(t)
+	s := open(t, nil, disk)
+	l, _ := coldLog(t, s, 600<<10, 100)
+	slow.Store(true)
+	w := partition.NewWatch()
+	defer w.Close()
+	for began := false; !began; {
+		if _, next := step(t, l, partition.ReaderRef{ClientID: "r"}, 0, w); next > 0 {
+			t.Fatalf("the log is not cold for %v", next)
+		}
+		select {
+		case <-reading:
+			began = true
+		case <-w.C(): // the segment is prepared
+		}
+	}
+	if err := s.Delete(t.Context(), "orders", topicID); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-w.C():
+	default:
+		t.Error("the reader was not woken")
+	}
+	close(hold)
+	closeStore(t, s)
+}
+
+// More readers of a partition than there are cursors to remember: none that is parked for a device loses its place to the others.
+func TestManyReadersWaitForADevice(t *testing.T) {
+	disk, slow, reading, hold := hangingDisk(t)
+	s := open(t, nil, disk)
+	l, _ := coldLog(t, s, 12<<20, 100)
+	slow.Store(true)
+	watches := make([]*partition.Watch, 1200)
+	ref := func(i int) partition.ReaderRef { return partition.ReaderRef{ClientID: fmt.Sprint("r", i)} }
+	for i := range watches {
+		watches[i] = partition.NewWatch()
+		defer watches[i].Close()
+		for began := i > 0; ; {
+			if _, next := step(t, l, ref(i), 0, watches[i]); next > 0 {
+				t.Fatalf("the log is not cold for %v", next)
+			}
+			if began {
+				break
+			}
+			select {
+			case <-reading:
+				began = true
+			case <-watches[i].C(): // the segment is prepared
+			}
+		}
+	}
+	slow.Store(false)
+	close(hold)
+	patience := time.After(time.Minute)
+	for i, w := range watches {
+		for next := segment.Offset(0); next == 0; _, next = step(t, l, ref(i), 0, w) {
+			select {
+			case <-w.C():
+			case <-patience:
+				t.Fatalf("reader %d was forgotten", i)
+			}
+		}
+	}
+	closeStore(t, s)
+}

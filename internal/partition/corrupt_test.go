@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -371,4 +372,64 @@ func TestDamageAroundTheRecoveryPoint(t *testing.T) {
 		}
 	})
 	t.Logf("%d flips", cases)
+}
+
+// A flipped bit in a batch's length, which has the batch reach far into those behind it, costs no memory of that size.
+func TestFlippedLengthTakesNoMemory(t *testing.T) {
+	fs := osFS(t)
+	s := open(t, nil, fs)
+	l, _ := coldLog(t, s, 12<<20, 100)
+	name := "orders-0/" + segment.LogName(0)
+	f, err := fs.Open(name, vfs.ReadWrite)
+	noErr(t, err)
+	var length [4]byte
+	_, err = f.ReadAt(length[:], 8)
+	noErr(t, err)
+	length[1] ^= 1 << 6 // 4 MiB, which the topic accepts, and what it was before
+	_, err = f.WriteAt(length[:], 8)
+	noErr(t, errors.Join(err, f.SyncData(), f.Close()))
+	sv := l.Segments()[0]
+	_, err = l.Evict(sv, 0, sv.SizeBytes)
+	noErr(t, err)
+
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	var damage *segment.CorruptError
+	for damage == nil {
+		w := partition.NewWatch()
+		res, err := l.Read(partition.ReadRequest{Reader: partition.ReaderRef{ClientID: "r"}, From: 0, MaxBytes: 1 << 20, MustServe: true, Watch: w})
+		if res.Chunk != nil {
+			t.Fatalf("%d bytes of a damaged batch", res.Chunk.Len())
+		}
+		if err != nil && !errors.As(err, &damage) {
+			t.Fatal(err)
+		}
+		if res.Pending {
+			<-w.C()
+		}
+		w.Close()
+	}
+	runtime.ReadMemStats(&after)
+	if n := after.TotalAlloc - before.TotalAlloc; n > 2<<20 {
+		t.Errorf("%d bytes allocated", n)
+	}
+	for from := segment.Offset(100); from < l.Offsets().HighWatermark; { // what lies behind it can be read
+		_, from = get(t, l, partition.ReaderRef{ClientID: "r"}, from)
+	}
+	closeStore(t, s)
+}
+
+// Batches larger than the topic accepts by now are read all the same.
+func TestBatchesLargerThanTheTopicAccepts(t *testing.T) {
+	s := open(t, nil, osFS(t))
+	l, want := coldLog(t, s, 12<<20, 2500) // 2.5 MB each
+	cfg := config()
+	cfg.MaxMessageBytes = 1 << 20
+	s.SetConfig("orders", cfg)
+	sideBySide(t, l, 2, want)
+	at, err := l.OffsetForTime(t.Context(), 1)
+	if err != nil || at.Offset != 0 {
+		t.Errorf("%+v, %v", at, err)
+	}
+	closeStore(t, s)
 }

@@ -11,9 +11,10 @@ import (
 )
 
 // Bounds of the cursors of one partition. A cursor costs about 600 bytes; one that has not been used for a while is a
-// consumer that left.
+// consumer that left. Above the first bound none goes that waits for a device, above the second the oldest goes, whatever it does.
 const (
 	maxCursors  = 1024
+	mostCursors = 16 * maxCursors
 	cursorIdle  = 10 * time.Minute
 	streamPause = 2 * time.Second  // under memory pressure a reader that has not asked for this long gives its chunks to others
 	streamIdle  = 10 * time.Second // a consumer that pauses this long gives its read-ahead memory back
@@ -25,6 +26,7 @@ type cursor struct {
 	key  admission.ReaderKey
 	log  *Log
 	used time.Time // guarded by cursorSet.mu
+	conn uint64    // that used it last; likewise
 
 	mu       sync.Mutex
 	stream   *stream
@@ -38,7 +40,8 @@ type cursor struct {
 	read     admission.Read
 	method   cachectl.Method
 	waitFrom time.Time
-	prepares int // waits of this read for lists of aborted transactions, see maxPrepares
+	missed   time.Time // since then it waits in real time for a device; zero: it does not
+	prepares int       // waits of this read for lists of aborted transactions, see maxPrepares
 
 	// For the hot windows, which do not wait for mu: where the reader is, on the scale of Log.endPos, when it said so, and
 	// whether it reads in real time.
@@ -64,30 +67,48 @@ func (s *cursorSet) of(ref ReaderRef, now time.Time) *cursor {
 	c, ok := s.by[k]
 	if !ok {
 		if len(s.by) >= maxCursors {
-			s.dropOldestLocked()
+			s.dropOldestLocked(now)
 		}
 		c = &cursor{ref: ref, log: s.log, key: k}
 		c.stream = &stream{log: s.log, req: admission.Request{Flow: c.key.Flow(), Topic: s.log.topic, Client: ref.ClientID}}
 		s.by[k] = c
 	}
-	c.used = now
+	c.used, c.conn = now, ref.Conn
 	return c
 }
 
-func (s *cursorSet) dropOldestLocked() {
+// dropOldestLocked forgets the cursor that was used longest ago of those that need not be kept, if there is one.
+func (s *cursorSet) dropOldestLocked(now time.Time) {
 	var oldest *cursor
 	var key admission.ReaderKey
+	s.log.convoy.mu.Lock()
 	for k, c := range s.by {
-		if oldest == nil || c.used.Before(oldest.used) {
+		waits := len(c.stream.chunks) > 0 && now.Sub(c.stream.lastRead) <= streamPause
+		if (!waits || len(s.by) >= mostCursors) && (oldest == nil || c.used.Before(oldest.used)) {
 			oldest, key = c, k
 		}
 	}
-	delete(s.by, key)
-	go oldest.stream.close()
+	s.log.convoy.mu.Unlock()
+	if oldest != nil {
+		delete(s.by, key)
+		go oldest.stream.close()
+	}
 }
 
-// sweep closes the streams of readers that pause and forgets readers that left.
-func (s *cursorSet) sweep(now time.Time) {
+// disconnected takes the read-ahead of readers whose connection has ended: that memory is everybody's.
+func (s *cursorSet) disconnected(conn uint64) {
+	for _, c := range s.all() {
+		s.mu.Lock()
+		gone := c.conn == conn
+		s.mu.Unlock()
+		if gone {
+			c.stream.giveUp()
+		}
+	}
+}
+
+// sweep closes the streams of readers that pause, sooner when memory is short, and forgets readers that left.
+func (s *cursorSet) sweep(now time.Time, short bool) {
 	var idle []*stream
 	var live []*cursor
 	s.mu.Lock()
@@ -96,7 +117,7 @@ func (s *cursorSet) sweep(now time.Time) {
 		if quiet > cursorIdle {
 			delete(s.by, k)
 		}
-		if quiet > streamIdle {
+		if quiet > streamIdle || short && c.stream.pauses(now) {
 			idle = append(idle, c.stream)
 		} else {
 			live = append(live, c)
@@ -140,12 +161,16 @@ func (c *cursor) moved(s *logSegment, next segment.Offset, end int64) {
 // toEnd: the reader has read everything; the place of the next record is where the log ends now.
 func (c *cursor) toEnd() {
 	c.stream.reset()
+	c.missed = time.Time{}
 	c.decision = admission.Decision{Lane: admission.Hot, Reason: admission.ReasonAtEnd, Text: "nothing left to read"}
 }
 
 // note keeps the decision for people.
 func (c *cursor) note(d admission.Decision, r admission.Read) {
 	c.decision, c.read, c.waitFrom = d, r, time.Time{}
+	if d.Lane != admission.Fill {
+		c.missed = time.Time{} // what it waited for is here by other means, or not wanted any more
+	}
 }
 
 // deferred: the device has not yet given the reader its turn.
@@ -213,5 +238,5 @@ func (l *Log) served(c *cursor, lane admission.Lane, n int64) {
 	l.store.readersMu.Unlock()
 	l.store.metrics.served(c.class.State, lane, n)
 	l.bytesOut.Add(n)
-	c.waitFrom = time.Time{}
+	c.waitFrom, c.missed = time.Time{}, time.Time{}
 }

@@ -10,7 +10,8 @@ import (
 )
 
 // Delayed delivery (lagoon.delivery.delay.ms, decision 13): Log.readable stops at Log.due, which a timer moves. What is due when is
-// delayMarks' word; here is what it needs: the appends, the clock, and for what was in the log before the process a look into it.
+// delayMarks' word; here is what it needs: the appends, a clock that nobody sets (Store.steadyMs), and for what was in the log before the process
+// a look into it.
 
 // delivery is the delay of one log. Lock order: Log.mu, delivery.mu.
 type delivery struct {
@@ -36,7 +37,7 @@ func (l *Log) beginDelay(ctx context.Context) error {
 	d := &l.delivery
 	d.mu.Lock()
 	d.on, d.floorMs = true, cfg.DeliveredMs
-	d.marks = delayMarks{delay: cfg.DeliveryDelayMs, seen: bound{offset: first.base, base: first.base}, rest: end, tail: delayMark{end: end}}
+	d.marks = delayMarks{delay: cfg.DeliveryDelayMs, seen: bound{offset: first.base, base: first.base}, rest: end, restCame: l.store.steadyMs(), tail: delayMark{end: end}}
 	l.due.Store(&bound{offset: first.base, base: first.base})
 	d.mu.Unlock()
 	return l.deliver(ctx)
@@ -51,7 +52,7 @@ func (l *Log) delayChanged(cfg *Config) {
 	}
 	d := &l.delivery
 	d.mu.Lock()
-	end, nowMs := *l.endBound(), l.store.now().UnixMilli()
+	end, nowMs := *l.endBound(), l.store.steadyMs()
 	d.floorMs = cfg.DeliveredMs
 	switch {
 	case cfg.DeliveryDelayMs <= 0:
@@ -71,18 +72,17 @@ func (l *Log) delayChanged(cfg *Config) {
 	if err := l.deliver(context.Background()); err != nil {
 		l.log.Warn("delayed records not found, trying again", "err", err)
 	}
-	l.settle()
 	l.wakeReaders(l.readable().offset)
 }
 
-// delayAppendedLocked notes an appended batch; l.mu is held.
-func (l *Log) delayAppendedLocked(before *bound, now time.Time) {
+// delayAppendedLocked notes a batch appended at nowMs; l.mu is held.
+func (l *Log) delayAppendedLocked(before *bound, nowMs int64) {
 	d := &l.delivery
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.marks.appended(*before, *l.endBound(), now.UnixMilli())
+	d.marks.appended(*before, *l.endBound(), nowMs)
 	if d.timer == nil && !d.looking {
-		l.armLocked(now)
+		l.armLocked(nowMs)
 	}
 }
 
@@ -96,10 +96,10 @@ func (l *Log) deliver(ctx context.Context) error {
 		return nil
 	}
 	d.disarm()
-	now := l.store.now()
+	nowMs := l.store.steadyMs()
 	var err error
-	if d.marks.atRest(now.UnixMilli()) {
-		from, rest, cutoff := d.marks.seen, d.marks.rest, max(now.UnixMilli()-d.marks.delay, d.floorMs)
+	if d.marks.atRest(nowMs) {
+		from, rest, cutoff := d.marks.seen, d.marks.rest, max(nowMs-d.marks.delay, d.floorMs)
 		d.looking = true
 		d.mu.Unlock()
 		var first bound
@@ -107,37 +107,36 @@ func (l *Log) deliver(ctx context.Context) error {
 		first, ms, err = l.firstAfter(ctx, from, rest, cutoff)
 		d.mu.Lock()
 		d.looking = false
-		now = l.store.now()
+		nowMs = l.store.steadyMs()
 		switch {
 		case !d.on:
 			return nil
 		case err != nil:
-			d.marks.restDue = now.Add(delayRetry).UnixMilli()
+			d.marks.restDue = nowMs + delayRetry.Milliseconds()
 		default:
-			d.marks.found(first, ms, now.UnixMilli())
+			d.marks.found(first, ms, nowMs)
 		}
 	}
-	d.marks.advance(now.UnixMilli())
+	d.marks.advance(nowMs)
 	seen := d.marks.seen
 	l.due.Store(&seen)
 	if l.Err() == nil {
-		l.armLocked(now)
+		l.armLocked(nowMs)
 	}
 	return err
 }
 
 // armLocked sets the timer for what is due next; delivery.mu is held and no timer set.
-func (l *Log) armLocked(now time.Time) {
+func (l *Log) armLocked(nowMs int64) {
 	d := &l.delivery
 	ms, ok := d.marks.next()
 	if !ok {
 		return
 	}
-	d.timer = time.AfterFunc(max(time.UnixMilli(ms).Sub(now), 0), func() {
+	d.timer = time.AfterFunc(max(time.Duration(ms-nowMs)*time.Millisecond, 0), func() {
 		if err := l.deliver(context.Background()); err != nil && l.Err() == nil {
 			l.log.Warn("delayed records not found, trying again", "err", err)
 		}
-		l.settle()
 		l.wakeReaders(l.readable().offset)
 	})
 }

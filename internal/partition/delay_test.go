@@ -3,6 +3,8 @@ package partition_test
 import (
 	"bytes"
 	"fmt"
+	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -22,6 +24,7 @@ type delayed struct {
 	came    []time.Time // append times by offset
 	batches [][]byte
 	seen    segment.Offset
+	jumped  atomic.Int64 // of the wall clock, beside the time that passes
 }
 
 const deliveryDelay = time.Minute
@@ -36,7 +39,9 @@ func newDelayed(t *testing.T) *delayed {
 
 func (d *delayed) open() {
 	d.t.Helper()
-	d.s = open(d.t, nil, d.fss...)
+	d.s = open(d.t, func(o *partition.Options) {
+		o.Now = func() time.Time { return time.Now().Add(time.Duration(d.jumped.Load())) }
+	}, d.fss...)
 	d.l = load(d.t, d.s, d.cfg, 1)
 }
 
@@ -126,6 +131,36 @@ func TestDelayedDelivery(t *testing.T) {
 	})
 }
 
+// TestTransactionsOfADelayedLog: a transaction is decided when its marker is on stable storage. Its records are seen when they are due, and the log
+// keeps nothing for the time until then: a long delay would be a lot of transactions, to be looked at with each append.
+func TestTransactionsOfADelayedLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDelayed(t)
+		defer d.end()
+		var want []segment.Offset
+		for i := range 100 {
+			a := write(t, d.l, batch(fmt.Sprint(i), 1, 100, &producer{id: 7, seq: int32(i)}, 1), 7)
+			d.came = append(d.came, time.Now())
+			time.Sleep(700 * time.Millisecond)
+			end(t, d.l, 7, i%3 > 0)
+			d.came = append(d.came, time.Now())
+			if i%3 > 0 {
+				want = append(want, a.Base)
+			}
+			time.Sleep(300 * time.Millisecond)
+			d.check()
+			if n := d.l.EndedTxns(); n > 0 {
+				t.Fatalf("%d transactions are kept that have ended", n)
+			}
+		}
+		seen := slices.IndexFunc(want, func(o segment.Offset) bool { return o >= d.seen })
+		if got := committed(t, d.l, 0, 1<<20); !slices.Equal(got, want[:seen]) || seen == 0 {
+			t.Errorf("committed at %v, want %v", got, want[:max(seen, 0)])
+		}
+		closeStore(t, d.s)
+	})
+}
+
 // Restarts of both kinds: what is due is found in the log, in whatever segment it lies, and nothing is taken back.
 func TestDelayedDeliveryOverRestarts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -178,6 +213,33 @@ func TestDelayChanges(t *testing.T) {
 		d.check()
 		time.Sleep(time.Minute)
 		d.check()
+		closeStore(t, d.s)
+	})
+}
+
+// TestDelayedDeliveryWhileTheClockJumps: a wall clock that is set by a day makes no record early and none late. After a restart, records that seem
+// to come from the next day are seen when the delay has passed since.
+func TestDelayedDeliveryWhileTheClockJumps(t *testing.T) {
+	const day = 24 * time.Hour
+	synctest.Test(t, func(t *testing.T) {
+		d := newDelayed(t)
+		defer d.end()
+		for _, jump := range []time.Duration{day, -day, -day, day} {
+			d.append(30, time.Second)
+			d.jumped.Add(int64(jump))
+			d.append(70, time.Second)
+		}
+		d.jumped.Add(int64(day))
+		d.append(30, time.Second)
+		d.jumped.Add(-int64(day))
+		closeStore(t, d.s)
+		d.open()
+		if o := d.l.Offsets(); o.HighWatermark == o.End {
+			t.Errorf("all is seen after the restart: %+v", o)
+		}
+		time.Sleep(deliveryDelay)
+		d.check()
+		d.append(70, time.Second)
 		closeStore(t, d.s)
 	})
 }

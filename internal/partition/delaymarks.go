@@ -1,7 +1,7 @@
 package partition
 
 // delayMarks says how far a log is seen whose records are delivered late (lagoon.delivery.delay.ms): up to the first one that was
-// appended less than the delay ago. It is pure; times are Unix ms of the log's clock, which it takes never to go back.
+// appended less than the delay ago. It is pure; times are Unix ms of a clock that never goes back.
 //
 //	log start          seen                marks                     tail
 //	─┬──────────────────┬─────────┬──────────┬──────────┬─────────────┐
@@ -9,16 +9,18 @@ package partition
 //
 // Appends are remembered in groups, each with the time of its last record: a group is seen as a whole, when that one is due. A group
 // lasts a thousandth of the delay, 10 ms at least, so nothing is early and nothing later than that. What was there before the process
-// is found in the log itself, whose batches hold their append times; until all of it is seen the marks have to wait.
+// is found in the log itself, whose batches hold their append times by the wall clock of then; until all of it is seen the marks have to wait. What
+// seems to come from the future came before the start all the same: the clock has been set back.
 type delayMarks struct {
 	delay int64 // ms
 	seen  bound
 	// rest is the end of what was there at the start while some of it is not seen; restDue is when the first of it is.
-	rest    bound
-	restDue int64
-	marks   []delayMark
-	tail    delayMark
-	began   int64 // when the group so far began
+	rest     bound
+	restDue  int64
+	restCame int64 // it was there at this time
+	marks    []delayMark
+	tail     delayMark
+	began    int64 // when the group so far began
 }
 
 // delayMark ends a group: everything below was appended at lastMs or before.
@@ -59,7 +61,12 @@ func (d *delayMarks) appended(before, end bound, nowMs int64) {
 
 // atRest reports whether the log has to be asked for the first record that came after the cutoff: there are records from before the
 // start, and one of them may be due. Tell the answer to found.
-func (d *delayMarks) atRest(nowMs int64) bool { return d.resting() && nowMs >= d.restDue }
+func (d *delayMarks) atRest(nowMs int64) bool {
+	if d.resting() && nowMs >= d.restCame+d.delay {
+		d.seen = d.rest
+	}
+	return d.resting() && nowMs >= d.restDue
+}
 
 func (d *delayMarks) resting() bool { return d.rest.offset > d.seen.offset }
 
@@ -68,7 +75,7 @@ func (d *delayMarks) found(first bound, ms, nowMs int64) {
 	if first.offset > d.seen.offset {
 		d.seen = first
 	}
-	d.restDue = max(ms+d.delay, nowMs+d.group()) // not for each batch alone
+	d.restDue = max(min(ms, d.restCame)+d.delay, nowMs+d.group()) // not for each batch alone
 }
 
 // advance moves what is seen to nowMs and reports whether it moved. It never moves back.

@@ -46,7 +46,7 @@ func TestDelayMarks(t *testing.T) {
 				d.delay = span("of")
 			case "start": // with records in the log
 				end := bound{offset: segment.Offset(number("records"))}
-				d = delayMarks{delay: span("delay"), rest: end, tail: delayMark{end: end}}
+				d = delayMarks{delay: span("delay"), rest: end, restCame: now, tail: delayMark{end: end}}
 				return fmt.Sprintf("the log is asked: %v\n", d.atRest(now))
 			case "found":
 				d.found(bound{offset: segment.Offset(number("first"))}, span("came"), now)

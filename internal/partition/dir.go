@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"lagoon/admission"
 	"lagoon/internal/vfs"
 	"lagoon/segment"
@@ -47,6 +49,7 @@ type logDir struct {
 	name    string // unique: the tier, and a number from its second directory on
 	index   int    // position in Store.dirs
 	rank    int    // tier rank, 0 is the hottest
+	nth     int    // among the directories of its tier
 	log     *slog.Logger
 	cold    *coldQueue
 	moves   movePace
@@ -58,13 +61,17 @@ type logDir struct {
 
 	failure    atomic.Pointer[dirFailure]
 	full       atomic.Bool
+	sealed     atomic.Bool  // hottest tier only: since the last checkpoint, and the next second writes one
 	partitions atomic.Int64 // whose home this is
 	used       atomic.Int64 // bytes of segments, kept by seal, publish and delete
 	harm       dirHarm
 	readsOnWay manyOnWay
 	opensOnWay manyOnWay
 	stalled    [numIOKinds]bool // as Store.watchStalls has told
-	lastFile   atomic.Uint64    // names files to the device's queue
+	fill       fillTrend
+	reserved   atomic.Int64           // the low-water mark of free bytes, 0 before the first look
+	errors     *prometheus.CounterVec // tier, op
+	lastFile   atomic.Uint64          // names files to the device's queue
 	onFence    func(*logDir, error)
 	fenceMu    sync.Mutex
 }
@@ -94,6 +101,7 @@ func (d *logDir) fence(op string, err error) {
 	}
 	d.fenceMu.Unlock()
 	if first {
+		d.noteError(op, err)
 		d.log.Error("log directory fenced: its partitions are offline until a restart with a sound disk",
 			"tier", d.spec.Tier, "path", d.spec.FS.Root(), "op", op, "err", err)
 		d.onFence(d, err)
@@ -130,17 +138,20 @@ func (d *logDir) reserve(total int64) int64 {
 	return min(64<<20, total/100)
 }
 
-// checkSpace samples free space and opens or closes the directory for appends.
-func (d *logDir) checkSpace() {
+// checkSpace samples free space and opens or closes the directory for appends. ok: it is known.
+func (d *logDir) checkSpace() (free int64, ok bool) {
 	u, err := d.spec.FS.Usage()
 	if err != nil {
-		return
+		return 0, false
 	}
-	low := u.FreeBytes < d.reserve(u.TotalBytes)
+	reserve := d.reserve(u.TotalBytes)
+	d.reserved.Store(reserve)
+	low := u.FreeBytes < reserve
 	if was := d.full.Swap(low); was && !low {
 		d.log.Info("log directory has space again: appends resumed", "tier", d.spec.Tier, "path", d.spec.FS.Root(), "free_bytes", u.FreeBytes)
 	} else if !was && low {
 		d.log.Warn("log directory below its free-space reserve: appends are refused until space is free",
-			"tier", d.spec.Tier, "path", d.spec.FS.Root(), "free_bytes", u.FreeBytes, "reserve_bytes", d.reserve(u.TotalBytes))
+			"tier", d.spec.Tier, "path", d.spec.FS.Root(), "free_bytes", u.FreeBytes, "reserve_bytes", reserve)
 	}
+	return u.FreeBytes, true
 }

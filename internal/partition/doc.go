@@ -37,7 +37,7 @@
 //     budgets.mu, comes before coldQueue.mu.
 //   - Compaction (compact*.go) cleans one log at a time. Under Log.maintenance it swaps segments in the view; segments that it rewrites
 //     are claimed, and those that a migration moves are noted (compactState), so that no segment has copies of two kinds.
-//   - Lock order: Store.mu, Log.syncing, Log.maintenance, Log.mu, cursor.mu, convoy.mu, coldQueue.mu. None is held across device I/O but Log.mu
+//   - Lock order: Store.mu, Log.syncing, Log.maintenance, Log.mu, cursor.mu, cursorSet.mu, convoy.mu, coldQueue.mu. None is held across device I/O but Log.mu
 //     (one pwrite), Log.maintenance (renames, syncs and unlinks of the segments it is about) and Log.syncing (a sync of the log's file).
 //     journalCommitter.mu comes after Log.mu.
 //

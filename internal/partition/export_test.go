@@ -1,12 +1,16 @@
 package partition
 
 import (
+	"bytes"
+	"errors"
 	"log/slog"
 	"runtime"
 	"time"
 
+	"lagoon/admission"
 	"lagoon/internal/vfs"
 	"lagoon/segment"
+	"lagoon/tiering"
 )
 
 // Abandon leaves the store as kill -9 would: nothing is written any more; locks are let go so that a test can open the
@@ -78,5 +82,63 @@ func (l *Log) AbortedAcross(from, upper segment.Offset, between func()) (stale e
 	return stale, list, err
 }
 
-// ErrViewChanged is errViewChanged.
-var ErrViewChanged = errViewChanged
+// EndedTxns counts the transactions that have ended and still hold the last stable offset back.
+func (l *Log) EndedTxns() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.ended)
+}
+
+// ErrChanged is errChanged.
+var ErrChanged = errChanged
+
+// FillETA is fillETA of rooms that were looked at so far apart.
+func FillETA(every time.Duration, rooms ...int64) (seconds float64, known bool) {
+	var samples []roomSample
+	for i, room := range rooms {
+		samples = append(samples, roomSample{time.Duration(i) * every, room})
+	}
+	return fillETA(samples)
+}
+
+// FillTrend is what is told after a look each second.
+func FillTrend(rooms ...int64) (seconds float64, known bool) {
+	var f fillTrend
+	for i, room := range rooms {
+		f.note(time.Duration(i)*time.Second, room)
+	}
+	return f.eta()
+}
+
+// ChunkLine is where the first line of the grid lies on which chunks end.
+func (s *Store) ChunkLine() int64 {
+	most := s.chunkBytes()
+	return most - most/16
+}
+
+// ReadUnindexed reads what a stream asks for at byte pos of segment i, whose index is not in memory: whole batches.
+func (l *Log) ReadUnindexed(i int, pos int64) (batches []byte, err error) {
+	seg := l.view.Load().segs[i]
+	if !seg.r.Acquire() {
+		return nil, ErrClosed
+	}
+	if seg.r.Ready() {
+		return nil, errors.New("the index is in memory")
+	}
+	size := seg.r.Meta().SizeBytes
+	s := &stream{log: l, handle: newHandle(seg), nextPos: pos}
+	defer s.handle.release()
+	want, _ := s.nextChunkLocked(size, 0)
+	c := &coldChunk{convoy: &l.convoy, asker: s, handle: s.handle, lane: admission.Bypass, pos: pos, want: want, limit: size}
+	if _, err := c.readWhole(l.store); err != nil {
+		return nil, err
+	}
+	batches = bytes.Clone(c.data)
+	if c.buf != nil {
+		c.buf.Release()
+	}
+	return batches, nil
+}
+
+// TierSnapshot is what the planner looks at.
+func (s *Store) TierSnapshot() tiering.Snapshot { return s.tierSnapshot() }

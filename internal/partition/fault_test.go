@@ -196,6 +196,58 @@ func TestStorageErrorFencesOneDirectory(t *testing.T) {
 	}
 }
 
+// TestRestartAfterFailedSync: what a failed sync lost of a segment file is in the page cache still, where no later sync looks at it. A start on the
+// same machine shows it, calls a retry of it a duplicate, and empties the journal: so all of it has to be written anew, and a power cut finds it.
+func TestRestartAfterFailedSync(t *testing.T) {
+	eachCommit(t, func(t *testing.T, change func(*partition.Options)) {
+		for _, size := range []int{1000, 3000} { // of a value: large ones make the segment roll
+			t.Run(fmt.Sprint(size), func(t *testing.T) {
+				bubble(t, func(t *testing.T, w *world) {
+					var board switchboard
+					w.inject, w.change = board.of, change
+					noErr(t, w.open())
+					topic, err := w.create("orders", 1, 2, smallSegments())
+					noErr(t, err)
+					bad, _ := homes(t, w, topic)
+					c := bad.client("a", 5)
+					noErr(t, errors.Join(w.send(c, 1, 1000), w.ack(c)))
+					time.Sleep(time.Minute) // it is in its file, and the recovery point tells
+					fault := &vfs.Fault{Kinds: vfs.OpSync, Name: bad.name() + "/*.log", Err: syscall.EIO}
+					board.set(0, fault)
+					noErr(t, w.send(c, 1, size))
+					// The sync for the first one, or for the segment that it ended, may have met the fault by now.
+					if err := w.send(c, 1, 100); err == nil {
+						err = w.ack(c)
+						if (err == nil) != (change != nil) && !errors.Is(err, partition.ErrFenced) {
+							t.Fatalf("ack: %v", err)
+						}
+					} else if !errors.Is(err, partition.ErrFenced) {
+						t.Fatal(err)
+					}
+					time.Sleep(time.Minute) // what the journal has is brought into its file
+					if fault.Fired() == 0 || w.s.Fenced() == nil {
+						t.Fatalf("%d syncs failed: %v", fault.Fired(), w.s.Fenced())
+					}
+					w.abandon()
+					for what, start := range map[string]func(w *world) error{
+						"a replay":               func(w *world) error { return w.openOnly() },
+						"a start, which is read": func(w *world) error { err := w.open(); w.verify(); return err },
+						"a start, with retries":  func(w *world) error { err := w.open(); w.retry(); return err },
+					} {
+						restarted := w.fork(w.disks.kill())
+						noErr(t, start(restarted))
+						restarted.abandon()
+						report(t, restarted, what)
+						f := restarted.fork(restarted.disks.crash(vfs.CrashOptions{}))
+						f.live()
+						report(t, f, "power cut after "+what)
+					}
+				})
+			})
+		}
+	})
+}
+
 // TestNothingIsShownBeforeItIsSynced looks at the high watermark from inside each sync: what the sync is for is not visible.
 func TestNothingIsShownBeforeItIsSynced(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {

@@ -9,22 +9,29 @@ import (
 	"lagoon/admission"
 )
 
+// gated is the gate of a rotating disk, and the queue of its cold reads, for the caller to close.
+func gated(t *testing.T) (*syncGate, *coldQueue) {
+	t.Helper()
+	limits, err := admission.NewLimits(admission.LimitsConfig{}, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	mu := &sync.Mutex{}
+	cold, err := newColdQueue(admission.DeviceConfig{Name: "hdd", MaxInFlight: 2, Rotating: true}, limits, mu, time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := &syncGate{now: time.Now, mu: mu, gate: &admission.Gate{}, queues: []*coldQueue{cold}}
+	cold.sched.SetGate(g.gate)
+	return g, cold
+}
+
 // TestSyncGateLetsReadsOn: a cold read that waits for a sync begins when that ends, whoever's turn it was to ask, and syncs that
 // wait for reads are not forgotten.
 func TestSyncGateLetsReadsOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		limits, err := admission.NewLimits(admission.LimitsConfig{}, time.Now())
-		if err != nil {
-			t.Fatal(err)
-		}
-		mu := &sync.Mutex{}
-		cold, err := newColdQueue(admission.DeviceConfig{Name: "hdd", MaxInFlight: 2, Rotating: true}, limits, mu, time.Now)
-		if err != nil {
-			t.Fatal(err)
-		}
+		g, cold := gated(t)
 		defer cold.close()
-		g := &syncGate{now: time.Now, mu: mu, gate: &admission.Gate{}, queues: []*coldQueue{cold}}
-		cold.sched.SetGate(g.gate)
 
 		window, _, ok := g.begin(0)
 		if !ok {
@@ -59,18 +66,8 @@ func TestSyncGateLetsReadsOn(t *testing.T) {
 // nothing is scheduled meanwhile; a committer that closes waits for them, too.
 func TestSyncsThatWaitComeTheirTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		limits, err := admission.NewLimits(admission.LimitsConfig{}, time.Now())
-		if err != nil {
-			t.Fatal(err)
-		}
-		mu := &sync.Mutex{}
-		cold, err := newColdQueue(admission.DeviceConfig{Name: "hdd", MaxInFlight: 2, Rotating: true}, limits, mu, time.Now)
-		if err != nil {
-			t.Fatal(err)
-		}
+		g, cold := gated(t)
 		defer cold.close()
-		g := &syncGate{now: time.Now, mu: mu, gate: &admission.Gate{}, queues: []*coldQueue{cold}}
-		cold.sched.SetGate(g.gate)
 		c := newFileCommitter(&logDir{gate: g}, 2)
 		a, b := &Log{closed: true}, &Log{closed: true} // their syncs do nothing
 		expect := func(what string, want commitState) {

@@ -56,8 +56,11 @@ type dirHarm struct {
 	produce latencyCounter // append until durable, the oldest append of each commit; with a flush interval each append
 	syncs   latencyCounter // what acks wait for
 	reads   latencyCounter // cold reads
-	syncing inProgress
-	reading inProgress
+	syncing inProgress     // what acks wait for
+	reading inProgress     // cold reads
+	readNs  atomic.Int64   // cold reads together
+
+	flushing atomic.Int64 // syncs of segment files that are under way, whoever waits for them
 }
 
 // beginRead counts one read of the device until the function that it gives is called.
@@ -68,7 +71,42 @@ func (h *dirHarm) beginRead(now func() time.Time) (end func()) {
 		ended := now()
 		h.reading.end(ended)
 		h.reads.observe(ended.Sub(began))
+		h.readNs.Add(int64(max(0, ended.Sub(began))))
 	}
+}
+
+// delayCause is what a device did beside a read that a real-time reader waited for. The first that holds counts.
+type delayCause uint8
+
+const (
+	delayCatchup   delayCause = iota // cold reads
+	delayMigration                   // migrations, compaction, tails that are warmed after a start
+	delayWriteback                   // syncs
+	delayUnknown                     // nothing that is known of
+	numDelayCauses
+)
+
+func (c delayCause) String() string {
+	return [...]string{"catchup_io", "migration", "writeback", "unknown"}[c]
+}
+
+// beside tells what the device of d does now, with all log directories on it.
+func (s *Store) beside(d *logDir) delayCause {
+	cause := delayUnknown
+	for _, o := range s.dirs {
+		if o != d && (d.device == 0 || o.device != d.device) {
+			continue
+		}
+		switch reads, migrations := o.cold.atWork(); {
+		case reads:
+			cause = min(cause, delayCatchup)
+		case migrations:
+			cause = min(cause, delayMigration)
+		case o.harm.syncing.running.Load() > 0 || o.harm.flushing.Load() > 0:
+			cause = min(cause, delayWriteback)
+		}
+	}
+	return cause
 }
 
 // storeHarm is what the store as a whole shows.
@@ -76,7 +114,37 @@ type storeHarm struct {
 	fetch   latencyCounter
 	misses  atomic.Int64
 	evicted atomic.Int64
-	cached  atomic.Bool // since the last sample a cold read has left pages in the page cache, if only for a while
+	told    atomic.Int64 // when a miss was last logged, on the store's clock
+	untold  atomic.Int64 // misses since then
+	cached  atomic.Bool  // since the last sample a cold read has left pages in the page cache, if only for a while
+}
+
+// missedEvery is how often a miss of a real-time reader is logged at most.
+const missedEvery = 10 * time.Second
+
+// missed counts a real-time read that needs the device for [pos, pos+n) of s, and says what is missing there: pages that the kernel took back, for
+// want of memory or by age, have left a trace (evicted); others were dropped, or never read since the start.
+func (l *Log) missed(c *cursor, s *logSegment, pos, n int64, now time.Time) {
+	st := l.store
+	st.metrics.tailColdReads.Inc()
+	st.harm.misses.Add(1)
+	untold := st.harm.untold.Add(1)
+	told := st.harm.told.Load()
+	if told != 0 && now.UnixNano()-told < int64(missedEvery) || !st.harm.told.CompareAndSwap(told, now.UnixNano()) {
+		return
+	}
+	st.harm.untold.Add(-untold)
+	f, err := s.r.File()
+	if err != nil {
+		return
+	}
+	r, err := st.opt.Cache.Residency(f, pos, n)
+	if err != nil {
+		return
+	}
+	from, to := s.pin.held()
+	l.log.Info("a real-time reader needs the device", "client", c.key.Client, "group", c.key.Group, "offset", c.offset, "behind_bytes", c.behind,
+		"segment", s.r.LogName(), "pos", pos, "pages", r.Pages, "resident", r.Resident, "evicted", r.Evicted, "pinned_from", from, "pinned_to", to, "misses", untold)
 }
 
 // RealtimeFetch counts one answer with records for a real-time reader: the time since the records were readable and asked for,

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -106,16 +107,31 @@ func (h *head) serve(stop <-chan struct{}) {
 // for, get most of it.
 func TestOneHead(t *testing.T) {
 	for name, c := range map[string]headCase{
-		"1":         {readers: 1, segmentBytes: 32 << 20, share: 0.9, passes: 1.05},
-		"16":        {readers: 16, segmentBytes: 32 << 20, share: 0.9, passes: 1.05},
-		"10 spread": {readers: 10, segmentBytes: 80 << 20, spread: true, share: 0.65, passes: 1.25}, // each reads ahead beyond its end
+		"1":  {readers: 1, segmentBytes: 32 << 20, share: 0.9, passes: 1.05},
+		"16": {readers: 16, segmentBytes: 32 << 20, share: 0.9, passes: 1.05},
+		// What was read ahead for another one that came before would fill the memory.
+		"16, after one that is gone":  {readers: 16, before: gone, segmentBytes: 48 << 20, share: 0.85, passes: 1.05},
+		"16, beside one that pauses":  {readers: 16, before: paused, segmentBytes: 48 << 20, share: 0.85, passes: 1.05},
+		"16, beside one that is slow": {readers: 16, before: slow, segmentBytes: 48 << 20, share: 0.65, passes: 1.3},
+		"10 spread":                   {readers: 10, segmentBytes: 80 << 20, spread: true, share: 0.65, passes: 1.25}, // each reads ahead beyond its end
 	} {
 		t.Run(name, func(t *testing.T) { synctest.Test(t, func(t *testing.T) { oneHead(t, c) }) })
 	}
 }
 
+// before is what a reader that came before the others does after 16 MiB of each partition.
+type before int
+
+const (
+	nobody before = iota
+	gone          // its connection has ended
+	paused        // it does not ask
+	slow          // it takes a mebibyte a second of each partition
+)
+
 type headCase struct {
 	readers       int
+	before        before
 	segmentBytes  int32
 	spread        bool    // each has a part of the range to itself
 	share, passes float64 // of the disk's speed, at least; how often a byte is read, at most
@@ -147,18 +163,7 @@ func oneHead(t *testing.T, c headCase) {
 	var bytes int64
 	for p := range int32(partitions) {
 		l, _ := s.Log("orders", p)
-		var end segment.Offset
-		for n := 0; n < int(c.segmentBytes)+len(record); n += len(record) {
-			clear(record[:8]) // a client's base offset
-			a, err := l.Append(t.Context(), partition.AppendRequest{Records: record})
-			if err != nil {
-				t.Fatal(err)
-			}
-			end = a.Next
-		}
-		if err := l.Durable(t.Context(), end); err != nil {
-			t.Fatal(err)
-		}
+		fillLog(t, l, record, int(c.segmentBytes))
 		sim.Settle()
 		sealed := l.Segments()[0]
 		if _, err := l.Evict(sealed, 0, sealed.SizeBytes); err != nil {
@@ -171,8 +176,14 @@ func oneHead(t *testing.T, c headCase) {
 	h.mu.Lock()
 	h.on = true
 	h.mu.Unlock()
+	var wg, slower sync.WaitGroup
+	if c.before != nobody {
+		h.forerunner(t, s, c.before, parts, &slower)
+	}
+	h.mu.Lock()
+	before := h.bytes
+	h.mu.Unlock()
 	began := time.Now()
-	var wg sync.WaitGroup
 	for i := range c.readers {
 		mine := slices.Clone(parts)
 		for j := range mine {
@@ -188,11 +199,40 @@ func oneHead(t *testing.T, c headCase) {
 	}
 	wg.Wait()
 	took := time.Since(began)
+	h.mu.Lock()
+	read := h.bytes - before
+	h.mu.Unlock()
+	slower.Wait()
 	closeStore(t, s)
-	share, passes := float64(h.bytes)/took.Seconds()/limit, float64(h.bytes)/float64(bytes)
+	share, passes := float64(read)/took.Seconds()/limit, float64(read)/float64(bytes)
 	t.Logf("%.2f of the disk, read %.2f times, in %d runs", share, passes, h.runs)
 	if share < c.share || passes > c.passes {
 		t.Errorf("%.2f of the disk, want %.2f; read %.2f times, want %.2f; in %d runs", share, c.share, passes, c.passes, h.runs)
+	}
+}
+
+// forerunner is a reader that came before the others, and has read 16 MiB of each partition when it returns.
+func (h *head) forerunner(t *testing.T, s *partition.Store, c before, parts []headPart, then *sync.WaitGroup) {
+	const read = 16 << 20
+	ref := partition.ReaderRef{ClientID: "before", Conn: 1}
+	first, rest := slices.Clone(parts), slices.Clone(parts)
+	for i := range parts {
+		first[i].to = parts[i].to * read / segment.Offset(parts[i].log.Segments()[0].SizeBytes)
+		rest[i].from = first[i].to
+	}
+	quick := func(int64) { time.Sleep(time.Millisecond) }
+	replay(t, ref, first, quick)
+	synctest.Wait()
+	switch c {
+	case gone:
+		s.Disconnected(ref.Conn)
+	case paused:
+		time.Sleep(4 * time.Second)
+	case slow:
+		then.Go(func() {
+			replay(t, ref, rest, func(n int64) { time.Sleep(time.Duration(n) * time.Second / (4 << 20)) })
+		})
+		time.Sleep(20 * time.Second)
 	}
 }
 
@@ -233,4 +273,64 @@ func replay(t *testing.T, ref partition.ReaderRef, parts []headPart, take func(i
 			c.Release()
 		}
 	}
+}
+
+// TestWhoWaitsForADeviceDoesNotPause: however short memory is and however long a disk takes, a reader keeps its place in the queue.
+func TestWhoWaitsForADeviceDoesNotPause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var hangs atomic.Bool
+		answers := make(chan struct{})
+		disk := vfs.InjectorFunc(func(op vfs.Op) error {
+			if hangs.Load() && op.Kind == vfs.OpRead && op.Len > 64<<10 {
+				<-answers
+			}
+			return nil
+		})
+		sim := cachetest.New(cachetest.Options{CapacityBytes: 1 << 30})
+		pool, err := cachectl.NewPool(2<<20, 1<<20)
+		noErr(t, err)
+		defer pool.Close()
+		s := open(t, func(o *partition.Options) { o.Pool, o.Cache = pool, cachectl.New(sim, cachectl.Options{}) }, sim.FS(vfs.WithFaults(osFS(t), disk)))
+		cfg := config()
+		cfg.SegmentBytes = 8 << 20
+		l := load(t, s, cfg, 1)
+		fillLog(t, l, batch("waits", 60, 1024, nil, 1), 8<<20)
+		sim.Settle()
+		sealed := l.Segments()[0]
+		if _, err := l.Evict(sealed, 0, sealed.SizeBytes); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute) // the records are old
+		hangs.Store(true)
+		w := partition.NewWatch()
+		defer w.Close()
+		read := func() partition.ReadResult {
+			res, err := l.Read(partition.ReadRequest{Reader: partition.ReaderRef{ClientID: "waits"}, MaxBytes: 1 << 20, MustServe: true, Watch: w})
+			noErr(t, err)
+			return res
+		}
+		for res := read(); !res.Pending; res = read() { // the segment is being opened
+			<-w.C()
+		}
+		synctest.Wait()
+		select {
+		case <-w.C(): // of the opening
+			read()
+		default:
+		}
+		time.Sleep(10 * time.Second)
+		select {
+		case <-w.C():
+			t.Error("it was sent back to ask again")
+		default:
+		}
+		hangs.Store(false)
+		close(answers)
+		res := read()
+		for ; res.Chunk == nil; res = read() {
+			<-w.C()
+		}
+		res.Chunk.Release()
+		closeStore(t, s)
+	})
 }

@@ -58,9 +58,11 @@ const (
 	// pinStep: less than this waits for pinDelay. Steps of 64 KiB cost twice as much per byte as of 256 KiB
 	// (measured, docs/decisions/0009).
 	pinStep  = 256 << 10
-	pinDelay = 50 * time.Millisecond // less than pinStep is pinned when so much time has passed …
-	pinSmall = 320                   // … or by so many syncs from plan to plan (1,280 a second, about 2 % of a core), shared evenly by the logs …
-	pinLate  = time.Second           // … and by the others then
+	pinDelay = 50 * time.Millisecond // less than pinStep is pinned by a plan when so much time has passed, …
+	pinPlan  = 320                   // … by each plan at most so often …
+	pinLate  = time.Second           // … but for what has waited for so long;
+	pinSmall = 640                   // and by so many syncs in hotEvery (2,560 a second, 5 % of a core), shared evenly by the logs that something comes in to, …
+	pinBurst = 8                     // … each of which may be so many steps ahead of its share: syncs do not come evenly
 	// smallWindow: windows below it end in steps of pinStep, larger ones in whole windows of the cache, which costs less.
 	smallWindow = 16 << 20
 	// pinUnseen is the most that is pinned without a look whether it is resident: what came in since the last time.
@@ -86,6 +88,7 @@ type hotState struct {
 
 	ended   int64        // the end at the last plan, while it was wanted
 	pinning sync.Mutex   // of the log's pins; the committer only tries
+	share   time.Time    // up to when the log has used its share of pinSmall; guarded by pinning
 	planned atomic.Int64 // one more than where the window begins, on the scale of Log.endPos; 0: no real-time reader, or no window
 
 	found    atomic.Pointer[[]hotMark] // set before the first round
@@ -161,8 +164,8 @@ type hotWindows struct {
 	memoryAt time.Time
 	pinned   int64
 	room     atomic.Int64 // bytes by which all pins may grow until the next plan
-	small    atomic.Int64 // of pinSmall, what is left until then
-	spacing  atomic.Int64 // between two of a log's, nanoseconds: one plan's logs share them
+	small    int          // of pinPlan, what is left of this plan's
+	spacing  atomic.Int64 // between two small steps of a log's syncs, nanoseconds
 	growth   int64        // left free by the next plan: four times the bytes that came in before the last one: plans come late on a busy machine
 
 	// Scratch of a round: ten thousand partitions come by four times a second.
@@ -250,9 +253,9 @@ func (s *Store) hotLoop() {
 	}
 }
 
-// pinUnsynced makes the log's pins reach up to b, which a sync is about to make durable. Proactive reclaim judges regions of
-// memory, and takes the pages of such a region as soon as they are clean, which they are from the sync on: pins that followed
-// 25 ms later came too late for some (measured, docs/decisions/0009). Only what the last plan left room for is pinned, since
+// pinUnsynced makes the log's pins reach up to b, which a sync is about to make durable, or a write-back clean. Proactive reclaim judges
+// regions of memory, and takes the pages of such a region as soon as they are clean, which they are from then on: pins that
+// followed 25 ms later, or with the next sync but one, came too late for some (measured, docs/decisions/0009). Only what the last plan left room for is pinned, since
 // locked memory cannot be taken back, and nothing is read or waited for. False: a plan is at the log's pins just now. Called by the
 // committer.
 func (l *Log) pinUnsynced(b *bound) bool {
@@ -293,7 +296,7 @@ func (l *Log) growPin(s *logSegment, from, to int64) {
 		heldFrom, heldTo = 0, 0
 	}
 	grown, now := to-heldTo, l.store.now()
-	if grown <= 0 || grown > pinUnseen || grown < pinStep && (now.Sub(s.pin.last) < time.Duration(h.spacing.Load()) || h.small.Add(-1) < 0) {
+	if grown <= 0 || grown > pinUnseen || grown < pinStep && !l.hot.takeStep(now, time.Duration(h.spacing.Load())) {
 		return
 	}
 	if h.room.Add(-grown) < 0 {
@@ -315,6 +318,19 @@ func (l *Log) growPin(s *logSegment, from, to int64) {
 	if err != nil {
 		l.log.Debug("hot window not pinned", "err", err)
 	}
+}
+
+// takeStep tells whether a sync may make a small step now, and takes it from the log's share: one each spacing, pinBurst of them ahead.
+// pinning is held.
+func (st *hotState) takeStep(now time.Time, spacing time.Duration) bool {
+	if now.Before(st.share.Add(-(pinBurst - 1) * spacing)) {
+		return false
+	}
+	if st.share.Before(now) {
+		st.share = now
+	}
+	st.share = st.share.Add(spacing)
+	return true
 }
 
 // durableEnd is the durable bound in bytes, on the scale of Log.endPos.
@@ -359,7 +375,6 @@ func (s *Store) hotRound(now time.Time) (end int64, busy bool) {
 		h.memoryAt = now
 	}
 	budget := hotBudget(h.opt.Share, h.memory, h.pinned, reserve)
-	lim := hotLimits{budget: budget - min(h.growth, budget/4), keep: h.opt.Keep, drop: h.opt.Drop, memory: h.memory}
 	h.logs, h.known, h.views, h.marks = h.logs[:0], h.known[:0], h.views[:0], h.marks[:0]
 	s.mu.RLock()
 	for _, l := range s.logs {
@@ -373,22 +388,26 @@ func (s *Store) hotRound(now time.Time) (end int64, busy bool) {
 		}
 		return false
 	})
-	read := 0
+	busyLogs, edges := 0, int64(0)
 	for _, l := range h.logs {
 		k, v := l.hotKnown(now)
 		end += k.end
-		if k.reader >= 0 {
-			read++
+		if k.reader >= 0 && k.end > l.hot.ended {
+			busyLogs++
+		}
+		if k.wanted { // its pin begins at a whole window, which may be before its hot window does
+			edges += min(cachectl.WindowBytes, k.end-k.start)
 		}
 		h.known, h.views = append(h.known, k), append(h.views, v)
 	}
 	known := h.known
+	lim := hotLimits{budget: budget - min(h.growth+edges, budget/4), keep: h.opt.Keep, drop: h.opt.Drop, memory: h.memory}
 	p := planHot(lim, known)
 	h.growth = 0
 	drop := int64(dropStep)
 	h.pinned = 0
-	h.small.Store(pinSmall)
-	h.spacing.Store(int64(read) * int64(hotEvery) / pinSmall)
+	h.small = pinPlan
+	h.spacing.Store(int64(busyLogs) * int64(hotEvery) / pinSmall)
 	room := budget - p.kept
 	for i, l := range h.logs {
 		k := p.logs[i]
@@ -558,14 +577,19 @@ func (p *segmentPin) close() {
 	}
 }
 
-// pinned is what the segment holds.
-func (p *segmentPin) pinned() int64 {
+// held is the range of the segment's file that is pinned; both 0 when there is none.
+func (p *segmentPin) held() (from, end int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.pin == nil {
-		return 0
+		return 0, 0
 	}
-	from, end := p.pin.Held()
+	return p.pin.Held()
+}
+
+// pinned is what the segment holds.
+func (p *segmentPin) pinned() int64 {
+	from, end := p.held()
 	return end - from
 }
 
@@ -649,7 +673,11 @@ func (l *Log) holdSegment(s *logSegment, from, to int64, now time.Time) error {
 
 // smallStep tells whether a step of less than pinStep may be made now, when the last one was so long ago.
 func (h *hotWindows) smallStep(since time.Duration) bool {
-	return since >= pinDelay && h.small.Add(-1) >= 0 || since >= pinLate
+	if since >= pinDelay && h.small > 0 {
+		h.small--
+		return true
+	}
+	return since >= pinLate
 }
 
 // lookHot counts what went of a window that cannot be pinned, once a second.

@@ -3,6 +3,7 @@ package partition_test
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -291,33 +292,119 @@ func TestPinnedAfterSync(t *testing.T) {
 	}
 }
 
-// TestSmallPinsAreShared: many logs with a sync each 5 ms, of little: between two plans nothing of any of them waits for its pin much longer than
+// TestSmallPinsAreShared: many logs with a sync each 5 ms, of little: between two plans nothing of any of them waits for its pin longer than
 // their share of the steps, neither at the beginning nor at the end.
 func TestSmallPinsAreShared(t *testing.T) {
 	const logs, every, step = 16, 5 * time.Millisecond, 2000 // bytes
 	w := newHotWorld(t, cachetest.Options{CapacityBytes: 256 * mib}, partition.HotWindows{Share: 0.5, Keep: time.Hour})
-	cfg := config()
-	cfg.SegmentBytes = 4 * mib
-	w.l = load(t, w.s, cfg, logs)
-	var all []*partition.Log
-	for p := range int32(logs) {
-		l, _ := w.s.Log("orders", p)
-		all, w.l = append(all, l), l
-		w.readTo("tail", 0, produce(t, l, batch("hot", 8, step/8, nil, w.now.Load()/1e6)).Next)
-	}
+	all := w.read(logs)
 	w.s.HotRound()
 	for at := time.Duration(0); at < 240*time.Millisecond; at += every {
 		w.wait(every)
-		total := int64(0)
-		for _, l := range all {
-			produce(t, l, batch("hot", 8, step/8, nil, w.now.Load()/1e6))
-			total += l.SizeBytes()
-		}
-		// 16 logs have a step each 12.5 ms, so each third sync.
-		if loose := total - w.sim.LockedBytes(); loose > 3*logs*step*11/10 {
-			t.Fatalf("%v after the plan %d of %d bytes are not pinned", at, loose, total)
+		// 16 logs have a step each 6.25 ms, so nothing waits for the sync after the next.
+		if loose := w.syncAll(all, step); loose > logs*(step*11/10+cachectl.PageSize) {
+			t.Fatalf("%v after the plan %d bytes are not pinned", at, loose)
 		}
 	}
+}
+
+// TestEachSyncPins: what becomes clean is pinned by then, each time, though syncs come unevenly, most logs are idle and the plan is late.
+func TestEachSyncPins(t *testing.T) {
+	const busy, idle, step = 12, 200, 16 << 10
+	w := newHotWorld(t, cachetest.Options{CapacityBytes: 256 * mib}, partition.HotWindows{Share: 0.5, Keep: time.Hour})
+	logs := w.read(busy + idle)
+	w.s.HotRound()
+	for range 2 { // plans, by which it is known who is busy
+		w.wait(250 * time.Millisecond)
+		w.syncAll(logs[:busy], step)
+		w.s.HotRound()
+	}
+	for n := range 150 { // a second without a plan
+		w.wait([]time.Duration{12, 2, 3, 9}[n%4] * time.Millisecond)
+		if loose := w.syncAll(logs[:busy], step); loose > 0 {
+			t.Fatalf("sync %d after the plan: %d bytes are not pinned", n, loose)
+		}
+	}
+}
+
+// TestPlansLeaveRoom: pins begin at whole windows of the cache, and hold more than was planned; what comes in until the next plan finds room
+// all the same.
+func TestPlansLeaveRoom(t *testing.T) {
+	const logs, step = 8, 300 << 10
+	w := newHotWorld(t, cachetest.Options{CapacityBytes: 1 << 30, SmallFolios: true}, partition.HotWindows{Share: 0.5, Keep: time.Hour,
+		Memory: func() (cachectl.Memory, error) { // a budget of 160 MiB, 20 for each
+			return cachectl.Memory{Limit: 529 * mib, Free: 1 << 29, Available: 1 << 29}, nil
+		}})
+	all := w.read(logs)
+	for n := range 200 {
+		before := w.sim.LockedBytes()
+		w.wait(250 * time.Millisecond)
+		w.syncAll(all, step)
+		if grown := w.sim.LockedBytes() - before; n > 10 && grown < logs*step*9/10 {
+			t.Fatalf("plan %d: %d of %d bytes were pinned as they came in; %d before", n, grown, logs*step, before)
+		}
+		for _, l := range all {
+			w.l = l
+			w.readTo("tail", l.Offsets().HighWatermark, l.Offsets().HighWatermark)
+		}
+		w.s.HotRound()
+	}
+	if sum, ok := w.s.HotWindows(); !ok || sum.Wanted <= sum.Budget {
+		t.Errorf("nothing was short: %+v", sum)
+	}
+}
+
+// TestPinnedBeforeWriteBack: with a flush interval pages become clean by write-back, and are pinned by then.
+func TestPinnedBeforeWriteBack(t *testing.T) {
+	written := make(chan string, 100)
+	w := newHotWorld(t, cachetest.Options{CapacityBytes: 256 * mib, Trace: func(line string) {
+		if strings.HasPrefix(line, "sync_file_range") && strings.Contains(line, "lazy-0/") {
+			written <- line
+		}
+	}}, partition.HotWindows{Share: 0.5, Keep: time.Hour})
+	cfg := config()
+	cfg.SegmentBytes, cfg.FlushInterval = 64*mib, time.Hour
+	if err := w.s.Load(t.Context(), []partition.TopicSpec{{Topic: "lazy", ID: [16]byte{2}, Partitions: 1, Config: cfg}}); err != nil {
+		t.Fatal(err)
+	}
+	w.l, _ = w.s.Log("lazy", 0)
+	w.readTo("tail", 0, produce(t, w.l, batch("hot", 8, 250, nil, w.now.Load()/1e6)).Next)
+	w.s.HotRound()
+	for w.l.SizeBytes() < mib+mib/2 {
+		produce(t, w.l, batch("hot", 8, 32<<10, nil, w.now.Load()/1e6))
+	}
+	line := <-written
+	if got := w.sim.LockedBytes(); got < mib {
+		t.Errorf("%s: %d bytes are pinned", line, got)
+	}
+}
+
+// read makes the topic's partitions anew, each with a record and a real-time reader.
+func (w *hotWorld) read(partitions int32) (all []*partition.Log) {
+	w.t.Helper()
+	cfg := config()
+	cfg.SegmentBytes = 4 * mib
+	load(w.t, w.s, cfg, partitions)
+	for p := range partitions {
+		l, _ := w.s.Log("orders", p)
+		all, w.l = append(all, l), l
+		w.readTo("tail", 0, produce(w.t, l, batch("hot", 8, 250, nil, w.now.Load()/1e6)).Next)
+	}
+	return all
+}
+
+// syncAll appends about n bytes to each of the logs and tells how many bytes, in whole pages, of all logs are not pinned then.
+func (w *hotWorld) syncAll(logs []*partition.Log, n int) (loose int64) {
+	w.t.Helper()
+	for _, l := range logs {
+		produce(w.t, l, batch("hot", 8, n/8, nil, w.now.Load()/1e6))
+	}
+	for _, l := range w.s.Logs() {
+		for _, sv := range l.Segments() {
+			loose += (sv.SizeBytes + cachectl.PageSize - 1) / cachectl.PageSize * cachectl.PageSize
+		}
+	}
+	return loose - w.sim.LockedBytes()
 }
 
 // TestPinsEndWithSegments: deleted segments and a closed store hold no pages.

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -54,7 +56,7 @@ func Open(opt Options) (_ *Store, err error) {
 	}
 	opt = opt.withDefaults()
 	s := &Store{opt: opt, limitsMu: &sync.Mutex{}, logs: map[logKey]*Log{}, corrupt: map[string]bool{}, checkpoints: map[*logDir]*checkpoints{}, planNow: make(chan struct{}, 1), compactor: compactor{look: make(chan struct{}, 1)}, lookups: make(chan struct{}, lookupParallel)}
-	s.opened = opt.Now()
+	s.opened, s.began = opt.Now(), time.Now()
 	s.durableWaiters.New = newDurableWaiter
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.metrics = newMetrics(opt.Registerer)
@@ -94,9 +96,13 @@ func Open(opt Options) (_ *Store, err error) {
 			return nil, err
 		}
 	}
+	if s.missing = s.notConfigured(); len(s.missing) > 0 {
+		opt.Logger.Error("directories of this cluster are not configured: partitions that need them stay offline, others go on without what lies there",
+			"dirs", s.missing)
+	}
 	s.newGates()
 	if opt.Registerer != nil {
-		opt.Registerer.MustRegister(gateCollector{s}, stallCollector{s})
+		opt.Registerer.MustRegister(gateCollector{s}, stallCollector{s}, tierCollector{s})
 	}
 	if s.migrator, err = s.newMigrator(); err != nil {
 		return nil, err
@@ -110,6 +116,17 @@ func Open(opt Options) (_ *Store, err error) {
 		}
 	}
 	return s, nil
+}
+
+// notConfigured lists the directories that the catalogue knows and nobody has opened.
+func (s *Store) notConfigured() (names []string) {
+	for name := range s.opt.KnownTiers {
+		if s.dirNamed(name) == nil {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
 }
 
 // abandon lets go of what Open had taken.
@@ -128,13 +145,12 @@ func (s *Store) abandon() {
 // openDir locks, claims and reads one log directory.
 func (s *Store) openDir(index int, spec DirSpec) error {
 	rank := slices.Index(s.tiers, spec.Tier)
-	name := spec.Tier
+	name, nth := spec.Tier, 0
 	if rank < 0 {
 		rank = len(s.tiers)
 		s.tiers = append(s.tiers, spec.Tier)
 	} else {
 		// Counted within the tier: a directory that another tier gets must not rename this one.
-		nth := 0
 		for _, d := range s.dirs {
 			if d.spec.Tier == spec.Tier {
 				nth++
@@ -154,7 +170,10 @@ func (s *Store) openDir(index int, spec DirSpec) error {
 	if err != nil {
 		return errors.Join(err, lock.Close())
 	}
-	d := &logDir{spec: spec, name: name, index: index, rank: rank, log: s.opt.Logger, lock: lock, cold: cold, onFence: s.dirFenced}
+	d := &logDir{spec: spec, name: name, index: index, rank: rank, nth: nth, log: s.opt.Logger, lock: lock, cold: cold, onFence: s.dirFenced, errors: s.metrics.dirErrors}
+	for _, op := range []string{"read", "open", "append", "write", "sync"} { // present from the start, so that a rate never begins with a hole
+		d.errors.WithLabelValues(name, op)
+	}
 	if rank == 0 {
 		workers := spec.SyncWorkers
 		if workers == 0 {
@@ -372,14 +391,17 @@ func (s *Store) openAt(name, topic string, id [16]byte, partition int32, cfg Con
 		if len(holders) > 0 {
 			return nil, fmt.Errorf("%s: no directory in tier %s, but sealed segments in tier %s: restore the hot tier's directory", name, s.tiers[0], holders[0].spec.Tier)
 		}
-		if err := s.forget(l.key()); err != nil { // of a deleted topic of this name
+		if len(s.missing) > 0 && !s.loaded.Load() {
+			return nil, fmt.Errorf("%s is nowhere, and %s is not configured: put it back, or delete the topic if that is lost", name, strings.Join(s.missing, ", "))
+		}
+		if err := s.forget([]*logDir{home}, l.key()); err != nil { // of a deleted topic of this name
 			return nil, home.writeFailed("write checkpoints", err)
 		}
 		if err := fsys.MkdirAll(name); err != nil {
 			return nil, home.writeFailed("make partition directory", err)
 		}
 	}
-	if err := l.checkIdentity(); err != nil {
+	if err := l.checkIdentity(holders); err != nil {
 		return nil, err
 	}
 	segs, err := l.list(holders)
@@ -413,7 +435,8 @@ func (s *Store) place(name string) (home *logDir, holders []*logDir, err error) 
 			} else if d.rank == 0 {
 				return nil, nil, fmt.Errorf("%s is in %s and in %s: keep one of them", name, home.spec.FS.Root(), d.spec.FS.Root())
 			}
-		case err != nil && !errors.Is(err, fs.ErrNotExist):
+		case errors.Is(err, fs.ErrNotExist), d.fenced() != nil && s.loaded.Load(): // what is made now is not in a failed one
+		case err != nil:
 			return nil, nil, err
 		}
 	}
@@ -435,22 +458,40 @@ func (s *Store) place(name string) (home *logDir, holders []*logDir, err error) 
 	return home, holders, nil
 }
 
-// checkIdentity binds the directory to the topic id: a mismatch is a stranger's data and is refused.
-func (l *Log) checkIdentity() error {
-	fsys := l.home.spec.FS
-	id, err := segment.ReadPartitionMetadata(fsys, l.dir)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		if err := segment.WritePartitionMetadata(fsys, l.dir, l.id); err != nil {
+// checkIdentity binds the directory to the topic id: a mismatch, in whatever tier, is a stranger's data and is refused.
+func (l *Log) checkIdentity(holders []*logDir) error {
+	for _, d := range holders {
+		if d == l.home {
+			continue
+		}
+		if _, err := l.ownsDir(d); err != nil {
+			if listing, unseen := segment.ListDir(d.spec.FS, l.dir); unseen == nil && len(listing.Segments) == 0 {
+				continue // nothing to mistake for ours: migrations refuse it
+			}
+			return err
+		}
+	}
+	named, err := l.ownsDir(l.home)
+	if err == nil && !named {
+		if err = segment.WritePartitionMetadata(l.home.spec.FS, l.dir, l.id); err != nil {
 			return l.home.writeFailed("write partition.metadata", err)
 		}
-		return nil
-	case err != nil:
-		return err
-	case id != l.id:
-		return fmt.Errorf("%s/%s belongs to another topic of this name (see its partition.metadata): move it away", fsys.Root(), l.dir)
 	}
-	return nil
+	return err
+}
+
+// ownsDir is an error when the partition's directory in d is another topic's; named is false when it does not say whose.
+func (l *Log) ownsDir(d *logDir) (named bool, err error) {
+	id, err := segment.ReadPartitionMetadata(d.spec.FS, l.dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return false, nil
+	case err != nil:
+		return false, err
+	case id != l.id:
+		return false, fmt.Errorf("%s/%s belongs to another topic of this name (see its partition.metadata): move it away", d.spec.FS.Root(), l.dir)
+	}
+	return true, nil
 }
 
 // list cleans up after interrupted compactions, migrations and deletions and gives the segments by base offset.
@@ -496,7 +537,7 @@ func (l *Log) openSegments(segs []found) error {
 	point, start, cleaned := s.remember(l.home, l.key())
 	l.compact.cleaned.Store(int64(cleaned))
 	if len(segs) == 0 {
-		w, err := segment.Create(l.home.spec.FS, l.dir, start, cfg.segmentOptions(), s.files)
+		w, err := segment.Create(l.home.spec.FS, l.dir, start, cfg.segmentOptions(l.home), s.files)
 		if err == nil {
 			err = w.SyncData()
 		}
@@ -505,6 +546,10 @@ func (l *Log) openSegments(segs []found) error {
 		}
 		l.producers = segment.NewProducerState(s.producerOptions())
 		return l.begin(nil, w, start)
+	}
+	if len(s.missing) > 0 && segs[0].Base > start { // else what lies there would be taken for deleted, and be that when it is back
+		return fmt.Errorf("%s: records %d to %d are nowhere, and %s is not configured: put it back, or, if it is lost, write %d for this partition into %s of %s",
+			l.dir, start, segs[0].Base-1, strings.Join(s.missing, ", "), segs[0].Base, segment.LogStartFile, l.home.spec.FS.Root())
 	}
 	last := segs[len(segs)-1]
 	// Only what is durable, and never the last segment, is compacted; and what was has gaps, which recovery must not take for a torn tail.
@@ -539,7 +584,7 @@ func (l *Log) openSegments(segs []found) error {
 	var w *segment.Writer
 	var err error
 	if clean {
-		w, err = segment.OpenWriter(last.dir.spec.FS, l.dir, last.Base, cfg.segmentOptions(), s.files)
+		w, err = segment.OpenWriter(last.dir.spec.FS, l.dir, last.Base, cfg.segmentOptions(last.dir), s.files)
 	} else {
 		w, _, err = l.recover(last, point)
 	}
@@ -552,7 +597,7 @@ func (l *Log) openSegments(segs []found) error {
 // recover checks one segment from the recovery point on.
 func (l *Log) recover(f found, point segment.Offset) (*segment.Writer, segment.RecoverResult, error) {
 	s := l.store
-	res, w, err := segment.Recover(f.dir.spec.FS, l.dir, f.Base, point, l.config().segmentOptions(), nil, s.now().UnixMilli(), s.files)
+	res, w, err := segment.Recover(f.dir.spec.FS, l.dir, f.Base, point, l.config().segmentOptions(f.dir), nil, s.now().UnixMilli(), s.files)
 	if err != nil {
 		return nil, res, err
 	}
@@ -610,6 +655,7 @@ func (l *Log) begin(sealed []*logSegment, w *segment.Writer, start segment.Offse
 	}
 	l.endPos.Store(total)
 	l.end.Store(int64(w.Next()))
+	l.openedAt = w.Next()
 	l.setViewLocked(segs, min(max(start, segs[0].base), w.Next()))
 	l.durable.Store(l.endBound())
 	l.filed.Store(l.endBound())
@@ -627,13 +673,13 @@ func (l *Log) begin(sealed []*logSegment, w *segment.Writer, start segment.Offse
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.settleLocked(w.Next())
+	l.settleLocked()
 	return nil
 }
 
 // loadProducers restores what the partition knows of its producers.
 func (l *Log) loadProducers(segs []*logSegment) error {
-	s, nowMs := l.store, l.store.now().UnixMilli()
+	s, nowMs := l.store, l.store.steadyMs()
 	ps, damaged, err := segment.LoadProducerState(l.home.spec.FS, l.dir, l.w.Next(), nowMs, s.producerOptions())
 	if err != nil {
 		return err
@@ -643,9 +689,9 @@ func (l *Log) loadProducers(segs []*logSegment) error {
 	}
 	l.snapshotAt.Store(int64(ps.End()))
 	for i, seg := range segs {
-		// Only the hot tier is replayed: without a snapshot, producers of older data are long gone from every client's
-		// retry window, and reading a cold tier back at start would take hours.
-		if i+1 < len(segs) && segs[i+1].base <= ps.End() || seg.dir != l.home {
+		// Without a snapshot only the hot tier is replayed: producers of older data are long gone from every client's retry window, and
+		// reading a cold tier back at start would take hours. Behind a snapshot nothing is cold, unless it stands in for a damaged one.
+		if i+1 < len(segs) && segs[i+1].base <= ps.End() || seg.dir != l.home && ps.End() == 0 {
 			continue
 		}
 		l.snapshotDue = l.snapshotDue || i+1 < len(segs)

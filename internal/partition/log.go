@@ -37,17 +37,17 @@ type Log struct {
 	w             *segment.Writer
 	producers     *segment.ProducerState
 	epochs        *segment.EpochCache
-	sealing       []*segment.Writer  // rolled, not yet synced and sealed; oldest first
-	rolledAt      time.Time          // when w was made
-	flushedAt     time.Time          // last commit that tick asked for
-	flushDue      bool               // the next commit syncs the file: in interval mode it does not only begin to write, with a commit journal it does not go there
-	syncDue       bool               // interval mode with a commit journal: somebody relies on what was appended
-	writtenBack   int64              // bytes of w whose writing was begun
-	indexSaved    int64              // size of the active segment when its index was last saved
-	unsyncedAt    time.Time          // begin of the oldest append that no sync has taken, zero without; not in interval mode
-	sinceSnapshot int64              // bytes appended since the last producer snapshot
-	ended         []endedTxn         // by marker
-	guards        map[int64]TxnGuard // writes that wait for the transaction coordinator, by producer
+	sealing       []*segment.Writer   // rolled, not yet synced and sealed; oldest first
+	rolledAt      time.Time           // when w was made
+	flushedAt     time.Time           // last commit that tick asked for
+	flushDue      bool                // the next commit syncs the file: in interval mode it does not only begin to write, with a commit journal it does not go there
+	syncDue       bool                // interval mode with a commit journal: somebody relies on what was appended
+	writtenBack   int64               // bytes of w whose writing was begun
+	indexSaved    int64               // size of the active segment when its index was last saved
+	unsyncedAt    time.Time           // begin of the oldest append that no sync has taken, zero without; not in interval mode
+	sinceSnapshot int64               // bytes appended since the last producer snapshot
+	ended         []endedTxn          // by marker
+	guards        map[int64]heldGuard // writes that wait for the transaction coordinator, by producer
 	nextGuard     TxnGuard
 	snapshotDue   bool             // one is to be taken at the next commit
 	snapshotWaits *pendingSnapshot // with a commit journal: until the file has everything below it
@@ -55,9 +55,10 @@ type Log struct {
 	ages          ageRing
 
 	journalQueued bool            // guarded by journalCommitter.mu
-	journaledIn   *segment.Writer // these three belong to journalCommitter.run: everything in this segment below journaledTo is in the journal, or the file; nil: nothing
+	journaledIn   *segment.Writer // these four belong to journalCommitter.run: everything in this segment below journaledTo is in the journal, or the file; nil: nothing
 	journaledTo   int64
-	journalSince  time.Time // begin of the oldest append that was taken and is not acknowledged, zero without
+	journalRest   *journaled // what the rounds so far had no room for, nil without
+	journalSince  time.Time  // begin of the oldest append that was taken and is not acknowledged, zero without
 
 	commit  commitState // guarded by the committer
 	window  uint64      // of the device's syncGate, in which it was synced last; guarded by the committer
@@ -65,6 +66,8 @@ type Log struct {
 
 	filesMu sync.Mutex // held while segment files are renamed or removed by name …
 	removed bool       // … which must not happen any more: the directory's name may belong to another topic
+
+	openedAt segment.Offset // the end then: what lies behind it has been in the page cache
 
 	bytesIn, recordsIn, bytesOut atomic.Int64
 	appendOnWay, commitOnWay     onWay
@@ -184,14 +187,20 @@ func (l *Log) Err() error {
 // bound, so that nothing a consumer has read can be taken back by a power cut; with a flush interval the topic has opted
 // out and it is the written end. A delayed log ends before the first record that is not due.
 func (l *Log) readable() *bound {
-	b := l.durable.Load()
-	if l.config().FlushInterval > 0 {
-		if w := l.written.Load(); w != nil {
-			b = w
-		}
-	}
+	b := l.acknowledged()
 	if due := l.due.Load(); due != nil && due.offset < b.offset {
 		return due
+	}
+	return b
+}
+
+// acknowledged is readable without a delay: a crash takes nothing below it back, as far as the topic's flush setting promises.
+func (l *Log) acknowledged() *bound {
+	b := l.durable.Load()
+	if l.config().FlushInterval > 0 {
+		if w := l.written.Load(); w != nil && w.offset > b.offset { // it is old while the topic is about to opt out
+			b = w
+		}
 	}
 	return b
 }

@@ -3,8 +3,11 @@ package partition_test
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -12,6 +15,7 @@ import (
 
 	"lagoon/admission"
 	"lagoon/internal/partition"
+	"lagoon/internal/vfs"
 	"lagoon/segment"
 )
 
@@ -299,12 +303,95 @@ func TestOffsetForTime(t *testing.T) {
 	closeStore(t, s)
 }
 
+// The largest timestamp is that of what consumers see: neither records that are not durable yet nor those that were deleted hide it.
+func TestMaxTimestampOfWhatIsSeen(t *testing.T) {
+	type step struct {
+		ms      int64
+		records int
+	}
+	for _, c := range []struct {
+		name    string
+		durable []step
+		waiting []step
+		before  segment.Offset // DeleteRecords
+		want    partition.TimestampOffset
+	}{
+		{"all durable", []step{{100, 1}, {300, 2}, {200, 1}}, nil, 0, partition.TimestampOffset{Offset: 1, TimestampMs: 300}},
+		{"a newer one waits", []step{{100, 1}, {300, 2}, {200, 1}}, []step{{400, 1}}, 0, partition.TimestampOffset{Offset: 1, TimestampMs: 300}},
+		{"a newer one waits, long after", []step{{250, 1}, {300, 2}, {200, 1}, {210, 1}, {220, 1}, {230, 1}, {240, 1}}, []step{{400, 1}, {500, 1}}, 0,
+			partition.TimestampOffset{Offset: 1, TimestampMs: 300}},
+		{"an equal one waits", []step{{100, 1}}, []step{{100, 1}}, 0, partition.TimestampOffset{Offset: 0, TimestampMs: 100}},
+		{"all wait", nil, []step{{400, 1}}, 0, partition.TimestampOffset{Offset: -1, TimestampMs: -1, LeaderEpoch: -1}},
+		{"the newest was deleted", []step{{300, 2}, {100, 1}, {200, 1}}, nil, 2, partition.TimestampOffset{Offset: 3, TimestampMs: 200}},
+		{"deleted, and one waits", []step{{300, 2}, {200, 1}, {100, 1}}, []step{{400, 1}}, 2, partition.TimestampOffset{Offset: 2, TimestampMs: 200}},
+		{"all deleted", []step{{300, 2}, {100, 1}}, nil, 3, partition.TimestampOffset{Offset: -1, TimestampMs: -1, LeaderEpoch: -1}},
+	} {
+		for _, size := range []int{10, 3000, 40_000} { // in one index entry, in many, in many segments
+			t.Run(fmt.Sprintf("%s/%d", c.name, size), func(t *testing.T) {
+				hold := make(chan struct{})
+				held := atomic.Bool{}
+				fs := vfs.WithFaults(vfs.NewMem(1), vfs.InjectorFunc(func(op vfs.Op) error {
+					if held.Load() && op.Kind == vfs.OpSync {
+						<-hold
+					}
+					return nil
+				}))
+				s := open(t, nil, fs)
+				cfg := config()
+				cfg.SegmentBytes = 64 << 10
+				l := load(t, s, cfg, 1)
+				for _, b := range c.durable {
+					produce(t, l, batch("seen", b.records, size/b.records, nil, b.ms))
+				}
+				if c.before > 0 {
+					if _, err := l.DeleteRecords(t.Context(), c.before); err != nil {
+						t.Fatal(err)
+					}
+				}
+				held.Store(true)
+				for _, b := range c.waiting {
+					if _, err := l.Append(t.Context(), partition.AppendRequest{Records: batch("waits", b.records, size/b.records, nil, b.ms)}); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if got, err := l.MaxTimestamp(t.Context()); err != nil || got != c.want {
+					t.Errorf("%+v, %v; want %+v", got, err, c.want)
+				}
+				held.Store(false)
+				close(hold)
+				closeStore(t, s)
+			})
+		}
+	}
+}
+
+// A batch of which the newest record was deleted, and the rest was not.
+func TestMaxTimestampInAHalfDeletedBatch(t *testing.T) {
+	s := open(t, nil, vfs.NewMem(1))
+	l := load(t, s, config(), 1)
+	b := batch("half", 2, 10, nil, 300)
+	binary.BigEndian.PutUint64(b[27:], 250) // the first timestamp; what follows are differences from it
+	b[segment.BatchHeaderSize+2] = 50 << 1  // zigzag; of the first record
+	binary.BigEndian.PutUint32(b[17:], crc32.Checksum(b[21:], castagnoli))
+	produce(t, l, b)
+	produce(t, l, batch("old", 1, 10, nil, 100))
+	for before, want := range []partition.TimestampOffset{{Offset: 0, TimestampMs: 300}, {Offset: 1, TimestampMs: 250}, {Offset: 2, TimestampMs: 100}} {
+		if _, err := l.DeleteRecords(t.Context(), segment.Offset(before)); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := l.MaxTimestamp(t.Context()); err != nil || got != want {
+			t.Errorf("below %d deleted: %+v, %v; want %+v", before, got, err, want)
+		}
+	}
+	closeStore(t, s)
+}
+
 func TestDeletedTopicNeverComesBack(t *testing.T) {
 	fs := osFS(t)
 	s := open(t, nil, fs)
 	l := load(t, s, config(), 3)
 	produce(t, l, batch("x", 1, 10, nil, 1))
-	if err := s.Delete(context.Background(), "orders"); err != nil {
+	if err := s.Delete(context.Background(), "orders", topicID); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := l.Append(context.Background(), partition.AppendRequest{Records: batch("y", 1, 10, nil, 1)}); !errors.Is(err, partition.ErrClosed) {

@@ -83,36 +83,93 @@ func (l *Log) timeInSegment(ctx context.Context, v *view, i int, ms int64, limit
 
 // MaxTimestamp finds the first record with the largest timestamp (ListOffsets -3). Offset -1 when the log is empty.
 func (l *Log) MaxTimestamp(ctx context.Context) (TimestampOffset, error) {
-	best := TimestampOffset{Offset: -1, TimestampMs: -1, LeaderEpoch: -1}
+	none := TimestampOffset{Offset: -1, TimestampMs: -1, LeaderEpoch: -1}
 	if err := l.Err(); err != nil {
-		return best, err
+		return none, err
 	}
 	v, b := l.view.Load(), l.readable()
 	if l.due.Load() != nil { // append times rise, and the segments know of records that nobody sees yet
 		return l.newestSeen(ctx, max(b.offset, v.start))
 	}
-	for i, s := range v.segs {
-		if v.next(i) <= v.start || s.base >= b.offset || !s.r.Acquire() {
-			continue
+	largest := map[int]int64{} // by segment; of the first and the last at most, whose ends may be out of sight
+	for {
+		newest, at := int64(-1), -1
+		for i, s := range v.segs {
+			if v.next(i) <= v.start || s.base >= b.offset {
+				continue
+			}
+			ms, known := largest[i]
+			if !known {
+				if !s.r.Acquire() {
+					continue
+				}
+				var err error
+				ms, _, err = s.r.MaxTimestamp()
+				s.r.Release()
+				if err != nil {
+					return none, err
+				}
+			}
+			if ms > newest {
+				newest, at = ms, i
+			}
 		}
-		ms, _, err := s.r.MaxTimestamp()
-		s.r.Release()
-		if err != nil {
-			return best, err
+		if at < 0 {
+			return none, nil
 		}
-		if ms > best.TimestampMs {
-			best.TimestampMs, best.Offset = ms, s.base
+		found, ok, err := l.timeInSegment(ctx, v, at, newest, b.offset)
+		if err != nil || ok {
+			return found, err
+		}
+		if _, known := largest[at]; known {
+			return none, nil
+		}
+		// It is not durable yet, or was deleted.
+		if largest[at], err = l.largestSeen(ctx, v, at, b.offset); err != nil {
+			return none, err
 		}
 	}
-	if best.Offset < 0 {
-		return best, nil
+}
+
+// largestSeen is the largest timestamp in segment i from the log's start on and below limit, -1 without any. It reads what lies behind the
+// last index entry below limit; in a segment whose beginning was deleted all of the rest.
+func (l *Log) largestSeen(ctx context.Context, v *view, i int, limit segment.Offset) (largest int64, err error) {
+	s := v.segs[i]
+	if !s.r.Acquire() {
+		return -1, fmt.Errorf("look up %s: %w", l.dir, segment.ErrSuperseded)
 	}
-	found, ok, err := l.timeInSegment(ctx, v, v.find(best.Offset), best.TimestampMs, b.offset)
-	if err != nil || ok {
-		return found, err
+	defer s.r.Release()
+	from := max(v.start, s.base)
+	if from == s.base {
+		from = max(from, min(limit, v.next(i))-1)
 	}
-	// The largest timestamp is above the readable end (not yet durable): what is readable is looked through.
-	return l.OffsetForTime(ctx, best.TimestampMs)
+	pos, err := s.r.Floor(from)
+	if err != nil {
+		return -1, err
+	}
+	largest = -1
+	if from > v.start {
+		if largest, err = s.r.MaxTimestampBefore(pos); err != nil {
+			return -1, err
+		}
+	}
+	err = l.scan(ctx, s, pos, func(h segment.BatchHeader, full []byte) (bool, error) {
+		switch {
+		case h.BaseOffset >= limit:
+			return false, nil
+		case h.BaseOffset >= v.start:
+			largest = max(largest, h.MaxTimestamp)
+		case h.LastOffset() >= v.start: // a part of the batch was deleted
+			return true, records.Each(h, full, func(r records.Record) bool {
+				if r.Offset >= v.start {
+					largest = max(largest, r.TimestampMs)
+				}
+				return true
+			})
+		}
+		return true, nil
+	})
+	return largest, err
 }
 
 // newestSeen finds the first record with the largest timestamp below end in a log of append times.
@@ -251,7 +308,7 @@ func (l *Log) scanPaced(ctx context.Context, s *logSegment, pos int64, step func
 		}
 		whole, _, err := checkBatches(l, s, pos, data)
 		if err == nil && whole == 0 {
-			if data, err = c.readLargeBatch(st, buf, data); err == nil {
+			if data, err = c.readLargeBatch(l, buf, data); err == nil {
 				whole, _, err = checkBatches(l, s, pos, data)
 			}
 			if err == nil && whole == 0 {

@@ -22,7 +22,10 @@ type metrics struct {
 	retentionLost  prometheus.Counter
 	corruptReads   prometheus.Counter
 	tailColdReads  prometheus.Counter
+	tailRefaulted  prometheus.Counter
+	tailDelay      [numDelayCauses]prometheus.Counter
 	fenced         *prometheus.GaugeVec
+	dirErrors      *prometheus.CounterVec // tier, op
 	servedBytes    *prometheus.CounterVec // class, lane
 	coldBytes      *prometheus.CounterVec // tier, lane, method
 	coldSeconds    *prometheus.HistogramVec
@@ -55,7 +58,11 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Help: "Bytes that retention deleted before readers at work had read them, summed over readers."}),
 		corruptReads:  prometheus.NewCounter(prometheus.CounterOpts{Name: "lagoon_corrupt_reads_total", Help: "Reads that met damaged data or indexes. Nothing damaged is served."}),
 		tailColdReads: prometheus.NewCounter(prometheus.CounterOpts{Name: "lagoon_tail_cold_reads_total", Help: "Reads of real-time readers that needed a device; should be 0."}),
-		fenced:        prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "lagoon_log_dir_fenced", Help: "1: the log directory is offline after a storage error."}, []string{"tier", "path"}),
+		tailRefaulted: prometheus.NewCounter(prometheus.CounterOpts{Name: "lagoon_tail_refault_bytes_total",
+			Help: "Bytes read from devices for real-time readers of records appended since the start: something took them from the page cache."}),
+		fenced: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "lagoon_log_dir_fenced", Help: "1: the log directory is offline after a storage error."}, []string{"tier", "path"}),
+		dirErrors: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "lagoon_tier_errors_total",
+			Help: "Errors of the kernel for cold reads, openings of segments, and what takes a log directory offline; a full disk is none."}, []string{"tier", "op"}),
 		servedBytes: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "lagoon_fetch_bytes_total",
 			Help: "Bytes handed to readers, by reader class and lane."}, []string{"class", "lane"}),
 		coldBytes: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "lagoon_cold_read_bytes_total",
@@ -95,8 +102,13 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			m.byServed[s][lane] = m.servedBytes.WithLabelValues(admission.State(s).String(), admission.Lane(lane).String())
 		}
 	}
+	tailDelay := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "lagoon_tail_delay_seconds_total",
+		Help: "Time that real-time readers waited for a device, by what else it did as it began or ended to read for them; unknown: nothing of Lagoon's."}, []string{"cause"})
+	for c := range m.tailDelay {
+		m.tailDelay[c] = tailDelay.WithLabelValues(delayCause(c).String())
+	}
 	if reg != nil {
-		reg.MustRegister(m.syncSeconds, m.journalSeconds, m.journalBytes, m.journalTurns, m.rolls, m.sealed, m.deletedBytes, m.retentionLost, m.corruptReads, m.tailColdReads, m.fenced, m.servedBytes,
+		reg.MustRegister(m.syncSeconds, m.journalSeconds, m.journalBytes, m.journalTurns, m.rolls, m.sealed, m.deletedBytes, m.retentionLost, m.corruptReads, m.tailColdReads, m.tailRefaulted, tailDelay, m.fenced, m.dirErrors, m.servedBytes,
 			m.coldBytes, m.coldSeconds, m.transitions,
 			m.convoyChunks, m.convoyShared, m.convoyRead, m.convoyServed, m.convoyLeaves, m.convoyFollowers, m.convoyKept,
 			m.compactions, m.compactionFailures, m.compactionRead, m.compactionWritten, m.compactionGone, m.compactionSeconds,
@@ -112,6 +124,10 @@ func (m *metrics) served(class admission.State, lane admission.Lane, n int64) {
 func (m *metrics) coldRead(tier string, method cachectl.Method, lane admission.Lane, n int64, d time.Duration) {
 	m.coldBytes.WithLabelValues(tier, lane.String(), string(method)).Add(float64(n))
 	m.coldSeconds.WithLabelValues(tier).Observe(d.Seconds())
+}
+
+func (m *metrics) tailDelayed(cause delayCause, d time.Duration) {
+	m.tailDelay[cause].Add(max(0, d.Seconds()))
 }
 
 func (m *metrics) classChanges(changes []admission.Change) {

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
+	"strconv"
 	"time"
 
 	"lagoon/admission"
@@ -95,12 +97,16 @@ func (s *Store) tierSnapshot() tiering.Snapshot {
 			}
 			i = len(snap.Topics)
 			byTopic[l.topic] = i
-			snap.Topics = append(snap.Topics, tiering.TopicState{Name: l.topic, Policy: policy, RetentionMs: cfg.RetentionMs,
+			retentionMs := cfg.RetentionMs
+			if !cfg.Delete { // it deletes nothing then
+				retentionMs = -1
+			}
+			snap.Topics = append(snap.Topics, tiering.TopicState{Name: l.topic, Policy: policy, RetentionMs: retentionMs,
 				LocalRetentionMs: cfg.LocalRetentionMs, LocalRetentionBytes: cfg.LocalRetentionBytes})
 		}
-		part := l.tierState()
+		part := l.tierState(snap.NowMs)
 		if d := l.pinned(); d != nil {
-			part.Pin = d.spec.Tier
+			part.Pin, part.PinDir = d.spec.Tier, d.nth
 		}
 		part.Readers = readers[logKey{l.topic, l.partition}]
 		snap.Topics[i].Partitions = append(snap.Topics[i].Partitions, part)
@@ -130,9 +136,13 @@ func (s *Store) demand() map[logKey][]tiering.ReaderState {
 }
 
 func (s *Store) tierState(rank int, name string) tiering.TierState {
-	st := tiering.TierState{Name: name, Fenced: true}
+	st := tiering.TierState{Name: name, Device: s.sharedDevice(rank), Fenced: true}
 	for _, d := range s.dirs {
-		if d.rank != rank || d.fenced() != nil {
+		if d.rank != rank {
+			continue
+		}
+		st.Dirs = append(st.Dirs, tiering.DirState{Name: d.name})
+		if d.fenced() != nil {
 			continue
 		}
 		st.Fenced = false
@@ -148,14 +158,34 @@ func (s *Store) tierState(rank int, name string) tiering.TierState {
 		if d.spec.MaxUsedBytes > 0 {
 			capacity = min(capacity, d.spec.MaxUsedBytes)
 		}
-		st.HighBytes += int64(d.spec.High * float64(capacity))
-		st.LowBytes += int64(d.spec.Low * float64(capacity))
+		high, low := int64(d.spec.High*float64(capacity)), int64(d.spec.Low*float64(capacity))
+		st.HighBytes += high
+		st.LowBytes += low
+		st.Dirs[d.nth] = tiering.DirState{Name: d.name, UsedBytes: d.used.Load(), HighBytes: high, LowBytes: low}
+	}
+	if len(st.Dirs) == 1 {
+		st.Dirs = nil
 	}
 	return st
 }
 
-// tierState lists a log's segments for the planner.
-func (l *Log) tierState() tiering.PartitionState {
+// sharedDevice names the file system that a tier lies on, "" when its directories lie on several, or that is not known.
+func (s *Store) sharedDevice(rank int) string {
+	device := uint64(0)
+	for _, d := range s.dirs {
+		if d.rank != rank {
+			continue
+		}
+		if d.device == 0 || device != 0 && d.device != device {
+			return ""
+		}
+		device = d.device
+	}
+	return strconv.FormatUint(device, 16)
+}
+
+// tierState lists a log's segments for the planner. The time of a file is asked for only where the records do not tell their age.
+func (l *Log) tierState(nowMs int64) tiering.PartitionState {
 	st := tiering.PartitionState{Partition: l.partition}
 	v := l.view.Load()
 	for i, s := range v.segs {
@@ -163,13 +193,22 @@ func (l *Log) tierState() tiering.PartitionState {
 			continue
 		}
 		m := s.r.Meta()
-		ms := m.MaxTimestampMs
+		ms, fileMs := m.MaxTimestampMs, int64(0)
 		if m.Sealed && ms < 0 {
-			ms, _, _ = s.r.MaxTimestamp() // unknown: the planner falls back on the other rules
+			var err error
+			if ms, _, err = s.r.MaxTimestamp(); err != nil {
+				ms = -1
+			}
+		}
+		if m.Sealed && (ms < 0 || ms > nowMs) {
+			fileMs = nowMs // not known: as if it were new
+			if e, err := s.dir.spec.FS.Stat(s.r.LogName()); err == nil {
+				fileMs = e.ModTime.UnixMilli()
+			}
 		}
 		s.r.Release()
-		st.Segments = append(st.Segments, tiering.SegmentState{Base: s.base, SizeBytes: m.SizeBytes, Tier: s.dir.rank,
-			MaxTimestampMs: ms, Sealed: m.Sealed, Synced: m.Sealed && l.covered(v.next(i)) && !l.claimed(s.base)})
+		st.Segments = append(st.Segments, tiering.SegmentState{Base: s.base, SizeBytes: m.SizeBytes, Tier: s.dir.rank, Dir: s.dir.nth,
+			MaxTimestampMs: ms, ModTimeMs: fileMs, Sealed: m.Sealed, Synced: m.Sealed && l.covered(v.next(i)) && !l.claimed(s.base)})
 	}
 	return st
 }
@@ -216,9 +255,17 @@ func (l *Log) target(tier string) (best *logDir) {
 			return d
 		}
 	}
+	most := int64(math.MinInt64)
 	for _, d := range l.store.dirs {
-		if d.spec.Tier == tier && d.fenced() == nil && (best == nil || d.used.Load() < best.used.Load()) {
-			best = d
+		if d.spec.Tier != tier || d.fenced() != nil {
+			continue
+		}
+		u, err := d.spec.FS.Usage()
+		if err != nil {
+			continue
+		}
+		if room := d.room(u.FreeBytes); room > most {
+			best, most = d, room
 		}
 	}
 	return best
@@ -241,7 +288,7 @@ func (s *Store) migrationEnv(l *Log, from *logSegment, to *logDir) tiering.Env {
 						l.log.Warn("old copy of a migrated segment not removed: the next start removes it", "segment", job.Base, "err", err)
 						return
 					}
-					l.endMove(job.Base, job.From.Name)
+					l.endMove(job.Base, from.dir.spec.Tier)
 				})
 			})
 		},

@@ -2,11 +2,18 @@ package partition_test
 
 import (
 	"fmt"
+	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"lagoon/admission"
+	"lagoon/cachectl"
+	"lagoon/cachectl/cachetest"
 	"lagoon/internal/partition"
+	"lagoon/internal/vfs"
 	"lagoon/segment"
 )
 
@@ -103,6 +110,84 @@ func TestRewindInsideAnExtent(t *testing.T) {
 		}
 		res.Chunk.Release()
 		w.Close()
+	}
+	closeStore(t, s)
+}
+
+// TestRefillForTwo: while a real-time reader's miss is read into the cache another one asks for the same bytes. The device gives them once, and
+// that is what both are said to have had from it.
+func TestRefillForTwo(t *testing.T) {
+	reading, gate := make(chan struct{}, 10), make(chan struct{})
+	var armed atomic.Bool
+	reg := prometheus.NewRegistry()
+	sim := cachetest.New(cachetest.Options{})
+	fs := sim.FS(vfs.WithFaults(vfs.NewMem(1), vfs.InjectorFunc(func(op vfs.Op) error {
+		if op.Kind == vfs.OpRead && strings.HasSuffix(op.Name, ".log") && armed.Load() {
+			reading <- struct{}{}
+			<-gate
+		}
+		return nil
+	})))
+	s := open(t, func(o *partition.Options) {
+		o.Cache, o.Registerer = cachectl.New(sim, cachectl.Options{VerifyEvery: -1}), reg
+		o.Readers.MinBytes, o.Readers.MinAge = 64<<20, time.Minute
+	}, fs)
+	l := load(t, s, config(), 1)
+	b := batch("hot", 8, 3000, nil, 1)
+	produce(t, l, b)
+	sim.Settle()
+	if _, err := l.Evict(l.Segments()[0], 0, l.SizeBytes()); err != nil {
+		t.Fatal(err)
+	}
+	armed.Store(true)
+	for _, name := range []string{"first", "second"} {
+		res, err := l.Read(partition.ReadRequest{Reader: partition.ReaderRef{ClientID: name}, From: 0, MaxBytes: 1 << 20, MustServe: true, Watch: partition.NewWatch()})
+		if err != nil || !res.Pending {
+			t.Fatalf("%s: %+v, %v", name, res, err)
+		}
+		if name == "first" {
+			<-reading // its pages are in the cache, and nothing is in them
+		}
+	}
+	armed.Store(false)
+	close(gate)
+	consume(t, l, partition.ReaderRef{ClientID: "first"}, 0, 1<<20, b)
+	consume(t, l, partition.ReaderRef{ClientID: "second"}, 0, 1<<20, b)
+	var cold, hot int64
+	for _, r := range s.Readers() {
+		cold += r.LaneBytesTotal[admission.Fill] + r.LaneBytesTotal[admission.Bypass]
+		hot += r.LaneBytesTotal[admission.Hot]
+	}
+	if n := int64(len(b)); cold != n || hot != n {
+		t.Errorf("%d bytes were read once for two: %d came from the device, %d from the cache", n, cold, hot)
+	}
+	if got := counter(t, reg, "lagoon_tail_cold_reads_total"); got != 1 {
+		t.Errorf("%v reads needed the device", got)
+	}
+	closeStore(t, s)
+}
+
+// TestRefillOfOnePage: of what a real-time reader wants one page is missing. Exactly that comes from the device, and the read counts as one that
+// needed it.
+func TestRefillOfOnePage(t *testing.T) {
+	reg, sim := prometheus.NewRegistry(), cachetest.New(cachetest.Options{SmallFolios: true})
+	s := open(t, func(o *partition.Options) {
+		o.Cache, o.Registerer = cachectl.New(sim, cachectl.Options{VerifyEvery: -1}), reg
+		o.Readers.MinBytes, o.Readers.MinAge = 64<<20, time.Minute
+	}, sim.FS(vfs.NewMem(1)))
+	l := load(t, s, config(), 1)
+	b := batch("hot", 8, 5000, nil, 1)
+	produce(t, l, b)
+	sim.Settle()
+	if _, err := l.Evict(l.Segments()[0], 2*cachectl.PageSize, cachectl.PageSize); err != nil {
+		t.Fatal(err)
+	}
+	consume(t, l, partition.ReaderRef{ClientID: "tail"}, 0, 1<<20, b)
+	if got := s.Readers()[0].LaneBytesTotal[admission.Fill]; got != int64(len(b)) {
+		t.Errorf("%d of %d bytes count as from the device", got, len(b))
+	}
+	if got := counter(t, reg, "lagoon_cold_read_bytes_total"); got != cachectl.PageSize {
+		t.Errorf("%v bytes came from the device", got)
 	}
 	closeStore(t, s)
 }

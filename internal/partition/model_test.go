@@ -8,13 +8,14 @@ import (
 	"pgregory.net/rapid"
 
 	"lagoon/cachectl"
+	"lagoon/internal/partition"
 	"lagoon/internal/vfs"
 	"lagoon/segment"
 )
 
 // TestStoreAgainstModel drives a store at random and holds it against the truth of its clients (world): appends and acks,
-// reads anywhere with any size through a cold page cache, retention, DeleteRecords, migrations, topics made and deleted,
-// clean stops, kills and power cuts.
+// reads anywhere with any size through a cold page cache, retention, DeleteRecords, migrations, topics made and deleted, transactions and
+// compaction of a compacted topic, clean stops, kills and power cuts.
 func TestStoreAgainstModel(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		var failure any
@@ -48,9 +49,17 @@ func newModel(rt *rapid.T) *model {
 	if rapid.Bool().Draw(rt, "commit journal") {
 		w.change = withJournal
 	}
+	change := w.change
+	w.change = func(o *partition.Options) {
+		o.CompactionInterval = -1 // when the model says so
+		if change != nil {
+			change(o)
+		}
+	}
 	m := &model{w: w}
 	m.must(rt, w.open())
 	m.create(rt)
+	m.createCompacted(rt)
 	return m
 }
 
@@ -73,6 +82,9 @@ func (m *model) run(rt *rapid.T) {
 		"trim":      m.trim,
 		"retain":    m.retain,
 		"migrate":   m.migrate,
+		"end":       m.end,
+		"end2":      m.end,
+		"compact":   m.compact,
 		"recreate":  m.recreate,
 		"wait":      func(rt *rapid.T) { time.Sleep(time.Duration(rapid.IntRange(1, 20).Draw(rt, "seconds")) * time.Second) },
 		"reopen":    m.reopen,
@@ -100,13 +112,30 @@ func (m *model) create(rt *rapid.T) {
 	}
 }
 
-func (m *model) part(rt *rapid.T) *partTruth {
-	return m.w.topic("orders").parts[rapid.IntRange(0, 1).Draw(rt, "partition")]
+// createCompacted makes the compacted topic, with transactional producers.
+func (m *model) createCompacted(rt *rapid.T) {
+	m.nextID++
+	topic, err := m.w.create("profiles", m.nextID, 1, keyedSegments())
+	m.must(rt, err)
+	p := topic.parts[0]
+	for _, name := range []string{"idem", "txn a", "txn b"} {
+		m.nextPID++
+		p.client(name, m.nextPID).txn = name != "idem"
+	}
+	p.client("plain", 0)
 }
 
+func (m *model) part(rt *rapid.T) *partTruth {
+	if i := rapid.IntRange(0, 3).Draw(rt, "partition"); i < 2 {
+		return m.w.topic("orders").parts[i]
+	}
+	return m.compacted()
+}
+
+func (m *model) compacted() *partTruth { return m.w.topic("profiles").parts[0] }
+
 func (m *model) client(rt *rapid.T) *client {
-	p := m.part(rt)
-	return p.clients[rapid.IntRange(0, 1).Draw(rt, "client")]
+	return rapid.SampledFrom(m.part(rt).clients).Draw(rt, "client")
 }
 
 func (m *model) append(rt *rapid.T) {
@@ -129,6 +158,9 @@ func (m *model) read(rt *rapid.T) {
 	m.must(rt, err)
 	m.w.compare(p, all)
 	m.w.verifyOrder(p, all)
+	if p.topic.cfg.Compact {
+		m.w.verifyKeys(p)
+	}
 	if n := len(all); n > 0 && all[n-1].h.NextOffset() != hw || n == 0 && from < hw {
 		rt.Fatalf("%s: read from %d came to an end before the high watermark %d", p.name(), from, hw)
 	}
@@ -158,6 +190,27 @@ func (m *model) retain(rt *rapid.T) {
 func (m *model) migrate(rt *rapid.T) {
 	_, err := m.w.migrate(m.part(rt))
 	m.must(rt, err)
+}
+
+// end ends a transaction.
+func (m *model) end(rt *rapid.T) {
+	c := m.compacted().clients[rapid.IntRange(1, 2).Draw(rt, "transaction")]
+	m.must(rt, m.w.endTxn(c, rapid.Bool().Draw(rt, "commit")))
+}
+
+// compact cleans what is due, beside migrations perhaps. Records that come before it make it more likely that something is.
+func (m *model) compact(rt *rapid.T) {
+	plain := m.compacted().clients[3]
+	for range rapid.IntRange(0, 4).Draw(rt, "sent before") {
+		m.must(rt, m.w.send(plain, 2, 600))
+	}
+	m.must(rt, m.w.ack(plain))
+	if rapid.Bool().Draw(rt, "beside migrations") {
+		m.must(rt, m.w.submitMoves(m.compacted()))
+	}
+	m.must(rt, m.w.compact())
+	synctest.Wait()
+	m.w.verifyKeys(m.compacted())
 }
 
 func (m *model) recreate(rt *rapid.T) {

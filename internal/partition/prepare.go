@@ -59,6 +59,7 @@ func (s *logSegment) prepare() {
 		s.locate(f)
 	}
 	opened()
+	s.dir.noteError("open", err)
 	s.r.Release()
 	p := &s.prep
 	p.mu.Lock()

@@ -119,14 +119,16 @@ func (l *Log) readOnce(req *ReadRequest, now time.Time) (res ReadResult, again b
 			req.From = next
 			return res, true, nil
 		}
+		res.More = err == nil && (res.Chunk == nil && next == 0 || res.Chunk != nil && res.Chunk.next < limit)
 		if err == nil {
 			err = l.addAborted(c, req, &res)
 		}
 		return res, false, err
 	}
 	if d.Lane == admission.Fill && c.class.State == admission.Realtime {
-		l.store.metrics.tailColdReads.Inc()
-		l.store.harm.misses.Add(1)
+		if ratio < 1 { // else another reader's refill is about to be done with all of it
+			l.missed(c, s, pos, want, now)
+		}
 		l.refill(s.before.Load() + pos)
 	}
 	if hint >= 0 && !exact {
@@ -228,16 +230,24 @@ func (l *Log) readStream(c *cursor, req *ReadRequest, res ReadResult, b *bound, 
 		if sr.queued {
 			c.deferred(now)
 		}
+		if sr.refill && c.missed.IsZero() {
+			c.missed = now
+		}
 		return res, false, nil
 	case sr.chunk == nil:
 		return res, sr.replaced, nil
 	}
+	res.More = sr.chunk.next < limit
 	if sr.chunk.n > req.MaxBytes && !req.MustServe {
 		sr.chunk.Release()
+		res.More = true
 		return res, false, nil
 	}
 	c.seg, c.at = nil, 0 // where the batch after this lies is the stream's business
 	c.method = sr.method
+	if sr.refill && !c.missed.IsZero() {
+		l.store.metrics.tailDelayed(sr.beside, sr.ended.Sub(c.missed))
+	}
 	l.served(c, sr.lane, sr.chunk.n)
 	l.observe(c, req.From, b, l.distancePos(c, req.From), now)
 	res.Chunk = sr.chunk

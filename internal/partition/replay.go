@@ -80,7 +80,8 @@ func (s *Store) closeJournal(d *logDir, clean bool) error {
 	return errors.Join(err, j.Close())
 }
 
-// replayer writes entries of a journal to segment files. A file that holds the bytes already, as after a kill, is not written.
+// replayer writes entries of a journal to segment files, also those that a file seems to hold: after a failed sync, which made an earlier run
+// end, the bytes are in the page cache, and no later sync writes them.
 type replayer struct {
 	fs    vfs.FS
 	log   *slog.Logger
@@ -88,8 +89,7 @@ type replayer struct {
 	// trusted: the marks are all that was saved.
 	trusted bool
 	dirs    map[string]*replayDir
-	files   map[string]vfs.File // written to, or read; at most replayFiles
-	buf     []byte
+	files   map[string]vfs.File // written to; at most replayFiles
 
 	written int64 // bytes
 	skipped int64 // entries
@@ -103,6 +103,7 @@ type replayDir struct {
 	id   [16]byte
 	segs map[segment.Offset]bool // without an index file: never sealed
 	last segment.Offset
+	due  bool // files in it were written to: their names may not be durable either, whoever made them
 }
 
 // apply writes one entry. Left out is what the segment files hold for sure, or what nobody wants: entries below the recovery point, which
@@ -125,7 +126,7 @@ func (r *replayer) apply(e journal.Entry, data []byte) error {
 	open, there := dir.segs[base]
 	switch {
 	case !there && e.Pos == 0 && segment.Offset(e.Next) > r.marks.starts[tp] && (base > dir.last || r.trusted && base >= point):
-		if err := r.create(e.Dir, name); err != nil {
+		if err := r.create(name); err != nil {
 			return err
 		}
 		dir.segs[base], dir.last = true, max(dir.last, base)
@@ -145,27 +146,12 @@ func (r *replayer) apply(e journal.Entry, data []byte) error {
 		r.log.Error("segment file shorter than the commit journal says it was: restore it from a copy; the journal's part of it is written where it belongs",
 			"path", r.fs.Root(), "segment", f.Name(), "size", size, "pos", e.Pos)
 	}
-	if r.same(f, e.Pos, data, size) {
-		return nil
-	}
+	dir.due = true
 	if _, err := f.WriteAt(data, e.Pos); err != nil {
 		return err
 	}
 	r.written += int64(len(data))
 	return nil
-}
-
-// same tells whether the file has data at pos.
-func (r *replayer) same(f vfs.File, pos int64, data []byte, size int64) bool {
-	if pos+int64(len(data)) > size {
-		return false
-	}
-	if cap(r.buf) < len(data) {
-		r.buf = make([]byte, len(data))
-	}
-	b := r.buf[:len(data)]
-	_, err := f.ReadAt(b, pos)
-	return err == nil && string(b) == string(data)
 }
 
 // dir looks at a partition directory once.
@@ -189,6 +175,9 @@ func (r *replayer) dir(name string, valid bool) (*replayDir, error) {
 	d = &replayDir{id: id, segs: map[segment.Offset]bool{}, last: -1}
 	for _, s := range listing.Segments {
 		_, err := r.fs.Stat(name + "/" + segment.IndexName(s.Base))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
 		d.segs[s.Base] = errors.Is(err, fs.ErrNotExist)
 		d.last = s.Base
 	}
@@ -196,13 +185,13 @@ func (r *replayer) dir(name string, valid bool) (*replayDir, error) {
 	return d, nil
 }
 
-// create makes an empty segment file with a durable name.
-func (r *replayer) create(dir, name string) error {
+// create makes an empty segment file.
+func (r *replayer) create(name string) error {
 	f, err := r.fs.Create(name)
 	if err != nil {
 		return err
 	}
-	return errors.Join(f.Close(), r.fs.SyncDir(dir))
+	return f.Close()
 }
 
 func (r *replayer) file(name string) (vfs.File, error) {
@@ -222,13 +211,21 @@ func (r *replayer) file(name string) (vfs.File, error) {
 	return f, err
 }
 
-// sync makes stable what was written: the journal is overwritten next. Files that a kill left as they should be are synced, too: their
-// pages may not have been written yet.
+// sync makes stable what was written, with the files' names: the journal is overwritten next.
 func (r *replayer) sync() error {
 	for _, f := range r.files {
 		if err := f.SyncData(); err != nil {
 			return err
 		}
+	}
+	for name, dir := range r.dirs {
+		if dir == nil || !dir.due {
+			continue
+		}
+		if err := r.fs.SyncDir(name); err != nil {
+			return err
+		}
+		dir.due = false
 	}
 	return nil
 }

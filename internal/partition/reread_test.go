@@ -1,6 +1,7 @@
 package partition_test
 
 import (
+	"bytes"
 	"fmt"
 	"testing"
 
@@ -45,5 +46,34 @@ func TestReadingAgainInsideWhatWasServed(t *testing.T) {
 	}
 	const from = 5
 	consume(t, l, ref, from, 200_000, since(t, want, from))
+	closeStore(t, s)
+}
+
+// TestChunkEndsWithinAHeader: a batch that begins right before a line of the chunks' grid is read, also where the index is not in memory and
+// nobody knows that it is there.
+func TestChunkEndsWithinAHeader(t *testing.T) {
+	fsys := osFS(t)
+	s := open(t, nil, fsys)
+	l := load(t, s, config(), 1)
+	line := int(s.ChunkLine())
+	first := batch("first", 1, line-200, nil, 1)
+	first = batch("first", 1, line-200+line-30-len(first), nil, 1)
+	if len(first) != line-30 {
+		t.Fatalf("the first batch has %d bytes", len(first))
+	}
+	second := batch("second", 1, 3000, nil, 1)
+	for _, b := range [][]byte{first, second, batch("third", 1, 100_000, nil, 1)} {
+		produce(t, l, b)
+	}
+	if n := len(l.Segments()); n != 2 {
+		t.Fatalf("%d segments", n)
+	}
+	closeStore(t, s)
+	s = open(t, nil, fsys)
+	l = load(t, s, config(), 1)
+	got, err := l.ReadUnindexed(0, int64(len(first)))
+	if err != nil || !bytes.HasPrefix(got, second) {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
 	closeStore(t, s)
 }

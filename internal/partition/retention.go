@@ -17,8 +17,17 @@ import (
 // Retain deletes what retention says may go, in every partition. The background loop calls it; tests do, too.
 // Deletions become durable as a log start first: after a power cut some of the deleted segments may be back.
 func (s *Store) Retain(now time.Time) {
+	for _, d := range s.dirs {
+		if d.rank == 0 {
+			s.retainIn(d, now)
+		}
+	}
+}
+
+// retainIn is Retain for the partitions whose home is d.
+func (s *Store) retainIn(d *logDir, now time.Time) {
 	var drops []drop
-	for _, l := range s.Logs() {
+	for _, l := range s.logsOf(d) {
 		d, err := l.retain(now)
 		if err != nil && !errors.Is(err, ErrClosed) {
 			l.log.Warn("retention failed", "err", err)
@@ -30,7 +39,7 @@ func (s *Store) Retain(now time.Time) {
 	if len(drops) == 0 {
 		return
 	}
-	err := s.writeCheckpoints()
+	err := s.writeMarks(d)
 	if err != nil {
 		s.opt.Logger.Warn("log starts not written: segments are deleted one by one", "err", err)
 	}
@@ -223,8 +232,8 @@ func (s *Store) later(delay time.Duration, fn func()) {
 }
 
 // DeleteRecords moves the log start up to before (-1: the high watermark) and makes that durable before it returns the new
-// log start. Errors: ErrOffsetOutOfRange when before lies above the high watermark.
-func (l *Log) DeleteRecords(_ context.Context, before segment.Offset) (segment.Offset, error) {
+// log start. Errors: ErrOffsetOutOfRange when before lies above the high watermark; those of Synced.
+func (l *Log) DeleteRecords(ctx context.Context, before segment.Offset) (segment.Offset, error) {
 	if err := l.Err(); err != nil {
 		return 0, err
 	}
@@ -234,6 +243,10 @@ func (l *Log) DeleteRecords(_ context.Context, before segment.Offset) (segment.O
 	}
 	if before < 0 || before > hw {
 		return 0, fmt.Errorf("%w: delete below %d, high watermark %d of %s", ErrOffsetOutOfRange, before, hw, l.dir)
+	}
+	// With a flush interval a power cut could take what is deleted here: its offsets would be given out again, below the log start.
+	if err := l.Synced(ctx, before); err != nil {
+		return 0, err
 	}
 	l.mu.Lock()
 	v := l.view.Load()
@@ -259,8 +272,8 @@ func (l *Log) DeleteRecords(_ context.Context, before segment.Offset) (segment.O
 
 // Delete stops serving all partitions of a topic and removes their directories in every tier, also those of partitions that
 // are not served (what an interrupted deletion left): renamed before it returns, so that the topic never comes back,
-// unlinked in the background. It may be repeated. The caller makes no topic of this name meanwhile.
-func (s *Store) Delete(ctx context.Context, topic string) error {
+// unlinked in the background. Those that name another id are left alone. It may be repeated. The caller makes no topic of this name meanwhile.
+func (s *Store) Delete(ctx context.Context, topic string, id [16]byte) error {
 	gone := map[int32]*Log{}
 	s.mu.Lock()
 	for k, l := range s.logs {
@@ -276,12 +289,12 @@ func (s *Store) Delete(ctx context.Context, topic string) error {
 	}
 	var tps []segment.TopicPartition
 	for _, d := range s.dirs {
-		found, err := s.removeTopic(d, topic, gone)
+		found, err := s.removeTopic(d, topic, id, gone)
 		tps = append(tps, found...)
 		errs = append(errs, err)
 	}
 	s.setTopicCap(topic, 0)
-	if err := s.forget(tps...); err != nil {
+	if err := s.forget(s.dirs, tps...); err != nil {
 		s.opt.Logger.Warn("checkpoints still name a deleted topic", "topic", topic, "err", err) // making it anew tries again
 	}
 	return errors.Join(errs...)
@@ -327,7 +340,7 @@ func (l *Log) retire() {
 }
 
 // removeTopic renames the topic's partition directories in one log directory, durably, and unlinks them later.
-func (s *Store) removeTopic(d *logDir, topic string, gone map[int32]*Log) (tps []segment.TopicPartition, err error) {
+func (s *Store) removeTopic(d *logDir, topic string, id [16]byte, gone map[int32]*Log) (tps []segment.TopicPartition, err error) {
 	fsys := d.spec.FS
 	entries, err := fsys.List(".")
 	if err != nil {
@@ -339,11 +352,13 @@ func (s *Store) removeTopic(d *logDir, topic string, gone map[int32]*Log) (tps [
 		if !ok || !e.Dir || name != topic {
 			continue
 		}
-		id, delay := [16]byte{}, time.Duration(0)
+		if found, err := segment.ReadPartitionMetadata(fsys, e.Name); err == nil && found != id {
+			s.opt.Logger.Error("partition directory of another topic of the deleted one's name: left alone", "path", fsys.Root(), "dir", e.Name)
+			continue
+		}
+		delay := time.Duration(0)
 		if l := gone[partition]; l != nil {
-			id, delay = l.id, l.config().FileDeleteDelay
-		} else if found, err := segment.ReadPartitionMetadata(fsys, e.Name); err == nil {
-			id = found
+			delay = l.config().FileDeleteDelay
 		}
 		aside := deletedDirName(e.Name, id)
 		s.removeTree(fsys, aside) // of an earlier deletion

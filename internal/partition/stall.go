@@ -19,7 +19,7 @@ type ioKind uint8
 
 const (
 	ioAppend ioKind = iota // a write at the end of a log, or its next segment
-	ioCommit               // write-out, sync and seal of a log; a round of the commit journal
+	ioCommit               // write-out, sync and seal of a log; a round of the commit journal, and a piece that is written out for it
 	ioRead                 // a read for a reader, around the page cache or through it
 	ioOpen                 // descriptor and index of a segment
 	numIOKinds
@@ -88,7 +88,7 @@ func (s *Store) oldestIO() [][numIOKinds]time.Duration {
 	for i, d := range s.dirs {
 		out[i][ioRead], out[i][ioOpen] = d.readsOnWay.age(now), d.opensOnWay.age(now)
 		if j := d.journal; j != nil {
-			out[i][ioCommit] = max(out[i][ioCommit], j.roundOnWay.age(uptime))
+			out[i][ioCommit] = max(out[i][ioCommit], j.roundOnWay.age(uptime), j.pieceOnWay.age(uptime))
 		}
 	}
 	return out

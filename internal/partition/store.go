@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -23,7 +24,8 @@ type Options struct {
 	Dirs []DirSpec
 	// ClusterID and KnownTiers (directory name → uuid, from the catalogue) let a directory that is missing, or somebody
 	// else's, be refused. RememberTier stores the uuid of a directory that was made now. ClusterID "" skips the check, for
-	// tests and for reading a foreign log directory.
+	// tests and for reading a foreign log directory. A known directory that Dirs does not have: partitions that miss their home or their oldest
+	// segments stay offline.
 	ClusterID    string
 	KnownTiers   map[string]string
 	RememberTier func(name, uuid string) error
@@ -123,8 +125,10 @@ type logKey struct {
 // Store owns every partition of this broker: their directories, their background work, their devices' queues.
 type Store struct {
 	opt       Options
-	opened    time.Time
+	opened    time.Time // by Options.Now
+	began     time.Time // the same moment on the process's own clock
 	dirs      []*logDir
+	missing   []string   // directories that the catalogue knows and the configuration does not name
 	tiers     []string   // names, hot to cold
 	placing   sync.Mutex // of choosing a home by logDir.partitions
 	files     *segment.FileCache
@@ -155,14 +159,13 @@ type Store struct {
 
 	keepers     keepers
 	convoys     atomic.Int64 // logs with two lagging readers or more
+	streams     streaming
 	askedChunks atomic.Int64 // queued at devices: so many buffers will be wanted; what several readers ask for counts once
 
 	readersMu sync.Mutex
 	readers   *admission.Readers
 
-	checkpointMu sync.Mutex
-	checkpoints  map[*logDir]*checkpoints // of the hottest tier
-	sealed       atomic.Bool              // since the last checkpoint: the next second writes one
+	checkpoints map[*logDir]*checkpoints // of the hottest tier
 
 	loaded     atomic.Bool // Load has opened every partition it was given
 	incomplete atomic.Bool // some partition could not be opened: what it holds is not known
@@ -172,6 +175,13 @@ type Store struct {
 }
 
 func (s *Store) now() time.Time { return s.opt.Now() }
+
+// steadyMs is the Unix time in ms by a clock that goes on from the start as time passes, whatever becomes of the wall clock: for terms that must
+// neither end early nor last a day longer because that was set. What is kept over a restart is in the wall clock's time (aheadMs).
+func (s *Store) steadyMs() int64 { return s.opened.UnixMilli() + time.Since(s.began).Milliseconds() }
+
+// aheadMs is how far the wall clock has gone ahead of steadyMs.
+func (s *Store) aheadMs() int64 { return s.now().UnixMilli() - s.steadyMs() }
 
 // chunkBytes is what one bypass read asks for.
 func (s *Store) chunkBytes() int64 { return s.opt.Pool.ChunkBytes() - directSlack }
@@ -185,6 +195,36 @@ func (s *Store) readAhead(d *logDir) int {
 	return s.opt.ReadAheadChunks
 }
 
+// Disconnected tells that connection conn (ReaderRef.Conn) has ended and none of its reads is under way: what was read ahead for it goes.
+func (s *Store) Disconnected(conn uint64) {
+	s.streams.mu.Lock()
+	logs := slices.Collect(maps.Keys(s.streams.logs))
+	s.streams.mu.Unlock()
+	for _, l := range logs {
+		l.cursors.disconnected(conn)
+	}
+}
+
+// streaming are the logs that are being read ahead in: few of many. Its lock comes after convoy.mu.
+type streaming struct {
+	mu   sync.Mutex
+	logs map[*Log]struct{}
+}
+
+// streaming notes that l has readers that are read ahead for, or has none any more.
+func (s *Store) streaming(l *Log, on bool) {
+	s.streams.mu.Lock()
+	defer s.streams.mu.Unlock()
+	if on {
+		if s.streams.logs == nil {
+			s.streams.logs = map[*Log]struct{}{}
+		}
+		s.streams.logs[l] = struct{}{}
+	} else {
+		delete(s.streams.logs, l)
+	}
+}
+
 // Log finds a partition.
 func (s *Store) Log(topic string, partition int32) (*Log, bool) {
 	s.mu.RLock()
@@ -194,11 +234,16 @@ func (s *Store) Log(topic string, partition int32) (*Log, bool) {
 }
 
 // Logs lists all partitions by topic and number.
-func (s *Store) Logs() []*Log {
+func (s *Store) Logs() []*Log { return s.logsOf(nil) }
+
+// logsOf lists those whose home is d, nil: all.
+func (s *Store) logsOf(d *logDir) []*Log {
 	s.mu.RLock()
 	out := make([]*Log, 0, len(s.logs))
 	for _, l := range s.logs {
-		out = append(out, l)
+		if d == nil || l.home == d {
+			out = append(out, l)
+		}
 	}
 	s.mu.RUnlock()
 	slices.SortFunc(out, func(a, b *Log) int {
@@ -319,8 +364,13 @@ func (s *Store) background(interval time.Duration, fn func(now time.Time)) {
 // startLoops begins the background work, once every partition is loaded.
 func (s *Store) startLoops() {
 	s.background(time.Second, s.everySecond)
-	s.background(s.opt.RetentionInterval, func(now time.Time) { s.Retain(now) })
-	s.background(s.opt.CheckpointInterval, func(time.Time) { s.checkpoint() })
+	for _, d := range s.dirs { // each for itself: a disk that does not answer holds up no other
+		s.background(time.Second, func(now time.Time) { s.everySecondIn(d, now) })
+		if d.rank == 0 {
+			s.background(s.opt.RetentionInterval, func(now time.Time) { s.retainIn(d, now) })
+			s.background(s.opt.CheckpointInterval, func(time.Time) { s.checkpoint(d) })
+		}
+	}
 	s.background(time.Second, s.race)
 	s.background(time.Second, s.watchStalls) // beside everySecond, which a device can hold up
 	s.wg.Go(s.planLoop)
@@ -339,22 +389,29 @@ func (s *Store) startLoops() {
 // everySecond looks after what has no event of its own.
 func (s *Store) everySecond(now time.Time) {
 	s.budgets.poke()
-	for _, d := range s.dirs {
-		if d.fenced() == nil {
-			d.checkSpace()
-		}
-	}
 	s.readersMu.Lock()
 	changes := s.readers.Tick(now)
 	s.readersMu.Unlock()
 	s.metrics.classChanges(changes)
+	short := s.freeChunks() <= s.poolChunks()/4 // so that nobody reads ahead
 	for _, l := range s.Logs() {
-		l.cursors.sweep(now)
+		l.cursors.sweep(now, short)
+	}
+}
+
+// everySecondIn is everySecond for one directory and the logs whose home it is.
+func (s *Store) everySecondIn(d *logDir, now time.Time) {
+	if d.fenced() == nil {
+		if free, ok := d.checkSpace(); ok {
+			d.fill.note(now.Sub(s.opened), d.room(free))
+		}
+	}
+	for _, l := range s.logsOf(d) {
 		l.tick(now)
 	}
 	// Without a new recovery point an unclean start reads the whole segment. A second's worth of them it may read.
-	if s.sealed.Swap(false) {
-		s.checkpoint()
+	if d.sealed.Swap(false) {
+		s.checkpoint(d)
 	}
 }
 
@@ -366,7 +423,7 @@ func (l *Log) tick(now time.Time) {
 		return
 	}
 	l.ages.note(segment.Offset(l.end.Load()), now)
-	l.producers.Expire(now.UnixMilli())
+	l.producers.Expire(l.store.steadyMs())
 	behind := l.durable.Load().offset < l.w.Next()
 	cfg := l.config()
 	if first := l.w.FirstTimestamp(); cfg.Compact && first >= 0 && now.UnixMilli()-first > cfg.MaxCompactionLagMs && cfg.MaxCompactionLagMs < maxLag {
@@ -471,5 +528,6 @@ func (l *Log) close() error {
 	}
 	l.durable.Store(end)
 	l.filed.Store(end)
+	l.producers.Shift(l.store.aheadMs())
 	return l.producers.Save(l.home.spec.FS, l.dir, end.offset)
 }

@@ -235,14 +235,18 @@ func (cv *convoy) stopWaitingLocked(c *coldChunk) bool {
 
 // joinLocked: s has been started.
 func (cv *convoy) joinLocked(s *stream) {
-	cv.streams = append(cv.streams, s)
+	if cv.streams = append(cv.streams, s); len(cv.streams) == 1 {
+		cv.log.store.streaming(cv.log, true)
+	}
 	cv.countLocked(s, +1)
 }
 
 // leaveLocked: s has been reset.
 func (cv *convoy) leaveLocked(s *stream) {
 	if i := slices.Index(cv.streams, s); i >= 0 {
-		cv.streams = slices.Delete(cv.streams, i, i+1)
+		if cv.streams = slices.Delete(cv.streams, i, i+1); len(cv.streams) == 0 {
+			cv.log.store.streaming(cv.log, false)
+		}
 		cv.countLocked(s, -1)
 	}
 	cv.settleLocked(s)

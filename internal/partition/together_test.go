@@ -100,14 +100,32 @@ type togetherCase struct {
 // in front wait for the others; ones that are really slower hold them up for a bounded time, and read together themselves.
 func TestStayTogether(t *testing.T) {
 	for name, c := range map[string]togetherCase{
-		"1":               {readers: 1, laps: 1, passes: 1.02, within: 200 * time.Millisecond},
-		"4":               {readers: 4, laps: 1, passes: 1.05, within: 300 * time.Millisecond},
-		"16":              {readers: 16, laps: 1, passes: 1.05, within: 1150 * time.Millisecond},
-		"16, far apart":   {readers: 16, apart: 10 * time.Millisecond, laps: 3, passes: 1.5, within: 3500 * time.Millisecond},
-		"1 of 16 slow":    {readers: 16, slow: 1, pause: 50e6, laps: 1, passes: 2.2, within: 1700 * time.Millisecond},
-		"half of 16 slow": {readers: 16, slow: 8, pause: 100e6, laps: 3, passes: 2.4, within: 3200 * time.Millisecond},
+		"1":             {readers: 1, laps: 1, passes: 1.02, within: 200 * time.Millisecond},
+		"4":             {readers: 4, laps: 1, passes: 1.05, within: 300 * time.Millisecond},
+		"16":            {readers: 16, laps: 1, passes: 1.05, within: 1150 * time.Millisecond},
+		"16, far apart": {readers: 16, apart: 10 * time.Millisecond, laps: 3, passes: 1.5, within: 3500 * time.Millisecond},
+		"1 of 16 slow":  {readers: 16, slow: 1, pause: 50e6, laps: 1, passes: 2.2, within: 1700 * time.Millisecond},
+		// One pass of the fast ones and one of the slow ones at best; 1.86 to 2.55 in 30 runs, by who gets a processor when.
+		"half of 16 slow": {readers: 16, slow: 8, pause: 100e6, laps: 3, passes: 3, within: 3200 * time.Millisecond},
 	} {
 		t.Run(name, func(t *testing.T) { synctest.Test(t, func(t *testing.T) { together(t, c) }) })
+	}
+}
+
+// fillLog appends record until more than that many bytes are durable.
+func fillLog(t *testing.T, l *partition.Log, record []byte, bytes int) {
+	t.Helper()
+	var end segment.Offset
+	for n := 0; n < bytes+len(record); n += len(record) {
+		clear(record[:8]) // a client's base offset
+		a, err := l.Append(t.Context(), partition.AppendRequest{Records: record})
+		if err != nil {
+			t.Fatal(err)
+		}
+		end = a.Next
+	}
+	if err := l.Durable(t.Context(), end); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -132,18 +150,7 @@ func coldParts(t *testing.T) (s *partition.Store, d *fastDisk, pool *cachectl.Po
 	record := batch("together", 60, 1024, nil, 1)
 	for p := range int32(partitions) {
 		l, _ := s.Log("orders", p)
-		var end segment.Offset
-		for n := 0; n < segments*segmentBytes+len(record); n += len(record) {
-			clear(record[:8]) // a client's base offset
-			a, err := l.Append(t.Context(), partition.AppendRequest{Records: record})
-			if err != nil {
-				t.Fatal(err)
-			}
-			end = a.Next
-		}
-		if err := l.Durable(t.Context(), end); err != nil {
-			t.Fatal(err)
-		}
+		fillLog(t, l, record, segments*segmentBytes)
 		sim.Settle()
 		part := headPart{log: l}
 		for _, sv := range l.Segments() {

@@ -2,22 +2,25 @@ package partition
 
 import (
 	"errors"
+	"fmt"
 	"math"
 	"slices"
 
 	"lagoon/segment"
 )
 
-// endedTxn is a transaction whose marker is written and not yet readable: until then a crash could reopen it.
+// endedTxn is a transaction whose marker is written and not yet acknowledged: until then a crash could reopen it.
 type endedTxn struct{ first, marker segment.Offset }
 
 // noTxn is Log.unstable without a transaction.
 const noTxn = math.MaxInt64
 
-// settleLocked forgets the ended transactions whose markers are below readable and publishes how far the log is decided; l.mu is held.
-func (l *Log) settleLocked(readable segment.Offset) {
+// settleLocked forgets the ended transactions whose markers are acknowledged and publishes how far the log is decided; l.mu is held. A delay
+// does not count: the records of a transaction that is decided are seen as each is due, and its marker may be due long after.
+func (l *Log) settleLocked() {
+	acknowledged := l.acknowledged().offset
 	n := 0
-	for n < len(l.ended) && l.ended[n].marker < readable {
+	for n < len(l.ended) && l.ended[n].marker < acknowledged {
 		n++
 	}
 	l.ended = slices.Delete(l.ended, 0, n)
@@ -31,13 +34,13 @@ func (l *Log) settleLocked(readable segment.Offset) {
 	l.unstable.Store(int64(first))
 }
 
-// settle brings the last stable offset up to date after the readable bound has moved.
+// settle brings the last stable offset up to date after the acknowledged bound has moved.
 func (l *Log) settle() {
 	if l.unstable.Load() == noTxn {
 		return
 	}
 	l.mu.Lock()
-	l.settleLocked(l.readable().offset)
+	l.settleLocked()
 	l.mu.Unlock()
 }
 
@@ -57,11 +60,17 @@ func (l *Log) noteTxnLocked(h segment.BatchHeader, m segment.Marker, ended segme
 			l.aborts.Store(true)
 		}
 	}
-	l.settleLocked(l.readable().offset)
+	l.settleLocked()
 }
 
 // TxnGuard stands for the right to open a producer's transaction in a partition; a marker takes it away.
 type TxnGuard uint64
+
+// heldGuard is a guard and how many writes of the producer have it: a client may send again what an earlier connection still waits for.
+type heldGuard struct {
+	TxnGuard
+	holders int
+}
 
 // GuardTxn is the first step of a transactional write: open tells that the producer's transaction is open here and the write may go
 // on. Else ask the transaction coordinator whether the partition is part of the transaction, and append with the guard: so a write
@@ -72,24 +81,32 @@ func (l *Log) GuardTxn(producerID int64, epoch int16) (guard TxnGuard, open bool
 	if l.closed || l.producers.TxnOpen(producerID, epoch) {
 		return 0, !l.closed
 	}
-	if g, ok := l.guards[producerID]; ok {
-		return g, false
+	g, ok := l.guards[producerID]
+	if !ok {
+		if l.guards == nil {
+			l.guards = map[int64]heldGuard{}
+		}
+		l.nextGuard++
+		g.TxnGuard = l.nextGuard
 	}
-	if l.guards == nil {
-		l.guards = map[int64]TxnGuard{}
-	}
-	l.nextGuard++
-	l.guards[producerID] = l.nextGuard
-	return l.nextGuard, false
+	g.holders++
+	l.guards[producerID] = g
+	return g.TxnGuard, false
 }
 
-// DropGuard gives a guard back that no append has used.
+// DropGuard gives a guard back that no append has used, once for each time that GuardTxn gave it.
 func (l *Log) DropGuard(producerID int64, guard TxnGuard) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.guards[producerID] == guard {
-		delete(l.guards, producerID)
+	g, ok := l.guards[producerID]
+	if !ok || g.TxnGuard != guard {
+		return
 	}
+	if g.holders--; g.holders > 0 {
+		l.guards[producerID] = g
+		return
+	}
+	delete(l.guards, producerID)
 }
 
 // maxPrepares bounds how often one read waits for lists of aborted transactions: a file cache that is too small for them slows a
@@ -141,21 +158,22 @@ func settledBy(list []segment.AbortedTxn, upper segment.Offset) bool {
 	return len(list) > 0 && list[len(list)-1].LastStable >= upper
 }
 
-// abortedIn lists the aborted transactions that a reader needs to know for records in [from, upper).
+// abortedIn lists the aborted transactions that a reader needs to know for records in [from, upper). ErrOffsetOutOfRange when from was
+// deleted meanwhile: what told of them may have gone, too.
 func (l *Log) abortedIn(from, upper segment.Offset) ([]AbortedTxn, error) {
 	if !l.aborts.Load() {
 		return nil, nil
 	}
 	for {
 		out, err := l.abortedInView(l.view.Load(), from, upper)
-		if !errors.Is(err, errViewChanged) {
+		if start := l.view.Load().start; err == nil && from < start {
+			return nil, fmt.Errorf("%w: %d lies before %d, where %s starts now", ErrOffsetOutOfRange, from, start, l.dir)
+		}
+		if !errors.Is(err, errChanged) {
 			return out, err
 		}
 	}
 }
-
-// errViewChanged: a segment of a view was replaced meanwhile, by a migration or a compaction. What it knew is in the next view.
-var errViewChanged = errors.New("the log's segments changed")
 
 func (l *Log) abortedInView(v *view, from, upper segment.Offset) ([]AbortedTxn, error) {
 	var out []AbortedTxn
@@ -178,7 +196,7 @@ func (l *Log) abortedInView(v *view, from, upper segment.Offset) ([]AbortedTxn, 
 	return out, nil
 }
 
-// gone is for a segment of v that cannot be had any more: nil when it was deleted, and what it knew began before it; errViewChanged when it lies
+// gone is for a segment of v that cannot be had any more: nil when it was deleted, and what it knew began before it; errChanged when it lies
 // elsewhere now, or in another segment. A view is published before what it leaves out is retired.
 func (l *Log) gone(v *view, s *logSegment) error {
 	now := l.view.Load()
@@ -186,7 +204,7 @@ func (l *Log) gone(v *view, s *logSegment) error {
 	case s.base < now.segs[0].base:
 		return nil
 	case now != v:
-		return errViewChanged
+		return errChanged
 	case l.Err() != nil:
 		return l.Err()
 	}

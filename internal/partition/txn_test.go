@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"hash/crc32"
 	"math/rand/v2"
+	"runtime"
 	"slices"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -233,7 +236,7 @@ func TestAbortedListsOfMovedSegments(t *testing.T) {
 		s.SetConfig("orders", cfg)
 		waitFor(t, "the marker's segment to move", func() bool { return l.Offsets().LocalStart > marker })
 	})
-	if !errors.Is(stale, partition.ErrViewChanged) {
+	if !errors.Is(stale, partition.ErrChanged) {
 		t.Errorf("a list from segments that were replaced: %v", stale)
 	}
 	if want := []partition.AbortedTxn{{ProducerID: 1, FirstOffset: 0}}; err != nil || !slices.Equal(list, want) {
@@ -336,6 +339,60 @@ func TestTransactionsOpenOnlyWithTheirGuard(t *testing.T) {
 	closeStore(t, s)
 }
 
+// TestEpochPerTransaction: in the second protocol a producer that the partition does not know begins with sequence 0, for what came before is
+// lost or still to come, and a marker of the transaction's own epoch is one of the transaction before.
+func TestEpochPerTransaction(t *testing.T) {
+	s := open(t, nil, osFS(t))
+	defer closeStore(t, s)
+	l := load(t, s, config(), 1)
+	put := func(seq int32) error {
+		guard, _ := l.GuardTxn(7, 0)
+		_, err := l.Append(t.Context(), partition.AppendRequest{Records: transactional(batch("x", 1, 10, &producer{id: 7, seq: seq}, 1)), Guard: guard, EpochPerTxn: true})
+		return err
+	}
+	mark := func(epoch int16) error {
+		_, err := l.Append(t.Context(), partition.AppendRequest{Records: segment.AppendMarker(nil, 7, epoch, segment.Marker{Commit: true}, 1), Internal: true, EpochPerTxn: true})
+		return err
+	}
+	for _, step := range []struct {
+		what string
+		err  error
+		want error
+	}{
+		{"the second batch before the first", put(5), segment.ErrOutOfOrderSequence}, {"the first", put(0), nil}, {"the second", put(1), nil},
+		{"a marker of its epoch", mark(0), segment.ErrInvalidProducerEpoch}, {"its marker", mark(1), nil}, {"its marker again", mark(1), nil},
+		{"a marker of the epoch before", mark(0), segment.ErrInvalidProducerEpoch},
+	} {
+		if !errors.Is(step.err, step.want) {
+			t.Errorf("%s: %v, want %v", step.what, step.err, step.want)
+		}
+	}
+}
+
+// TestGuardOfSeveralWrites: a write that gives up, as one of a connection that was lost, does not take the guard from another one of the
+// same producer.
+func TestGuardOfSeveralWrites(t *testing.T) {
+	s := open(t, nil, osFS(t))
+	defer closeStore(t, s)
+	l := load(t, s, config(), 1)
+	put := func(seq int32, guard partition.TxnGuard) error {
+		_, err := l.Append(t.Context(), partition.AppendRequest{Records: transactional(batch("x", 1, 10, &producer{id: 7, seq: seq}, 1)), Guard: guard})
+		return err
+	}
+	lost, _ := l.GuardTxn(7, 0)
+	again, _ := l.GuardTxn(7, 0)
+	l.DropGuard(7, lost)
+	if err := put(0, again); err != nil {
+		t.Errorf("the other one gave up: %v", err)
+	}
+	end(t, l, 7, true)
+	unused, _ := l.GuardTxn(7, 0)
+	l.DropGuard(7, unused)
+	if err := put(1, unused); !errors.Is(err, segment.ErrInvalidTxnState) {
+		t.Errorf("with a guard that was given back: %v", err)
+	}
+}
+
 // TestSyncedDoesNotWaitForTheFlushInterval: what others rely on is on stable storage at once, also where the topic does without synced acks.
 func TestSyncedDoesNotWaitForTheFlushInterval(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -364,4 +421,199 @@ func TestSyncedDoesNotWaitForTheFlushInterval(t *testing.T) {
 		}
 		closeStore(t, s)
 	})
+}
+
+// TestAbortedRecordsThatAreDeletedWhileTheyAreRead: a read_committed reader has the records of an aborted transaction in hand when they and the
+// marker are deleted, and with the marker the word that they were aborted. It does not get them.
+func TestAbortedRecordsThatAreDeletedWhileTheyAreRead(t *testing.T) {
+	var reading atomic.Pointer[func()]
+	fs := vfs.WithFaults(osFS(t), vfs.InjectorFunc(func(op vfs.Op) error {
+		if during := reading.Load(); during != nil && op.Kind == vfs.OpRead && strings.HasSuffix(op.Name, ".log") && reading.CompareAndSwap(during, nil) {
+			(*during)()
+		}
+		return nil
+	}))
+	cfg := config()
+	cfg.SegmentBytes = 2000
+	s := open(t, nil, fs)
+	defer closeStore(t, s)
+	l := load(t, s, cfg, 1)
+	write(t, l, batch("aborted", 1, 100, &producer{id: 1}, 1), 1)
+	for i := range 6 { // the marker lies in another segment
+		produce(t, l, batch(fmt.Sprint(i), 1, 800, nil, 1))
+	}
+	marker := end(t, l, 1, false)
+	for i := range 6 {
+		produce(t, l, batch(fmt.Sprint(i), 1, 800, nil, 1))
+	}
+	deleted := false
+	during := func() {
+		deleted = true
+		if start, err := l.DeleteRecords(t.Context(), l.Offsets().HighWatermark-1); err != nil || start <= marker.Base {
+			t.Errorf("the log starts at %d, %v", start, err)
+		}
+	}
+	reading.Store(&during)
+	res, err := l.Read(partition.ReadRequest{From: 0, MaxBytes: 1 << 20, MustServe: true, Committed: true})
+	if !deleted {
+		t.Fatal("nothing was read")
+	}
+	if !errors.Is(err, partition.ErrOffsetOutOfRange) || res.Chunk != nil {
+		t.Errorf("chunk %v with aborted transactions %v, %v", res.Chunk, res.Aborted, err)
+	}
+	if res.Chunk != nil {
+		res.Chunk.Release()
+	}
+}
+
+// TestTransactionsOfALogThatWasCut: a start cuts a damaged tail. When the log has grown beyond that again, the producer snapshots and lists of
+// aborted transactions that covered the old tail do not count: the transaction that was open at the cut has ended otherwise.
+func TestTransactionsOfALogThatWasCut(t *testing.T) {
+	for _, aborted := range []bool{false, true} {
+		t.Run(fmt.Sprintf("aborted=%v", aborted), func(t *testing.T) { synctest.Test(t, func(t *testing.T) { cutLog(t, aborted) }) })
+	}
+}
+
+func cutLog(t *testing.T, aborted bool) {
+	cfg := config()
+	cfg.SegmentBytes = 2000
+	disk := vfs.NewMem(1)
+	crash := func(s *partition.Store) {
+		disk = disk.Crash(vfs.CrashOptions{Live: true})
+		closeStore(t, s)
+	}
+	s := open(t, nil, disk)
+	l := load(t, s, cfg, 1)
+	kept := write(t, l, batch("open", 1, 100, &producer{id: 1}, 1), 1)
+	produce(t, l, batch("x", 1, 500, nil, 1))
+	if aborted {
+		end(t, l, 1, false)
+	}
+	covered := segment.Offset(0)
+	for covered == 0 { // until a segment is rolled
+		produce(t, l, batch("x", 1, 500, nil, 1))
+		synctest.Wait()
+		listing, err := segment.ListDir(disk, "orders-0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := len(listing.Snapshots); n > 0 {
+			covered = listing.Snapshots[n-1]
+		}
+	}
+	crash(s)
+	f, err := disk.Open("orders-0/"+segment.LogName(0), vfs.ReadWrite)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteAt([]byte{0xff}, 500); err != nil || f.SyncData() != nil || f.Close() != nil {
+		t.Fatal(err)
+	}
+	s = open(t, nil, disk)
+	l = load(t, s, cfg, 1)
+	if cut := l.Offsets().End; cut != kept.Next || cut >= covered {
+		t.Fatalf("the log ends at %d, the snapshot covers %d", cut, covered)
+	}
+	end(t, l, 1, true)
+	want := []segment.Offset{kept.Base}
+	for l.Offsets().End <= covered {
+		want = append(want, produce(t, l, batch("y", 1, 10, nil, 1)).Base)
+	}
+	crash(s)
+	s = open(t, nil, disk)
+	l = load(t, s, cfg, 1)
+	if o := l.Offsets(); o.LastStable != o.End {
+		t.Fatalf("last stable offset %d of %d", o.LastStable, o.End)
+	}
+	if got := committed(t, l, 0, 1<<20); !slices.Equal(got, want) {
+		t.Errorf("committed at %v, want %v", got, want)
+	}
+	closeStore(t, s)
+}
+
+// TestDamagedSnapshotOfMovedSegments: the newest producer snapshot is damaged, and what lies between the one before and it has moved to a colder
+// tier. The start reads it there: a transaction began in it and is open still.
+func TestDamagedSnapshotOfMovedSegments(t *testing.T) {
+	cfg := config()
+	cfg.SegmentBytes = 6000
+	hot, cold := osFS(t), osFS(t)
+	tiers := func(o *partition.Options) { o.PlanInterval = 20 * time.Millisecond }
+	s := open(t, tiers, hot, cold)
+	l := load(t, s, cfg, 1)
+	roll := func() {
+		t.Helper()
+		listing, err := segment.ListDir(hot, "orders-0")
+		for before := len(listing.Segments); err == nil && len(listing.Segments) == before; listing, err = segment.ListDir(hot, "orders-0") {
+			produce(t, l, batch("x", 1, 400, nil, 1))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	snapshots := func() []segment.Offset {
+		listing, err := segment.ListDir(hot, "orders-0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return listing.Snapshots
+	}
+	roll()
+	roll()
+	first := write(t, l, batch("open", 1, 100, &producer{id: 1}, 1), 1).Base
+	roll()
+	waitFor(t, "the snapshot behind it", func() bool { at := snapshots(); return len(at) == 2 && at[0] <= first && at[1] > first })
+	cfg.LocalRetentionBytes = 1
+	s.SetConfig("orders", cfg)
+	waitFor(t, "its segment to move", func() bool { return l.Offsets().LocalStart > first })
+	s.Abandon()
+	name := "orders-0/" + segment.SnapshotName(snapshots()[1])
+	b, err := vfs.ReadFile(hot, name, 1<<20)
+	if err == nil {
+		b[len(b)-1] ^= 1
+		err = vfs.WriteFileAtomic(hot, name, b)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, tiers, hot, cold)
+	defer closeStore(t, s)
+	l = load(t, s, cfg, 1)
+	if o := l.Offsets(); o.LastStable != first {
+		t.Errorf("last stable offset %d of %d, a transaction is open from %d", o.LastStable, o.End, first)
+	}
+}
+
+// TestHighWatermarkWhileTheFlushSettingChanges: a topic that opts out of synced acks shows, at any moment of that, what it has shown before.
+func TestHighWatermarkWhileTheFlushSettingChanges(t *testing.T) {
+	var writing atomic.Pointer[func()]
+	fs := vfs.WithFaults(osFS(t), vfs.InjectorFunc(func(op vfs.Op) error {
+		if during := writing.Load(); during != nil && op.Kind == vfs.OpWrite && strings.HasSuffix(op.Name, ".log") && writing.CompareAndSwap(during, nil) {
+			(*during)()
+		}
+		return nil
+	}))
+	s := open(t, nil, fs)
+	defer closeStore(t, s)
+	cfg := config()
+	l := load(t, s, cfg, 1)
+	shown := produce(t, l, batch("a", 3, 10, nil, 1)).Next
+	changed := make(chan struct{})
+	during := func() { // an append has the log, and the change waits for it
+		cfg.FlushInterval = time.Hour
+		go func() { defer close(changed); s.SetConfig("orders", cfg) }()
+		done, cancel := context.WithCancel(t.Context())
+		cancel()
+		for l.Durable(done, 1<<40) != nil { // until the setting is in force
+			runtime.Gosched()
+		}
+		if o := l.Offsets(); o.HighWatermark < shown {
+			t.Errorf("the high watermark is %d, it was %d", o.HighWatermark, shown)
+		}
+	}
+	writing.Store(&during)
+	produce(t, l, batch("b", 1, 10, nil, 1))
+	<-changed
+	if writing.Load() != nil {
+		t.Error("nothing was written")
+	}
 }

@@ -91,6 +91,8 @@ type partTruth struct {
 	start    segment.Offset            // acked DeleteRecords
 	startMax segment.Offset            // what deletions may have moved the start to
 	clients  []*client
+	marked   map[segment.Offset]time.Time // delete markers, by when a compaction had met them for the first time …
+	over     map[segment.Offset]bool      // … and those that had to go since
 }
 
 // client is one producer of one partition.
@@ -98,14 +100,16 @@ type client struct {
 	name    string
 	part    *partTruth
 	idem    *producer // nil: no idempotence
+	txn     bool      // its batches are parts of transactions
 	n       int
 	unacked []request
 }
 
 // request is one batch on its way.
 type request struct {
-	fresh []byte // as the client made it
-	next  segment.Offset
+	fresh  []byte // as the client made it
+	marker bool   // what ends its transaction
+	next   segment.Offset
 }
 
 func newWorld(d disks) (*world, error) {
@@ -129,6 +133,7 @@ func (w *world) fork(d disks) *world {
 		for _, p := range t.parts {
 			fp := *p
 			fp.topic, fp.sent, fp.maybe, fp.clients = &ft, map[segment.Offset][]byte{}, map[segment.Offset][]byte{}, nil
+			fp.marked, fp.over = maps.Clone(p.marked), maps.Clone(p.over)
 			for k, v := range p.sent {
 				fp.sent[k] = v
 			}
@@ -224,7 +229,8 @@ func (w *world) close() error {
 func (w *world) create(name string, id byte, partitions int, cfg partition.Config) (*topicTruth, error) {
 	t := &topicTruth{name: name, id: [16]byte{id}, cfg: cfg}
 	for i := range partitions {
-		t.parts = append(t.parts, &partTruth{topic: t, index: int32(i), sent: map[segment.Offset][]byte{}, maybe: map[segment.Offset][]byte{}})
+		t.parts = append(t.parts, &partTruth{topic: t, index: int32(i), sent: map[segment.Offset][]byte{}, maybe: map[segment.Offset][]byte{},
+			marked: map[segment.Offset]time.Time{}, over: map[segment.Offset]bool{}})
 	}
 	w.topics = append(w.topics, t)
 	for i := range partitions {
@@ -242,7 +248,7 @@ func (w *world) drop(t *topicTruth) error {
 }
 
 func (w *world) finishDelete(t *topicTruth) error {
-	if err := w.s.Delete(context.Background(), t.name); err != nil {
+	if err := w.s.Delete(context.Background(), t.name, t.id); err != nil {
 		return err
 	}
 	t.gone = true
@@ -280,7 +286,18 @@ func (p *partTruth) client(name string, idempotent int64) *client {
 
 // send appends one batch of records records; it is unacked until ack.
 func (w *world) send(c *client, records, size int) error {
-	b := batch(fmt.Sprintf("%s/%s/%d", c.part.name(), c.name, c.n), records, size, c.idem, time.Now().UnixMilli())
+	if err := w.ended(c); err != nil {
+		return err
+	}
+	var b []byte
+	if !c.part.topic.cfg.Compact {
+		b = batch(fmt.Sprintf("%s/%s/%d", c.part.name(), c.name, c.n), records, size, c.idem, time.Now().UnixMilli())
+	} else {
+		var err error
+		if b, err = c.keyedBatch(records, size); err != nil {
+			return err
+		}
+	}
 	c.n++
 	if c.idem != nil {
 		c.idem.seq += int32(records)
@@ -297,7 +314,11 @@ func (w *world) append(c *client, i int) error {
 		return err
 	}
 	b := bytes.Clone(c.unacked[i].fresh)
-	a, err := l.Append(context.Background(), partition.AppendRequest{Records: b})
+	req := partition.AppendRequest{Records: b, Internal: c.unacked[i].marker}
+	if c.txn && !req.Internal {
+		req.Guard, _ = l.GuardTxn(c.idem.id, c.idem.epoch)
+	}
+	a, err := l.Append(context.Background(), req)
 	if err != nil {
 		if h, bad := segment.DecodeHeader(b); bad == nil {
 			p.maybe[h.BaseOffset] = b
@@ -373,12 +394,10 @@ func (w *world) migrate(p *partTruth) (moved int, err error) {
 	}
 	before := map[segment.Offset]bool{}
 	for _, sv := range l.Segments() {
-		if sv.Sealed && sv.Tier == "t0" {
-			before[sv.Base] = true
-			if _, err := w.s.Migrator().Submit(tiering.Move{Topic: p.topic.name, Partition: p.index, Base: sv.Base, SizeBytes: sv.SizeBytes, From: "t0", To: "t1"}); err != nil {
-				return 0, err
-			}
-		}
+		before[sv.Base] = sv.Sealed && sv.Tier == "t0"
+	}
+	if err := w.submitMoves(p); err != nil {
+		return 0, err
 	}
 	synctest.Wait()
 	for _, sv := range l.Segments() {
@@ -389,37 +408,70 @@ func (w *world) migrate(p *partTruth) (moved int, err error) {
 	return moved, nil
 }
 
+// submitMoves has every sealed segment of p moved to the cold tier.
+func (w *world) submitMoves(p *partTruth) error {
+	l, err := w.log(p)
+	if err != nil {
+		return err
+	}
+	for _, sv := range l.Segments() {
+		if sv.Sealed && sv.Tier == "t0" {
+			if _, err := w.s.Migrator().Submit(tiering.Move{Topic: p.topic.name, Partition: p.index, Base: sv.Base, SizeBytes: sv.SizeBytes, From: "t0", To: "t1"}); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // found is one batch that a consumer read.
 type foundBatch struct {
 	h    segment.BatchHeader
 	data []byte
 }
 
-// read consumes [from, high watermark) and checks framing, checksums and density.
+// read consumes [from, high watermark) and checks framing, checksums and, but where compaction makes gaps, density.
 func (w *world) read(p *partTruth, from segment.Offset, maxBytes int64) (out []foundBatch, hw segment.Offset, err error) {
+	hw, err = w.consume(p, from, maxBytes, false, func(f foundBatch, _ []partition.AbortedTxn, _ bool) error {
+		if f.h.BaseOffset > from && !p.topic.cfg.Compact {
+			return fmt.Errorf("gap, the next batch begins at %d", f.h.BaseOffset)
+		}
+		out = append(out, f)
+		from = f.h.NextOffset()
+		return nil
+	})
+	return out, hw, err
+}
+
+// consume gives the batches from the one that holds from up to end to fn: the high watermark, or the last stable offset for a reader of
+// committed records, with the aborted transactions that came along with their chunk; first: it is the chunk's first one.
+func (w *world) consume(p *partTruth, from segment.Offset, maxBytes int64, committed bool, fn func(f foundBatch, aborted []partition.AbortedTxn, first bool) error) (end segment.Offset, err error) {
 	l, err := w.log(p)
 	if err != nil {
-		return nil, 0, err
+		return 0, err
 	}
 	ref := partition.ReaderRef{ClientID: fmt.Sprintf("reader-%d", from)}
 	for {
 		watch := partition.NewWatch()
-		res, err := l.Read(partition.ReadRequest{Reader: ref, From: from, MaxBytes: maxBytes, MustServe: true, Watch: watch})
+		res, err := l.Read(partition.ReadRequest{Reader: ref, From: from, MaxBytes: maxBytes, MustServe: true, Committed: committed, Watch: watch})
 		if err != nil {
 			watch.Close()
-			return out, hw, fmt.Errorf("read %s at %d: %w", p.name(), from, err)
+			return end, fmt.Errorf("read %s at %d: %w", p.name(), from, err)
 		}
-		hw = res.Offsets.HighWatermark
-		if from >= hw {
+		end = res.Offsets.HighWatermark
+		if committed {
+			end = res.Offsets.LastStable
+		}
+		if from >= end {
 			watch.Close()
-			return out, hw, nil
+			return end, nil
 		}
 		if res.Chunk == nil {
 			select {
 			case <-watch.C():
 			case <-time.After(30 * time.Second):
 				watch.Close()
-				return out, hw, fmt.Errorf("read %s at %d: nothing came", p.name(), from)
+				return end, fmt.Errorf("read %s at %d: nothing came", p.name(), from)
 			}
 			watch.Close()
 			continue
@@ -429,25 +481,27 @@ func (w *world) read(p *partTruth, from segment.Offset, maxBytes int64) (out []f
 		_, err = res.Chunk.ReadAt(data, 0)
 		res.Chunk.Release()
 		if err != nil {
-			return out, hw, fmt.Errorf("read %s at %d: %w", p.name(), from, err)
+			return end, fmt.Errorf("read %s at %d: %w", p.name(), from, err)
 		}
-		for len(data) > 0 {
+		for first := true; len(data) > 0; first = false {
 			h, err := segment.DecodeHeader(data)
 			if err != nil {
-				return out, hw, fmt.Errorf("read %s at %d: %w", p.name(), from, err)
+				return end, fmt.Errorf("read %s at %d: %w", p.name(), from, err)
 			}
 			b := data[:h.SizeBytes()]
 			data = data[h.SizeBytes():]
 			if got := crc32.Checksum(b[21:], castagnoli); got != h.CRC {
-				return out, hw, fmt.Errorf("read %s at %d: served a batch with a wrong checksum at %d", p.name(), from, h.BaseOffset)
+				return end, fmt.Errorf("read %s at %d: served a batch with a wrong checksum at %d", p.name(), from, h.BaseOffset)
+			}
+			if h.NextOffset() > end {
+				return end, fmt.Errorf("read %s at %d: served a batch up to %d, and everything ends at %d", p.name(), from, h.NextOffset(), end)
 			}
 			if h.LastOffset() < from {
 				continue
 			}
-			if h.BaseOffset > from {
-				return out, hw, fmt.Errorf("read %s at %d: gap, the next batch begins at %d", p.name(), from, h.BaseOffset)
+			if err := fn(foundBatch{h, b}, res.Aborted, first); err != nil {
+				return end, fmt.Errorf("read %s at %d: %w", p.name(), from, err)
 			}
-			out = append(out, foundBatch{h, b})
 			from = h.NextOffset()
 		}
 	}
@@ -496,6 +550,7 @@ func (w *world) compare(p *partTruth, all []foundBatch) {
 		sent, ok := p.sent[f.h.BaseOffset]
 		switch {
 		case ok && bytes.Equal(sent, f.data):
+		case p.topic.cfg.Compact && rewritten(sent, f): // verifyKeys looks at its records
 		case !ok || f.h.BaseOffset >= max(p.acked, p.seen):
 			if maybe, ok := p.maybe[f.h.BaseOffset]; ok && bytes.Equal(maybe, f.data) {
 				continue
@@ -559,13 +614,21 @@ func (w *world) verifyPartition(p *partTruth) {
 	}
 	clear(p.maybe)
 	for _, f := range all {
-		p.sent[f.h.BaseOffset] = f.data
+		if _, known := p.sent[f.h.BaseOffset]; !known || !p.topic.cfg.Compact {
+			p.sent[f.h.BaseOffset] = f.data
+		}
 	}
 	w.verifyOrder(p, all)
+	if p.topic.cfg.Compact {
+		w.verifyKeys(p)
+	}
 }
 
 // verifyOrder: each producer's batches in the order it sent them, an idempotent producer's without gap or repetition.
 func (w *world) verifyOrder(p *partTruth, all []foundBatch) {
+	if p.topic.cfg.Compact { // what is left has gaps; verifyKeys looks at it
+		return
+	}
 	next := map[int64]int32{}
 	lastPlain := map[string]int{}
 	for _, f := range all {
@@ -634,7 +697,7 @@ func (w *world) verifyDir(disk int, dir string, copies map[string]int) {
 		w.problem("list %s on disk %d: %v", dir, disk, err)
 	}
 	for _, e := range entries {
-		for _, suffix := range []string{segment.TmpSuffix, segment.MigratingSuffix, segment.DeletedSuffix} {
+		for _, suffix := range []string{segment.TmpSuffix, segment.MigratingSuffix, segment.DeletedSuffix, segment.CleanedSuffix, segment.SwapSuffix} {
 			if strings.HasSuffix(e.Name, suffix) {
 				w.problem("leftover %s/%s on disk %d", dir, e.Name, disk)
 			}
@@ -692,7 +755,9 @@ func (w *world) verifyComplete(p *partTruth) {
 	w.verifyOrder(p, all)
 	last := map[int64]int32{}
 	for _, f := range all {
-		last[f.h.ProducerID] = f.h.BaseSequence + f.h.LastOffsetDelta + 1
+		if !f.h.IsControl() {
+			last[f.h.ProducerID] = f.h.BaseSequence + f.h.LastOffsetDelta + 1
+		}
 	}
 	for _, c := range p.clients {
 		if c.idem != nil && last[c.idem.id] != c.idem.seq {

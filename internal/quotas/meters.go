@@ -25,6 +25,7 @@ type meterKey struct {
 
 type meter struct {
 	rate   rate
+	pauses pauses
 	tokens tokens
 	limit  float64 // when it was used last
 }
@@ -47,13 +48,16 @@ func (m *Meters) Record(k Key, c Client, n float64, now time.Time) time.Duration
 		return 0
 	}
 	ms := m.ms(now)
-	r := &m.meter(meterKey{k, shared}, limit, ms).rate
+	x := m.meter(meterKey{k, shared}, limit, ms)
 	if n != 0 {
-		r.record(n, ms)
+		x.rate.record(n, ms)
 	}
-	over := r.over(limit, ms)
+	over := x.rate.over(limit, ms)
 	if k == RequestPercentage { // Kafka's bound: a request must not cost more than it could have taken
 		over = min(over, window*time.Millisecond)
+	}
+	if over > 0 {
+		x.pauses.record(over, ms)
 	}
 	return over
 }
@@ -62,6 +66,8 @@ func (m *Meters) Record(k Key, c Client, n float64, now time.Time) time.Duration
 type Rate struct {
 	Shared    Entity
 	PerSecond float64
+	// MeanPause is that of the last 30 to 60 s, of those who were told to wait; 0: nobody was.
+	MeanPause time.Duration
 }
 
 // Rates lists the rates of a kind that are not 0, in no order; none for ControllerMutationRate, which has tokens. The caller owns the list.
@@ -72,7 +78,7 @@ func (m *Meters) Rates(k Key, now time.Time) (out []Rate) {
 			continue
 		}
 		perSecond, _ := x.rate.measure(ms)
-		out = append(out, Rate{key.shared, perSecond})
+		out = append(out, Rate{key.shared, perSecond, x.pauses.mean(ms)})
 	}
 	return out
 }

@@ -93,3 +93,36 @@ func (b *tokens) debt(limit float64) time.Duration {
 	}
 	return time.Duration(min(math.Round(-b.level/limit*1000), math.MaxInt32)) * time.Millisecond
 }
+
+// pauseWindow is that of Kafka's mean throttle time: two samples of its default window.
+const pauseWindow = 30_000 // ms
+
+// pauses is the mean of the pauses that were asked for in the window that began at fromMs and in the one before.
+type pauses struct {
+	fromMs int64
+	sum    [2]time.Duration
+	n      [2]int64
+}
+
+func (p *pauses) roll(nowMs int64) {
+	gone := (nowMs - p.fromMs) / pauseWindow
+	switch {
+	case gone == 1:
+		p.sum, p.n = [2]time.Duration{0, p.sum[0]}, [2]int64{0, p.n[0]}
+	case gone > 1:
+		p.sum, p.n = [2]time.Duration{}, [2]int64{}
+	}
+	p.fromMs += gone * pauseWindow
+}
+
+func (p *pauses) record(d time.Duration, nowMs int64) {
+	p.roll(nowMs)
+	p.sum[0] += d
+	p.n[0]++
+}
+
+// mean is 0 when there was none.
+func (p *pauses) mean(nowMs int64) time.Duration {
+	p.roll(nowMs)
+	return (p.sum[0] + p.sum[1]) / time.Duration(max(1, p.n[0]+p.n[1]))
+}

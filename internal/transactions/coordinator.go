@@ -3,6 +3,7 @@ package transactions
 import (
 	"context"
 	"errors"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -82,9 +83,12 @@ func (c *Coordinator) all() []*shard {
 	return nil
 }
 
+// maxIDBytes is what the length in the key of a record can say. Kafka takes no longer string in a request either.
+const maxIDBytes = math.MaxInt16
+
 // shardOf finds the shard of an id that can be served.
 func (c *Coordinator) shardOf(id string) (*shard, txn.Error) {
-	if id == "" {
+	if id == "" || len(id) > maxIDBytes {
 		return nil, txn.InvalidRequest
 	}
 	shards := c.all()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -293,11 +294,20 @@ func TestRefusals(t *testing.T) {
 		}
 		_, _, err := c.InitProducer(ctx, "", txn.Unknown, time.Minute)
 		w.want("no id", err, txn.InvalidRequest)
+		_, _, err = c.InitProducer(ctx, strings.Repeat("x", 1<<15), txn.Unknown, time.Minute) // a record could not be read again
+		w.want("an id that no record holds", err, txn.InvalidRequest)
+		longest := strings.Repeat("x", 1<<15-1)
+		who := w.open(c, longest)
 		_, err = c.AddPartitions(ctx, "nobody", txn.Identity{ID: 1}, parts, 1)
 		w.want("an id that is not there", err, txn.InvalidProducerIDMapping)
 		c.Close()
 		_, _, err = c.InitProducer(ctx, "tx", txn.Unknown, time.Minute)
 		w.want("closed", err, txn.CoordinatorNotAvailable)
+		w.log = w.log.Crash()
+		c = w.start()
+		defer c.Close()
+		_, _, err = c.End(ctx, longest, who, true, 1)
+		w.want("the longest id, after a start", err, txn.None)
 		if err := (transactions.Options{}).Validate(); err == nil || errors.Is(err, context.Canceled) {
 			t.Error("empty options are taken")
 		}

@@ -23,6 +23,8 @@ type Marker struct {
 	ProducerID int64
 	Epoch      int16
 	segment.Marker
+	// AboveTxn says that Epoch is above that of the transaction (KIP-1228): a partition refuses the marker if it is not.
+	AboveTxn bool
 }
 
 // ErrGone is what WriteMarker says of a partition that does not exist any more: its part of the transaction went with it.

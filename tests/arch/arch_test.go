@@ -358,6 +358,121 @@ func TestSkipsAreCounted(t *testing.T) {
 	}
 }
 
+// clockWaits are the functions of tests that wait by the real clock, and why. Others wait for a condition, a channel or a process, use
+// testing/synctest, or ask by lagoontest.Poll.
+var clockWaits = map[string]string{
+	"tests/internal/lagoontest/poll.go:Poll":        "for what another process knows and tells nobody",
+	"tests/internal/lagoontest/broker.go:WaitReady": "the same, where the end of the process is told as well",
+	"internal/broker/inline_test.go:waitUntil":      "for what has no event that a test could see",
+	"internal/partition/log_test.go:waitFor":        "for what has no event that a test could see",
+	"tests/crash/groups_test.go:watch":              "looks as long as a group is at work",
+	"tests/hostile/helpers_test.go:watchMemory":     "samples",
+	"tests/bench/measure_test.go:peak":              "samples",
+	"tests/crash/groups_test.go:produceSteadily":    "sets a pace",
+	"tests/hostile/hostile_test.go:TestDawdlers":    "sets a pace",
+	"tests/fairness/cap_test.go:liveTail":           "sets a pace",
+	"tests/bench/cleaner_test.go:overwrite":         "sets a pace",
+	"tests/bench/cleaner_test.go:produce":           "sets a pace",
+	"tests/bench/load_test.go:stream":               "sets a pace",
+}
+
+func TestNobodyPolls(t *testing.T) {
+	fset, files := load(t)
+	known := map[string]bool{}
+	for _, f := range files {
+		if !f.test && !strings.HasPrefix(f.pkg, "tests/") || imports(f, "testing/synctest") {
+			continue
+		}
+		for _, w := range clockWaitsIn(f.ast) {
+			where := f.path + ":" + w.function
+			if known[where] = true; clockWaits[where] == "" {
+				t.Errorf("%s: %s waits by the clock: wait for a condition, use testing/synctest, or lagoontest.Poll", fset.Position(w.pos), w.function)
+			}
+		}
+	}
+	for where := range clockWaits {
+		if !known[where] {
+			t.Errorf("%s does not wait by the clock any more: take it off the list", where)
+		}
+	}
+}
+
+// clockWait is a place that waits by the clock.
+type clockWait struct {
+	function string
+	pos      token.Pos
+}
+
+// clockWaitsIn finds tickers, and timers that nothing else can end, in functions that make no bubble of virtual time.
+func clockWaitsIn(tree *ast.File) (found []clockWait) {
+	for _, d := range tree.Decls {
+		fn, ok := d.(*ast.FuncDecl)
+		if !ok {
+			continue
+		}
+		var here []clockWait
+		limits, virtual := map[ast.Stmt]bool{}, false
+		ast.Inspect(fn, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.CallExpr:
+				name, plain := n.Fun.(*ast.Ident)
+				virtual = virtual || plain && name.Name == "bubble"
+			case *ast.CommClause: // beside other cases a timer is a limit
+				limits[n.Comm] = true
+			case *ast.ExprStmt:
+				if limits[n] {
+					break
+				}
+				if receive, ok := n.X.(*ast.UnaryExpr); ok && receive.Op == token.ARROW && isTimer(receive.X) {
+					here = append(here, clockWait{fn.Name.Name, n.Pos()})
+				}
+			case *ast.SelectorExpr:
+				if isCall(n, "time", "NewTicker") || isCall(n, "time", "Tick") {
+					here = append(here, clockWait{fn.Name.Name, n.Pos()})
+				}
+			}
+			return true
+		})
+		if !virtual {
+			found = append(found, here...)
+		}
+	}
+	return found
+}
+
+func TestClockWaitsAreFound(t *testing.T) {
+	const source = `package p
+func bare() { <-time.After(time.Second) }
+func timer() { <-time.NewTimer(time.Second).C }
+func limit() { select { case <-done: case <-time.After(time.Second): } }
+func tick() { t := time.NewTicker(time.Second); for { <-t.C } }
+func ticks() { for range time.Tick(time.Second) { } }
+func inner() { go func() { <-time.After(time.Second) }() }
+func virtual() { bubble(t, func() { <-time.After(time.Second) }) }
+func message() { <-done }
+`
+	tree, err := parser.ParseFile(token.NewFileSet(), "p.go", source, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, w := range clockWaitsIn(tree) {
+		got = append(got, w.function)
+	}
+	if want := []string{"bare", "timer", "tick", "ticks", "inner"}; !slices.Equal(got, want) {
+		t.Errorf("found %q, want %q", got, want)
+	}
+}
+
+// isTimer tells whether e is time.After(…) or time.NewTimer(…).C.
+func isTimer(e ast.Expr) bool {
+	if s, ok := e.(*ast.SelectorExpr); ok && s.Sel.Name == "C" {
+		e = s.X
+	}
+	call, ok := e.(*ast.CallExpr)
+	return ok && (isCall(call.Fun, "time", "After") || isCall(call.Fun, "time", "NewTimer"))
+}
+
 // TestWireStructsAreMadeByConstructors: a zero value of kmsg lacks the defaults of newer versions (epochs of -1, among them), so requests
 // and answers are made by kmsg.New and NewPtr; outside of tests, so is everything in them.
 func TestWireStructsAreMadeByConstructors(t *testing.T) {

@@ -109,6 +109,16 @@ type cleanerFigures struct {
 	busy        float64 // share of the time; a pass counts when it ends, so that a round may have more than 1
 }
 
+// last returns when so much time has passed for the broker.
+func last(b *testing.B, on *lagoontest.Broker, d time.Duration) {
+	b.Helper()
+	select {
+	case <-time.After(d):
+	case <-on.Exited():
+		b.Fatal("the broker ended by itself")
+	}
+}
+
 // round measures one round.
 func (l *openLoop) round(b *testing.B, on *lagoontest.Broker, with bool) cleanerFigures {
 	lag := holdOff
@@ -119,10 +129,10 @@ func (l *openLoop) round(b *testing.B, on *lagoontest.Broker, with bool) cleaner
 	if err != nil || answers[0].Err != nil {
 		b.Fatal(err, answers)
 	}
-	<-time.After(cleanerSettle)
+	last(b, on, cleanerSettle)
 	before := cleanerCounters(b, on)
 	from := time.Now()
-	<-time.After(cleanerRound)
+	last(b, on, cleanerRound)
 	to := time.Now()
 	after := cleanerCounters(b, on)
 	late := l.latencies(from, to)

@@ -135,9 +135,7 @@ func logs(t testing.TB, b *lagoontest.Broker) (sealed, all []string) {
 // checkpointed waits until the recovery points cover all sealed segments: they are written within a second or so.
 func checkpointed(t testing.TB, b *lagoontest.Broker) {
 	t.Helper()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); <-tick.C {
+	reached := lagoontest.Poll(10*time.Second, func() bool {
 		text, err := os.ReadFile(filepath.Join(b.TierPath("ssd"), "recovery-point-offset-checkpoint"))
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			t.Fatal(err)
@@ -164,11 +162,11 @@ func checkpointed(t testing.TB, b *lagoontest.Broker) {
 				behind++
 			}
 		}
-		if behind == 0 {
-			return
-		}
+		return behind == 0
+	})
+	if !reached {
+		t.Fatal("sealed segments are above the recovery points after 10 s")
 	}
-	t.Fatal("sealed segments are above the recovery points after 10 s")
 }
 
 // writeOut syncs one file: dirty pages cannot be evicted.

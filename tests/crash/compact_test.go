@@ -2,162 +2,189 @@ package crash
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"math/rand/v2"
-	"strconv"
+	"path/filepath"
+	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"lagoon/tests/internal/lagoontest"
 )
 
-// TestCompactionUnderKills: writers with all codecs and delete markers live through kills while the log is compacted and its segments
-// move. In the end a reader sees of each key what was acked last, or was sent after it and not answered.
+// The compacted topics differ in how long delete markers stay: in one they go soon, in the other never.
+const (
+	forgetful = "forgetful"
+	faithful  = "faithful"
+)
+
+// TestCompactionUnderKills: plain, idempotent and transactional writers with all codecs and delete markers live through kills while the logs are
+// compacted and their segments move to the cold tier. After each kill, and in the end, a reader of committed records sees of each key what
+// was written last and committed, exactly: what was answered is final, and what a kill interrupted is what the coordinator says it is. A
+// reader of everything sees nothing else than what was sent, and where the log is compacted each key once. No reader is ever shown a record
+// of an aborted transaction. Delete markers stay for their term, and go then. Kafka's DumpLogSegments finds no fault in what is left.
 func TestCompactionUnderKills(t *testing.T) {
 	r := seeded(t)
 	b := lagoontest.Start(t, lagoontest.Options{Tiers: busyTiers(), Set: busy})
-	const topic = "profiles"
-	lagoontest.CreateTopic(t, b, topic, 2, "cleanup.policy", "compact", "segment.bytes", "1048576", "min.cleanable.dirty.ratio", "0.05", "delete.retention.ms", "1000")
-	ctx, stop := context.WithCancel(t.Context())
-	defer stop()
-	truth := &lastOfKeys{acked: map[string]int{}, sent: map[string]int{}, gone: map[string]map[int]bool{}}
-	var writers sync.WaitGroup
-	for i, codec := range []kgo.CompressionCodec{kgo.NoCompression(), kgo.GzipCompression(), kgo.SnappyCompression(), kgo.Lz4Compression(), kgo.ZstdCompression()} {
-		rng := rand.New(rand.NewPCG(r.Uint64(), uint64(i)))
-		cl := lagoontest.Client(t, b, kgo.DefaultProduceTopic(topic), kgo.ProducerBatchCompression(codec), kgo.RecordRetries(1<<20), kgo.RecordDeliveryTimeout(0))
-		writers.Go(func() {
-			for n := 0; ctx.Err() == nil; n++ {
-				truth.write(ctx, cl, rng, i, n)
-			}
-		})
+	for topic, term := range map[string]string{forgetful: "1000", faithful: "3600000"} {
+		lagoontest.CreateTopic(t, b, topic, 2, "cleanup.policy", "compact", "segment.bytes", "1048576", "min.cleanable.dirty.ratio", "0.05", "delete.retention.ms", term)
 	}
+	k := newKeyedLoad(t, b, r.Uint64())
+	k.lasting()
+	k.reader()
 	n := cycles(t, 5)
-	for range n {
-		life := time.NewTimer(time.Duration(800+r.IntN(1200)) * time.Millisecond)
-		select {
-		case <-life.C:
-		case <-b.Exited():
-			t.Fatal("the broker ended by itself")
-		}
+	moved := int64(0)
+	for i := range n {
+		die := k.mortal()
+		live(t, b, time.Duration(800+r.IntN(1200))*time.Millisecond)
+		moved += movedSegments(b)
 		b.Kill()
+		die()
 		b.Restart()
+		if k.check(); t.Failed() {
+			t.Fatalf("after kill %d of %d", i+1, n)
+		}
 	}
 	// They go on until there is something to see, however slow the machine is.
-	waitCompacted(t, b, func(bool) bool { return truth.total() > 1500 })
-	stop()
-	writers.Wait()
-	passes := waitCompacted(t, b, func(idle bool) bool { return idle })
-	view, records := truth.read(t, b, topic)
-	for key, acked := range truth.acked {
-		got, there := view[key]
-		switch {
-		case there && got >= acked && got <= truth.sent[key]:
-		case !there && truth.deleted(key, acked):
-		default:
-			t.Errorf("%s: the log says %d (%t), acked %d, sent %d", key, got, there, acked, truth.sent[key])
-		}
+	k.mortal()
+	waitCompacted(t, b, func(compactions) bool {
+		committed, aborted := k.truth.transactions()
+		return k.truth.total() > 3000 && committed > 50 && aborted > 25
+	})
+	k.end()
+	left := k.check()
+	if total := k.truth.total(); left >= total {
+		t.Errorf("%d records are left of %d: that was not tested", left, total)
 	}
-	if len(truth.acked) < 5*60*9/10 {
-		t.Errorf("%d keys were acked", len(truth.acked))
+	if k.truth.keys() < 2*10*keysOfWriter*3/4 {
+		t.Errorf("%d keys were written", k.truth.keys())
 	}
-	if total := truth.total(); records >= total || passes == 0 || total < 1000 {
-		t.Errorf("%d records are left of %d, %d compactions: that was not tested", records, total, passes)
-	} else {
-		t.Logf("%d kills, %d records left of %d, %d keys", n, records, total, len(truth.acked))
+	if moved += movedSegments(b); moved == 0 {
+		moved = waitMoved(t, b)
 	}
+	k.markersEnd()
+	committed, aborted := k.truth.transactions()
+	t.Logf("%d kills, %d records left of %d, %d keys, %d transactions committed, %d aborted; of those that a kill interrupted %d and %d; %d segments moved, %d records shown",
+		n, left, k.truth.total(), k.truth.keys(), committed, aborted, k.settled[committedTxn], k.settled[abortedTxn], moved, len(k.shown))
+	b.Stop()
+	t.Run("DumpLogSegments", func(t *testing.T) { dumpTopics(t, b, forgetful, faithful) })
 }
 
-// lastOfKeys is what writers know: the number of the last record of each key that was acked and sent, and which were delete markers.
-type lastOfKeys struct {
-	mu          sync.Mutex
-	acked, sent map[string]int
-	gone        map[string]map[int]bool
-	count       int
-}
+// keyID is a key of a topic; its partition follows from it.
+type keyID struct{ topic, key string }
 
-// record makes the n-th record of a key; keys belong to one writer.
-func (l *lastOfKeys) record(rng *rand.Rand, writer, n int) *kgo.Record {
-	key := fmt.Sprintf("w%d-k%d", writer, rng.IntN(60))
-	rec := &kgo.Record{Key: []byte(key), Value: []byte(strconv.Itoa(n) + ":" + strings.Repeat("v", 200+rng.IntN(2000)))}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if rng.IntN(8) == 0 {
-		rec.Value = nil
-		if l.gone[key] == nil {
-			l.gone[key] = map[int]bool{}
-		}
-		l.gone[key][n] = true
-	}
-	l.sent[key] = n
-	l.count++
-	return rec
-}
-
-func (l *lastOfKeys) write(ctx context.Context, cl *kgo.Client, rng *rand.Rand, writer, n int) {
-	var recs []*kgo.Record
-	base := n * 10
-	for i := range 1 + rng.IntN(10) {
-		recs = append(recs, l.record(rng, writer, base+i))
-	}
-	for i, res := range cl.ProduceSync(ctx, recs...) {
-		if res.Err == nil {
-			l.ack(string(res.Record.Key), base+index(recs, res.Record, i))
-		}
-	}
-}
-
-func index(recs []*kgo.Record, r *kgo.Record, otherwise int) int {
-	for i := range recs {
-		if recs[i] == r {
-			return i
-		}
-	}
-	return otherwise
-}
-
-func (l *lastOfKeys) ack(key string, n int) {
-	l.mu.Lock()
-	l.acked[key] = max(l.acked[key], n)
-	l.mu.Unlock()
-}
-
-// deleted tells whether the key may be absent: a delete marker is what was acked last, or came after it without an answer.
-func (l *lastOfKeys) deleted(key string, acked int) bool {
-	for n := range l.gone[key] {
-		if n >= acked && n <= l.sent[key] {
-			return true
-		}
-	}
-	return false
-}
-
-func (l *lastOfKeys) total() int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.count
-}
-
-// read gives the last record's number of each key, and how many records there are, as a reader of committed records sees them.
-func (l *lastOfKeys) read(t *testing.T, b *lagoontest.Broker, topic string) (view map[string]int, records int) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+// check stops the writers that live through kills, between two writes, and compares the log with what they know. The mortal ones are dead. It
+// tells how many records are left.
+func (k *keyedLoad) check() (records int) {
+	k.t.Helper()
+	k.quiet.Lock()
+	defer k.quiet.Unlock()
+	ctx, cancel := context.WithTimeout(k.t.Context(), 3*time.Minute)
 	defer cancel()
-	ends, err := lagoontest.AdminClient(t, b).ListCommittedOffsets(ctx, topic)
-	if err != nil {
-		t.Fatal(err)
+	k.settle(ctx)
+	k.stable(ctx)
+	cleaned := cleanedTo(k.t, k.b)
+	k.checkCommitted(k.read(ctx, kgo.ReadCommitted()))
+	all := k.read(ctx, kgo.ReadUncommitted())
+	k.checkAll(all, cleaned)
+	return len(all)
+}
+
+// checkCommitted compares the view of a reader of committed records.
+func (k *keyedLoad) checkCommitted(records []*kgo.Record) {
+	k.t.Helper()
+	view := map[keyID]*version{}
+	for _, r := range records {
+		if v := k.known(r); v != nil {
+			if v.txn.outcome != committedTxn {
+				k.t.Errorf("%s: record %d at %d-%d is shown as committed; its transaction %s", v.key, v.n, r.Partition, r.Offset, v.txn)
+			}
+			view[v.key] = v
+		}
 	}
-	view = map[string]int{}
-	cl := lagoontest.Client(t, b, kgo.ConsumeTopics(topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.FetchIsolationLevel(kgo.ReadCommitted()),
-		kgo.KeepControlRecords())
-	at := map[int32]int64{}
+	k.truth.mu.Lock()
+	defer k.truth.mu.Unlock()
+	for id, versions := range k.truth.of {
+		want, got := last(versions), view[id]
+		switch {
+		case got == want:
+		case got == nil && want.gone && id.topic == forgetful:
+		case got == nil:
+			k.t.Errorf("%s is not there, want record %d (delete marker: %t)", id, want.n, want.gone)
+		case want == nil:
+			k.t.Errorf("%s is there with record %d, and none was committed", id, got.n)
+		default:
+			k.t.Errorf("%s is there with record %d, want %d of %s", id, got.n, want.n, want.txn)
+		}
+	}
+}
+
+// last is the last version that was committed, nil for none.
+func last(versions []*version) *version {
+	for _, v := range slices.Backward(versions) {
+		if v.txn.outcome == committedTxn {
+			return v
+		}
+	}
+	return nil
+}
+
+// checkAll looks at the whole log: each record is one that was sent, and below cleaned its key is there once, and not of an aborted transaction.
+func (k *keyedLoad) checkAll(records []*kgo.Record, cleaned map[place]int64) {
+	k.t.Helper()
+	before := map[place]int64{}
+	at := map[keyID]int64{}
+	for _, r := range records {
+		p := place{r.Topic, r.Partition}
+		limit := cleaned[p]
+		if off, seen := before[p]; seen && r.Offset <= off {
+			k.t.Errorf("%v: offset %d follows %d", p, r.Offset, off)
+		}
+		before[p] = r.Offset
+		v := k.known(r)
+		if v == nil || r.Offset >= limit {
+			continue
+		}
+		if v.txn.outcome == abortedTxn {
+			k.t.Errorf("%s: record %d of an aborted transaction is left at offset %d, below %d", v.key, v.n, r.Offset, limit)
+		}
+		if off, twice := at[v.key]; twice {
+			k.t.Errorf("%s is there at %d and at %d, both below %d", v.key, off, r.Offset, limit)
+		}
+		at[v.key] = r.Offset
+	}
+}
+
+// known finds what a record was sent as, with the same value and where it was acknowledged.
+func (k *keyedLoad) known(r *kgo.Record) *version {
+	k.t.Helper()
+	v, err := k.truth.find(r)
+	if err != nil {
+		k.t.Errorf("%s-%d, offset %d: %v", r.Topic, r.Partition, r.Offset, err)
+	}
+	return v
+}
+
+// read reads both topics from their start to where they end now, or to where what is committed ends.
+func (k *keyedLoad) read(ctx context.Context, level kgo.IsolationLevel) (out []*kgo.Record) {
+	k.t.Helper()
+	ends, err := k.adm.ListCommittedOffsets(ctx, forgetful, faithful)
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	cl := k.client(kgo.ConsumeTopics(forgetful, faithful), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.FetchIsolationLevel(level), kgo.KeepControlRecords())
+	defer cl.Close()
+	at := map[place]int64{}
 	behind := func() bool {
-		for p, end := range ends[topic] {
-			if at[p] < end.Offset {
-				return true
+		for topic, partitions := range ends {
+			for p, end := range partitions {
+				if at[place{topic, p}] < end.Offset {
+					return true
+				}
 			}
 		}
 		return false
@@ -165,57 +192,159 @@ func (l *lastOfKeys) read(t *testing.T, b *lagoontest.Broker, topic string) (vie
 	for behind() {
 		fs := cl.PollFetches(ctx)
 		if err := ctx.Err(); err != nil {
-			t.Fatalf("read up to %v of %v: %v", at, ends[topic], err)
+			k.t.Fatalf("read up to %v of %v: %v", at, ends, err)
 		}
+		k.fetchErrors(fs)
 		fs.EachRecord(func(r *kgo.Record) {
-			at[r.Partition] = r.Offset + 1
-			if r.Attrs.IsControl() {
-				return
+			at[place{r.Topic, r.Partition}] = r.Offset + 1
+			if !r.Attrs.IsControl() {
+				out = append(out, r)
 			}
-			records++
-			if r.Value == nil {
-				delete(view, string(r.Key))
-				return
-			}
-			number, _, _ := strings.Cut(string(r.Value), ":")
-			n, err := strconv.Atoi(number)
-			if err != nil {
-				t.Errorf("%s holds %.20q", r.Key, r.Value)
-			}
-			view[string(r.Key)] = n
 		})
 	}
-	return view, records
+	return out
 }
 
-// waitCompacted waits until partitions have been compacted, and done says that it is enough: idle tells it whether no compaction runs or
-// is due. It gives the number of those partitions.
-func waitCompacted(t *testing.T, b *lagoontest.Broker, done func(idle bool) bool) (passes int) {
-	t.Helper()
-	for deadline := time.Now().Add(3 * time.Minute); ; pause(100 * time.Millisecond) {
-		var c struct {
-			State      string
-			Due        int
-			Partitions []struct {
-				CleanedTo int64 `json:"cleaned_to"`
-				Error     string
+// fetchErrors: a reader may be told that the broker is away or starting, nothing else.
+func (k *keyedLoad) fetchErrors(fs kgo.Fetches) {
+	fs.EachError(func(topic string, p int32, err error) {
+		if code, ok := errors.AsType[*kerr.Error](err); ok && (!code.Retriable || code == kerr.CorruptMessage) {
+			k.t.Errorf("reader of %s-%d: %v", topic, p, err)
+		}
+	})
+}
+
+// markersEnd writes on, other keys, until every delete marker of the forgetful topic that is compacted now has gone; those of the other one are
+// all there, which checkCommitted sees to.
+func (k *keyedLoad) markersEnd() {
+	k.t.Helper()
+	ctx, cancel := context.WithTimeout(k.t.Context(), 2*time.Minute)
+	defer cancel()
+	cl := k.client(kgo.DefaultProduceTopic(forgetful), kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	defer cl.Close()
+	cleaned := cleanedTo(k.t, k.b)
+	filler := []byte(strings.Repeat("f", 64<<10))
+	for round := 0; ; round++ {
+		left, first := 0, false
+		for _, r := range k.read(ctx, kgo.ReadUncommitted()) {
+			if r.Value == nil && r.Topic == forgetful && r.Offset < cleaned[place{r.Topic, r.Partition}] {
+				left++
+			}
+			first = first || string(r.Key) == "filler"
+		}
+		if left == 0 && first {
+			return
+		}
+		if ctx.Err() != nil {
+			k.t.Errorf("%d delete markers are left after their term, in %d rounds", left, round)
+			return
+		}
+		var recs []*kgo.Record
+		for p := range cleaned {
+			for range 24 { // more than a segment
+				if p.topic == forgetful {
+					recs = append(recs, &kgo.Record{Partition: p.partition, Key: []byte("filler"), Value: filler})
+				}
 			}
 		}
+		if err := cl.ProduceSync(ctx, recs...).FirstErr(); err != nil {
+			k.t.Fatal(err)
+		}
+		waitCompacted(k.t, k.b, func(c compactions) bool { return c.State == "idle" && c.Due == 0 })
+	}
+}
+
+// place is a partition.
+type place struct {
+	topic     string
+	partition int32
+}
+
+// compactions is what the admin API says of compaction.
+type compactions struct {
+	State      string
+	Due        int
+	Partitions []struct {
+		Topic     string
+		Partition int32
+		CleanedTo int64 `json:"cleaned_to"`
+		Error     string
+	}
+}
+
+// cleanedTo is up to where the partitions are compacted.
+func cleanedTo(t *testing.T, b *lagoontest.Broker) map[place]int64 {
+	t.Helper()
+	var c compactions
+	b.Get("/api/v1/compactions", &c)
+	out := map[place]int64{}
+	for _, p := range c.Partitions {
+		out[place{p.Topic, p.Partition}] = p.CleanedTo
+	}
+	return out
+}
+
+// waitCompacted waits until all partitions of the topics have been compacted, and done says that it is enough.
+func waitCompacted(t *testing.T, b *lagoontest.Broker, done func(compactions) bool) {
+	t.Helper()
+	var c compactions
+	enough := lagoontest.Poll(3*time.Minute, func() bool {
+		c = compactions{}
 		b.Get("/api/v1/compactions", &c)
-		passes = 0
+		all := true
 		for _, p := range c.Partitions {
 			if p.Error != "" {
 				t.Fatalf("compaction failed: %s", p.Error)
 			}
-			if p.CleanedTo > 0 {
-				passes++
+			all = all && (p.CleanedTo > 0 || strings.HasPrefix(p.Topic, "__"))
+		}
+		return all && done(c)
+	})
+	if !enough {
+		t.Fatalf("still due after three minutes: %+v", c)
+	}
+}
+
+// dumpTopics has Kafka's own tool read every file of the topics in both tiers, with every check that it has.
+func dumpTopics(t *testing.T, b *lagoontest.Broker, topics ...string) {
+	lagoontest.Require(t, "kafka")
+	files := map[string][]string{}
+	for _, tier := range []string{"ssd", "hdd"} {
+		for _, topic := range topics {
+			for _, suffix := range []string{".log", ".index", ".timeindex", ".txnindex", ".snapshot"} {
+				names, err := filepath.Glob(filepath.Join(b.TierPath(tier), topic+"-*", "*"+suffix))
+				if err != nil {
+					t.Fatal(err)
+				}
+				files[suffix] = append(files[suffix], names...)
 			}
 		}
-		if passes > 0 && done(c.State == "idle" && c.Due == 0) {
-			return passes
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("still due after three minutes: %+v", c)
+	}
+	indexes := slices.Concat(files[".index"], files[".timeindex"])
+	if n := len(files[".log"]); n < 8 || len(indexes) != 2*n || len(files[".txnindex"]) == 0 || len(files[".snapshot"]) == 0 {
+		t.Errorf("%d logs, %d index files, %d lists of aborted transactions, %d snapshots", n, len(indexes), len(files[".txnindex"]), len(files[".snapshot"]))
+	}
+	out := lagoontest.DumpLogs(t, slices.Concat(files[".log"], files[".txnindex"], files[".snapshot"]), "--deep-iteration")
+	if fault := lagoontest.DumpFault(out, true); fault != "" {
+		t.Errorf("%.2000s", fault)
+	}
+	for _, codec := range []string{"NONE", "GZIP", "SNAPPY", "LZ4", "ZSTD"} {
+		if !strings.Contains(out, "compresscodec: "+strings.ToLower(codec)) {
+			t.Errorf("no batch is packed with %s", codec)
 		}
 	}
+	for _, check := range []string{"--index-sanity-check", "--verify-index-only"} {
+		if fault := lagoontest.DumpFault(lagoontest.DumpLogs(t, indexes, check), true); fault != "" {
+			t.Errorf("%s: %.2000s", check, fault)
+		}
+	}
+}
+
+// newKeyedLoad makes a load for both topics that has not begun.
+func newKeyedLoad(t *testing.T, b *lagoontest.Broker, seed uint64) *keyedLoad {
+	l := &load{t: t, b: b}
+	k := &keyedLoad{load: l, truth: &keyTruth{of: map[keyID][]*version{}}, adm: lagoontest.AdminClient(t, b), seed: rand.New(rand.NewPCG(seed, 3)),
+		finish: make(chan struct{}), readStop: func() {}, shown: map[*version]bool{}, settled: map[outcome]int{}}
+	t.Cleanup(k.end)
+	return k
 }

@@ -80,16 +80,9 @@ func (w *writer) fill(most int) error {
 // recovers waits until sending works again, without a restart.
 func (w *writer) recovers() {
 	w.t.Helper()
-	deadline := time.Now().Add(time.Minute)
-	for {
-		err := w.send()
-		if err == nil {
-			return
-		}
-		if !errors.Is(err, kerr.KafkaStorageError) || time.Now().After(deadline) {
-			w.t.Fatalf("sending does not work again: %v", err)
-		}
-		pause(50 * time.Millisecond)
+	var err error
+	if lagoontest.Poll(time.Minute, func() bool { err = w.send(); return !errors.Is(err, kerr.KafkaStorageError) }); err != nil {
+		w.t.Fatalf("sending does not work again: %v", err)
 	}
 }
 
@@ -191,22 +184,17 @@ func TestSyncFailureCold(t *testing.T) {
 	var m struct {
 		Failed int64 `json:"failed_total"`
 	}
-	for deadline := time.Now().Add(3 * time.Minute); m.Failed == 0; pause(100 * time.Millisecond) {
-		if b.Get("/api/v1/migrations", &m); time.Now().After(deadline) {
-			t.Fatal("no migration failed: the storage did not run full")
-		}
-		if w.report(); t.Failed() {
-			t.FailNow()
-		}
+	full := lagoontest.Poll(3*time.Minute, func() bool {
+		b.Get("/api/v1/migrations", &m)
+		w.report()
+		return t.Failed() || m.Failed > 0
+	})
+	if t.Failed() || !full {
+		t.Fatal("no migration failed: the storage did not run full")
 	}
 	_, before, _ := w.rec.Totals()
-	for deadline := time.Now().Add(time.Minute); ; pause(50 * time.Millisecond) {
-		if _, after, _ := w.rec.Totals(); after > before {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("nothing was acked in the minute after a migration had failed: the hot tier should go on")
-		}
+	if !lagoontest.Poll(time.Minute, func() bool { _, after, _ := w.rec.Totals(); return after > before }) {
+		t.Fatal("nothing was acked in the minute after a migration had failed: the hot tier should go on")
 	}
 	w.verify()
 	t.Logf("%d migrations failed; moved before: %d", m.Failed, movedSegments(b))

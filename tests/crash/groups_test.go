@@ -79,6 +79,7 @@ func fatal(err error) bool {
 // team is a group whose members read topic "work" and commit what they have read.
 type team struct {
 	group   string
+	news    chan struct{} // one is in it when records have come
 	mu      sync.Mutex
 	seen    map[int32]map[int64]bool // offsets that came, by partition
 	acked   map[int32]int64          // the highest acknowledged commit, by partition
@@ -91,7 +92,7 @@ type team struct {
 }
 
 func newTeam(group string) *team {
-	return &team{group: group, seen: map[int32]map[int64]bool{}, acked: map[int32]int64{}, told: map[int32]int64{}}
+	return &team{group: group, news: make(chan struct{}, 1), seen: map[int32]map[int64]bool{}, acked: map[int32]int64{}, told: map[int32]int64{}}
 }
 
 // options make a client a member.
@@ -126,6 +127,10 @@ func (m *team) consume(ctx context.Context, cl *kgo.Client) {
 			m.last = now
 		}
 		m.mu.Unlock()
+		select {
+		case m.news <- struct{}{}:
+		default:
+		}
 	}
 }
 
@@ -285,12 +290,7 @@ func TestKillGroups(t *testing.T) {
 	})
 	n := cycles(t, 10)
 	for range n {
-		life := time.NewTimer(time.Duration(300+r.IntN(1200)) * time.Millisecond)
-		select {
-		case <-life.C:
-		case <-b.Exited():
-			t.Fatal("the broker ended by itself")
-		}
+		live(t, b, time.Duration(300+r.IntN(1200))*time.Millisecond)
 		b.Kill()
 		b.Restart()
 	}
@@ -298,15 +298,16 @@ func TestKillGroups(t *testing.T) {
 	if err := <-produced; err != nil {
 		t.Fatal(err)
 	}
-	deadline := time.NewTimer(2 * memberSession)
-	defer deadline.Stop()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for late := false; !late && teams[0].missing(ends)+teams[1].missing(ends) > 0; {
-		select {
-		case <-tick.C:
-		case <-deadline.C:
-			late = true
+	late := time.NewTimer(2 * memberSession)
+	defer late.Stop()
+	for _, m := range teams {
+		for waiting := true; waiting && m.missing(ends) > 0; {
+			select {
+			case <-m.news:
+			case <-late.C: // what is missing is told below
+				waiting = false
+				late.Reset(0) // for the others, too
+			}
 		}
 	}
 	stop()

@@ -37,12 +37,7 @@ func kill(t *testing.T, n int, set ...string) {
 		BytesPerSecond: 12e6, Seed: r.Uint64()})
 	moved := int64(0)
 	for i := range n {
-		life := time.NewTimer(time.Duration(300+r.IntN(1200)) * time.Millisecond)
-		select {
-		case <-life.C:
-		case <-b.Exited():
-			t.Fatalf("cycle %d: the broker ended by itself", i)
-		}
+		live(t, b, time.Duration(300+r.IntN(1200))*time.Millisecond)
 		moved += movedSegments(b)
 		if i+1 == n && moved == 0 { // a busy machine: no life was long enough
 			moved += waitMoved(t, b)
@@ -59,15 +54,23 @@ func kill(t *testing.T, n int, set ...string) {
 }
 
 // waitMoved waits until a segment has migrated.
-func waitMoved(t *testing.T, b *lagoontest.Broker) int64 {
+func waitMoved(t *testing.T, b *lagoontest.Broker) (n int64) {
 	t.Helper()
-	for deadline := time.Now().Add(3 * time.Minute); ; pause(50 * time.Millisecond) {
-		if n := movedSegments(b); n > 0 {
-			return n
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("nothing migrates: that would not be tested")
-		}
+	if !lagoontest.Poll(3*time.Minute, func() bool { n = movedSegments(b); return n > 0 }) {
+		t.Fatal("nothing migrates: that would not be tested")
+	}
+	return n
+}
+
+// live lets a broker live for a random time.
+func live(t *testing.T, b *lagoontest.Broker, d time.Duration) {
+	t.Helper()
+	life := time.NewTimer(d)
+	defer life.Stop()
+	select {
+	case <-life.C:
+	case <-b.Exited():
+		t.Fatal("the broker ended by itself")
 	}
 }
 

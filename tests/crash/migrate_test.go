@@ -24,12 +24,12 @@ func TestMigrateUnderLoad(t *testing.T) {
 	if long() {
 		want = 1000
 	}
-	deadline := time.Now().Add(3*time.Minute + time.Duration(want)*time.Second)
-	for movedSegments(b) < want {
-		if l.report(); t.Failed() || time.Now().After(deadline) {
-			t.Fatalf("%d of %d segments moved", movedSegments(b), want)
-		}
-		pause(100 * time.Millisecond)
+	enough := lagoontest.Poll(3*time.Minute+time.Duration(want)*time.Second, func() bool {
+		l.report()
+		return t.Failed() || movedSegments(b) >= want
+	})
+	if t.Failed() || !enough {
+		t.Fatalf("%d of %d segments moved", movedSegments(b), want)
 	}
 	l.verify()
 	for _, kind := range []string{"tail", "lagging", "random"} {

@@ -145,7 +145,7 @@ func (p *pinned) arrive(m moment) {
 	p.t.Helper()
 	var body string
 	var faults []string
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); pause(10 * time.Millisecond) {
+	there := lagoontest.Poll(30*time.Second, func() bool {
 		var list struct {
 			Pins []struct {
 				State string `json:"state"`
@@ -153,9 +153,10 @@ func (p *pinned) arrive(m moment) {
 		}
 		body = p.b.Get("/api/v1/pins", &list)
 		faults = p.faults()
-		if len(list.Pins) == 1 && list.Pins[0].State == "in_place" && len(faults) == 0 {
-			return
-		}
+		return len(list.Pins) == 1 && list.Pins[0].State == "in_place" && len(faults) == 0
+	})
+	if there {
+		return
 	}
 	p.t.Fatalf("30 s after a kill at %q the pins are %s and:\n%s\n%s", m.name, body, strings.Join(faults, "\n"), p.b.Get("/api/v1/migrations", nil))
 }

@@ -31,7 +31,7 @@ func powerCut(t *testing.T, kind string, n int, set ...string) {
 		BytesPerSecond: 8e6, Seed: r.Uint64()})
 	moved := int64(0)
 	for i := range n {
-		pause(time.Duration(200+r.IntN(1300)) * time.Millisecond)
+		live(t, b, time.Duration(200+r.IntN(1300))*time.Millisecond)
 		moved += movedSegments(b)
 		if i+1 == n && moved == 0 { // a busy machine: no life was long enough
 			moved += waitMoved(t, b)
@@ -44,7 +44,11 @@ func powerCut(t *testing.T, kind string, n int, set ...string) {
 			if err := fs.Cut(uint32(lab.CutLogFlush + r.IntN(2))); err != nil {
 				t.Fatal(err)
 			}
-			pause(time.Duration(r.IntN(20)) * time.Millisecond)
+			apart := time.NewTimer(time.Duration(r.IntN(20)) * time.Millisecond)
+			select {
+			case <-apart.C:
+			case <-b.Exited(): // the cut was enough for that
+			}
 		}
 		b.Kill()
 		for _, fs := range both {

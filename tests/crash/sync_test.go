@@ -9,7 +9,6 @@ import (
 	"runtime"
 	"sync"
 	"testing"
-	"time"
 
 	"lagoon/internal/lab"
 	"lagoon/internal/lab/labtest"
@@ -31,6 +30,7 @@ func TestSyncIsNotBelieved(t *testing.T) {
 			for i := range n {
 				acked, order := make([]int64, files), r.Perm(files)
 				var wg sync.WaitGroup
+				blocks := make(chan struct{}) // one for each that was written
 				fsys, err := vfs.OS(disk.Path())
 				if err != nil {
 					t.Fatal(err)
@@ -79,14 +79,28 @@ func TestSyncIsNotBelieved(t *testing.T) {
 								return
 							}
 							acked[k] = at + int64(len(block))
+							select {
+							case blocks <- struct{}{}:
+							default: // the cut is on its way
+							}
 						}
 					})
 				}
-				pause(time.Duration(20+r.IntN(60)) * time.Millisecond)
+				ended := make(chan struct{})
+				go func() {
+					wg.Wait()
+					close(ended)
+				}()
+				for range 1 + r.IntN(100) { // the cut comes while they write
+					select {
+					case <-blocks:
+					case <-ended:
+					}
+				}
 				if err := disk.Cut(uint32(lab.CutLogFlush + r.IntN(2))); err != nil {
 					t.Fatal(err)
 				}
-				wg.Wait()
+				<-ended
 				runtime.GC() // nobody has a use for fsys any more: its descriptor of the directory goes
 				disk.Unmount()
 				disk.Mount()

@@ -85,14 +85,36 @@ func partitions(t *testing.T, roots [2]string) []string {
 func checkOneCopy(t *testing.T, roots [2]string, powerCut bool) (segments int) {
 	t.Helper()
 	var faults []string
-	for attempt := range 100 {
-		if segments, faults = copies(t, roots, powerCut); len(faults) == 0 {
+	look := func() bool {
+		segments, faults = copies(t, roots, powerCut)
+		return len(faults) == 0
+	}
+	if look() {
+		return segments
+	}
+	news := make(chan struct{}, 1)
+	w := newWatcher(t, roots[:]...)
+	w.on(func(fileEvent) {
+		select {
+		case news <- struct{}{}:
+		default:
+		}
+	})
+	defer w.on(nil)
+	late := time.NewTimer(2 * time.Second)
+	defer late.Stop()
+	for waiting := true; waiting; {
+		if look() {
 			return segments
 		}
-		if slices.ContainsFunc(faults, func(s string) bool { return !strings.HasSuffix(s, ".tmp") }) && attempt > 0 {
+		if slices.ContainsFunc(faults, func(s string) bool { return !strings.HasSuffix(s, ".tmp") }) {
 			break
 		}
-		pause(20 * time.Millisecond)
+		select {
+		case <-news:
+		case <-late.C:
+			waiting = false
+		}
 	}
 	t.Errorf("tiers after a restart:\n%s", strings.Join(faults, "\n"))
 	return segments

@@ -190,12 +190,8 @@ func call[R kmsg.Response](x *exchange, req kmsg.Request) R {
 
 // until polls for something that a broker does in its own time.
 func (x *exchange) until(what string, done func() bool) {
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for end := time.Now().Add(answerTime); !done(); <-tick.C {
-		if time.Now().After(end) {
-			x.fail("set-up: %s: not within %v", what, answerTime)
-		}
+	if !lagoontest.Poll(answerTime, done) {
+		x.fail("set-up: %s: not within %v", what, answerTime)
 	}
 }
 

@@ -131,6 +131,12 @@ func produceSequences() (out []sequence) {
 		x.ask(x.produce(-1, batch("x"), at{topic, 0}))
 		x.ask(x.produce(-1, batch(strings.Repeat("x", 100)), at{topic, 0}))
 	})
+	add(3, "a batch larger than a segment", func(x *exchange) {
+		topic := x.topic("a", 1, "segment.bytes", "1048576", "max.message.bytes", "3000000")
+		x.ask(x.produce(-1, batch(strings.Repeat("x", 2<<20)), at{topic, 0}))
+		x.ask(x.produce(-1, batch("x"), at{topic, 0}))
+		end(x, topic)
+	})
 	add(3, "idempotent: in order, twice, with a gap", func(x *exchange) {
 		topic, p := x.topic("a", 1), x.producer()
 		for _, sequence := range []int32{0, 2, 2, 0, 6, 4, -1} {

@@ -273,6 +273,10 @@ func transactionSequences() (out []sequence) {
 		w := x.begin(x.name("t"))
 		x.ask(endTxn(w, true))
 		x.ask(endTxn(w, false))
+		x.until("the end of what may have been ended", func() bool { // from version 5 on, a transaction of nothing
+			state := call[*kmsg.DescribeTransactionsResponse](x, describeTransactions(w.id)).TransactionStates[0].State
+			return !strings.HasPrefix(state, "Prepare")
+		})
 		for _, other := range []writer{{id: x.name("absent")}, {id: ""}, {id: w.id, producer: w.producer + 1_000_000, epoch: w.epoch}, {id: w.id, producer: w.producer, epoch: w.epoch + 9}} {
 			x.ask(endTxn(&other, true))
 		}
@@ -447,5 +451,120 @@ func transactionSequences() (out []sequence) {
 			both(x, p)
 		})
 	}
+	add(24, 0, addVersion, "topics of the broker's own", func(x *exchange) {
+		a := x.topic("a", 1)
+		w := x.begin(x.name("t"))
+		x.ask(x.addPartitions(w, at{"__consumer_offsets", 0}))
+		x.ask(x.addPartitions(w, at{"__transaction_state", 0}))
+		x.ask(x.addPartitions(w, at{a, 0}, at{"__consumer_offsets", 0}))
+		x.ask(describeTransactions(w.id))
+	})
+	add(24, 4, 0, "of several transactions, to be verified", func(x *exchange) {
+		p := at{x.topic("a", 2), 0}
+		w, open := x.begin(x.name("t")), x.begin(x.name("u"))
+		x.open(open, p)
+		x.ask(x.addPartitions(w, p, at{p.topic, 9}))
+		req := x.addPartitions(w, p)
+		req.Transactions = append(req.Transactions, x.addPartitions(open, p, at{p.topic, 1}).Transactions...)
+		other, later := x.begin(x.name("v")), x.begin(x.name("w"))
+		other.producer += 1_000_000
+		later.epoch++
+		for _, other := range []*writer{{id: x.name("absent")}, {id: ""}, other, later} {
+			req.Transactions = append(req.Transactions, x.addPartitions(other, p).Transactions...)
+		}
+		for i := range req.Transactions {
+			req.Transactions[i].VerifyOnly = true
+		}
+		x.ask(req)
+	})
+	add(27, 2, 0, "by hand, in the second protocol", func(x *exchange) {
+		p := at{x.topic("a", 1), 0}
+		w := x.begin(x.name("t"))
+		x.open(w, p)
+		x.appendIn(w, p, "x")
+		marker := func(epoch int16, version int8) {
+			req := kmsg.NewPtrWriteTxnMarkersRequest()
+			m := kmsg.NewWriteTxnMarkersRequestMarker()
+			m.ProducerID, m.ProducerEpoch, m.Committed, m.TransactionVersion = w.producer, epoch, true, version
+			m.Topics = append(m.Topics, kmsg.WriteTxnMarkersRequestMarkerTopic{Topic: p.topic, Partitions: []int32{0}})
+			req.Markers = append(req.Markers, m)
+			x.ask(req)
+			x.ask(offsets(-1, p))
+		}
+		marker(w.epoch, 2)
+		marker(w.epoch+1, 2)
+		x.stable(p)
+		marker(w.epoch+1, 2) // again
+		marker(w.epoch, 2)
+		marker(w.epoch, 1)
+		marker(w.epoch+1, 1)
+		both(x, p)
+	})
+	add(0, 12, 0, "transactional, second protocol, sequences", func(x *exchange) {
+		p := at{x.topic("a", 1), 0}
+		w := x.begin(x.name("t"))
+		w.sequence = 5
+		x.ask(x.produceIn(w, w.records("x"), p))
+		w.sequence = 0
+		x.ask(x.produceIn(w, w.records("x"), p))
+		w.sequence = 2
+		x.ask(x.produceIn(w, w.records("x"), p))
+		both(x, p)
+	})
+	add(0, 12, 0, "transactional, second protocol, producers that there are not", func(x *exchange) {
+		p := at{x.topic("a", 1), 0}
+		w := x.begin(x.name("t"))
+		for _, other := range []writer{{id: x.name("absent")}, {id: ""}, {id: w.id, producer: w.producer + 1_000_000, epoch: w.epoch},
+			{id: w.id, producer: w.producer, epoch: w.epoch + 1}} {
+			x.ask(x.produceIn(&other, other.records("x"), p))
+		}
+		next := x.begin(w.id)
+		x.ask(x.produceIn(w, w.records("x"), p))
+		x.ask(x.produceIn(next, next.records("x"), p))
+		both(x, p)
+	})
+	add(0, 3, 11, "transactional, sequences", func(x *exchange) {
+		p := at{x.topic("a", 1), 0}
+		w := x.begin(x.name("t"))
+		x.open(w, p)
+		w.sequence = 5
+		x.ask(x.produceIn(w, w.records("x"), p))
+		w.sequence = 2147483646
+		x.ask(x.produceIn(w, w.records("x"), p))
+		both(x, p)
+	})
+	add(26, 5, 0, "second protocol, partitions added in the first", func(x *exchange) {
+		p := at{x.topic("a", 1), 0}
+		w := x.begin(x.name("t"))
+		x.open(w, p)
+		x.appendIn(w, p, "x")
+		x.ask(endTxn(&writer{id: w.id, producer: w.producer, epoch: w.epoch + 1}, true))
+		x.ask(endTxn(w, true))
+		x.completed(w.id)
+		x.ask(endTxn(w, true)) // a retry
+		x.ask(endTxn(w, false))
+	})
+	add(28, 5, 0, "second protocol", func(x *exchange) {
+		p, g := at{x.topic("a", 1), 0}, x.name("g")
+		w := x.begin(x.name("t"))
+		for _, other := range []writer{{id: x.name("absent")}, {id: ""}, {id: w.id, producer: w.producer + 1_000_000, epoch: w.epoch},
+			{id: w.id, producer: w.producer, epoch: w.epoch + 1}} {
+			x.ask(x.commitIn(&other, g, p))
+		}
+		x.ask(x.commitIn(w, g, p))
+		x.ask(x.commitIn(w, g, at{p.topic, 9}))
+		x.ask(x.commitIn(w, "", p))
+		x.ask(describeTransactions(w.id))
+		stable := x.committed(g, p)
+		stable.RequireStable = true
+		x.ask(stable)
+	})
+	add(22, 3, 0, "transactional: halves of an identity", func(x *exchange) {
+		w := x.begin(x.name("t"))
+		x.ask(ids(w.id, 60_000, w.producer, -1))
+		x.ask(ids(w.id, 60_000, -1, w.epoch))
+		x.ask(ids(w.id, 60_000, -5, -1))
+		x.ask(ids(x.name("absent"), 60_000, 5, 5))
+	})
 	return out
 }

@@ -260,7 +260,7 @@ func TestDrain(t *testing.T) {
 	t.Cleanup(wg.Wait) // runs when the clients are closed, which ends their calls whatever became of the broker
 	defer cancel()
 	var mu sync.Mutex
-	acked := map[string]bool{}
+	acked, many := map[string]bool{}, make(chan struct{})
 	for i := range 4 {
 		cl := lagoontest.Client(t, b, kgo.DefaultProduceTopic("drain"))
 		wg.Go(func() {
@@ -268,7 +268,9 @@ func TestDrain(t *testing.T) {
 				value := fmt.Sprintf("%d/%d", i, n)
 				if err := cl.ProduceSync(ctx, &kgo.Record{Value: append([]byte(value), make([]byte, 2000)...)}).FirstErr(); err == nil {
 					mu.Lock()
-					acked[value] = true
+					if acked[value] = true; len(acked) == 500 {
+						close(many)
+					}
 					mu.Unlock()
 				}
 			}
@@ -296,16 +298,10 @@ func TestDrain(t *testing.T) {
 			}
 		}
 	}
-	for deadline := time.Now().Add(patience); ; pause(50 * time.Millisecond) {
-		mu.Lock()
-		n := len(acked)
-		mu.Unlock()
-		if n > 500 {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("%d records acked in %v", n, patience)
-		}
+	select {
+	case <-many:
+	case <-time.After(patience):
+		t.Fatalf("fewer than 500 records acked in %v", patience)
 	}
 	began := time.Now()
 	b.Signal(syscall.SIGTERM)

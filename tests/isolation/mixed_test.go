@@ -17,10 +17,11 @@ import (
 )
 
 const (
-	coldDevice  = 5e6       // bytes per second
-	maxSlowdown = 1.2       // of the hot partition's p99 by a cold one in the same fetch
-	mixedCold   = 192 * mib // more than is read at that pace
-	mixedSample = 3000      // fetches of each kind
+	coldDevice  = 5e6              // bytes per second
+	maxSlowdown = 1.2              // of the hot partition's p99 by a cold one in the same fetch
+	maxMore     = time.Millisecond // or that much more: the time in which the cold device reads 5 kB of the 1 MiB that it is asked for
+	mixedCold   = 192 * mib        // more than is read at that pace
+	mixedSample = 3000             // fetches of each kind
 	mixedTries  = 3
 )
 
@@ -53,12 +54,12 @@ func testMixed(t *testing.T, laggingAge, lane string) {
 	for try := 1; ; try++ {
 		fetches, live := w.fetches(), w.live()
 		t.Logf("%s\n%s", fetches, live)
-		if fetches.ratio() <= maxSlowdown && live.ratio() <= maxSlowdown {
+		if fetches.unharmed() && live.unharmed() {
 			break
 		}
 		if try == mixedTries {
-			t.Errorf("the hot partition's p99 is %.2f times (fetches of what is there) and %.2f times (waiting for what comes) that without a cold partition in %d tries; at most %.1f",
-				fetches.ratio(), live.ratio(), try, maxSlowdown)
+			t.Errorf("the hot partition's p99 is %.2f times (fetches of what is there) and %.2f times (waiting for what comes) that without a cold partition in %d tries; at most %.1f, or %v more",
+				fetches.ratio(), live.ratio(), try, maxSlowdown, maxMore)
 			break
 		}
 	}
@@ -133,6 +134,11 @@ func quantile(d []time.Duration, q float64) time.Duration {
 
 func (p pair) ratio() float64 {
 	return float64(quantile(p.with, 0.99)) / float64(max(quantile(p.alone, 0.99), 1))
+}
+
+// unharmed allows what the work for one more partition costs a fetch of some 100 µs on cores that other tests keep busy.
+func (p pair) unharmed() bool {
+	return p.ratio() <= maxSlowdown || quantile(p.with, 0.99)-quantile(p.alone, 0.99) <= maxMore
 }
 
 func (p pair) String() string {

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+	"golang.org/x/sys/unix"
 
 	"lagoon/internal/lab/labtest"
 	"lagoon/tests/internal/lagoontest"
@@ -32,6 +33,7 @@ type state struct {
 		Tier   string `json:"tier"`
 		Device string `json:"device"`
 		Data   string `json:"data"`
+		Memory bool   `json:"in_memory"`
 	} `json:"disks"`
 	Cgroup string `json:"cgroup_procs"`
 	Log    string `json:"log"`
@@ -82,7 +84,7 @@ type process struct {
 func (w *world) start(device string, wait bool) *process {
 	w.t.Helper()
 	p := &process{exited: make(chan struct{})}
-	p.Cmd = w.command("up", "--device", device, "--broker", "lagoon", "--lagoon-binary", w.lagoon, "--disk-size", "256MiB", "--memory", "256MiB", "--json")
+	p.Cmd = w.command("up", "--device", device, "--broker", "lagoon", "--lagoon-binary", w.lagoon, "--disk-size", "256MiB", "--slow-disk-in-memory", "192MiB", "--memory", "256MiB", "--json")
 	p.Stderr = &p.said
 	out, err := p.StdoutPipe()
 	if err != nil {
@@ -213,6 +215,13 @@ func TestUp(t *testing.T) {
 				names = append(names, d.Tier)
 				if _, err := os.Stat(d.Data); err != nil {
 					t.Error(err)
+				}
+				if d.Memory != (d.Tier == "hdd") {
+					t.Errorf("disk %s: in memory %v", d.Tier, d.Memory)
+				}
+				var st unix.Statfs_t
+				if err := unix.Statfs(filepath.Dir(d.Data), &st); err != nil || (int64(st.Blocks)*st.Bsize < 192<<20) != d.Memory {
+					t.Errorf("disk %s has %d blocks of %d bytes, %v; want less than 192 MiB if in memory", d.Tier, st.Blocks, st.Bsize, err)
 				}
 			}
 			if got := strings.Join(names, " "); got != tiers {

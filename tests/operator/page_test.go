@@ -152,8 +152,9 @@ func TestPageWithThousandsOfPartitions(t *testing.T) {
 	b := newBrowser(t)
 	backend := &wide{Fake: admintest.New()}
 	for p := range 2000 {
-		backend.rows = append(backend.rows, admin.CacheRow{Topic: fmt.Sprintf("wide-%d", p/1000), Partition: int32(p % 1000), Bytes: 32 << 20, CellBytes: 1 << 20, ResidentBytes: 16 << 20,
-			Cells: append(make([]byte, 16), bytes.Repeat([]byte{255}, 16)...), Flags: make([]byte, 32), Tiers: []admin.TierSpan{{Next: 32, Tier: "ssd"}}})
+		backend.rows = append(backend.rows, admin.CacheRow{
+			CacheFigures: admin.CacheFigures{Topic: fmt.Sprintf("wide-%d", p/1000), Partition: int32(p % 1000), Bytes: 32 << 20, CellBytes: 1 << 20, ResidentBytes: 16 << 20},
+			Cells:        append(make([]byte, 16), bytes.Repeat([]byte{255}, 16)...), Flags: make([]byte, 32), Tiers: []admin.TierSpan{{Next: 32, Tier: "ssd"}}})
 	}
 	server, err := admin.New(admin.Options{Listen: "127.0.0.1:0", Backend: backend})
 	if err == nil {

@@ -122,8 +122,9 @@ func (f *Fake) Cache(_ context.Context, q admin.CacheQuery) (admin.Cache, error)
 	flags[q.Cells/2] = admin.CellRefault
 	flags[q.Cells-1] = admin.CellDirty | admin.CellWriteback
 	row := admin.CacheRow{
-		Topic: "orders", Partition: 3, StartOffset: 40000, EndOffset: 41200211, Bytes: 4 << 30, CellBytes: (4 << 30) / int64(q.Cells), ResidentBytes: 2 << 30,
-		DirtyBytes: 4 << 20, WritebackBytes: 1 << 20, RefaultPages: 12, SampledAt: Now, Cells: cells, Flags: flags,
+		CacheFigures: admin.CacheFigures{Topic: "orders", Partition: 3, StartOffset: 40000, EndOffset: 41200211, Bytes: 4 << 30,
+			CellBytes: (4 << 30) / int64(q.Cells), ResidentBytes: 2 << 30, DirtyBytes: 4 << 20, WritebackBytes: 1 << 20, RefaultPages: 12},
+		SampledAt: Now, Cells: cells, Flags: flags,
 		Tiers: []admin.TierSpan{{First: 0, Next: q.Cells * 3 / 4, Tier: "hdd"}, {First: q.Cells * 3 / 4, Next: q.Cells, Tier: "ssd"}},
 		Markers: []admin.CacheMarker{
 			{Reader: "r-17", Name: "warehouse", Cell: q.Cells / 4, Class: "lagging", LagSeconds: 752},

@@ -37,6 +37,8 @@ const (
 	sendfileMin = 512 << 10
 	// sliceBytes bounds what is handed to the kernel at once, so that the write deadline measures progress.
 	sliceBytes = 1 << 20
+	// progressBytes bounds what goes out under one deadline where the kernel does not tell how much of it has gone.
+	progressBytes = 64 << 10
 	// copyBytes is the memory that a response takes while its small payloads are on their way.
 	copyBytes = 256 << 10
 	// maxVectors is below the kernel's limit of 1024 per call.
@@ -210,7 +212,7 @@ func (s *Sender) write(parts [][]byte, more bool) error {
 	if s.raw == nil {
 		return s.writeStream(parts)
 	}
-	if len(parts) == 1 && !more {
+	if len(parts) == 1 && !more && len(parts[0]) <= progressBytes {
 		n, err := s.nc.Write(parts[0])
 		s.sent += int64(n)
 		return err
@@ -267,12 +269,18 @@ func (s *Sender) writeStream(parts [][]byte) error {
 	joined := NewBuffer(join)
 	defer joined.Release()
 	put := func(p []byte) error {
-		n, err := s.nc.Write(p)
-		s.sent += int64(n)
-		if err != nil {
-			return err
+		for len(p) > 0 {
+			n, err := s.nc.Write(p[:min(len(p), progressBytes)])
+			s.sent += int64(n)
+			if err != nil {
+				return err
+			}
+			if err := s.nc.SetWriteDeadline(time.Now().Add(s.timeout)); err != nil {
+				return err
+			}
+			p = p[n:]
 		}
-		return s.nc.SetWriteDeadline(time.Now().Add(s.timeout))
+		return nil
 	}
 	for i, p := range parts {
 		if len(p) <= join-len(joined.B) {

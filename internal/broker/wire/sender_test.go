@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"lagoon/internal/broker/wire"
@@ -172,6 +173,30 @@ func TestSenderReportsAReadError(t *testing.T) {
 	if !errors.Is(err, broken) {
 		t.Fatalf("got %v", err)
 	}
+}
+
+// A client that reads, however slowly, is not given up.
+func TestSenderWaitsForASlowClient(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		data := bytes.Repeat([]byte("slow"), 512<<10)
+		server, client := net.Pipe()
+		gone := make(chan struct{})
+		go func() {
+			defer close(gone)
+			for p := make([]byte, 64<<10); ; time.Sleep(10 * time.Second) {
+				if _, err := io.ReadFull(client, p); err != nil {
+					return
+				}
+			}
+		}()
+		for name, splits := range map[string][]wire.Split{"response": nil, "payload": {{At: 0, Payload: &memory{data: data}}}} {
+			if err := wire.NewSender(server, 30*time.Second).Send(data, splits); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		server.Close()
+		<-gone
+	})
 }
 
 // A client that does not read is given up after the timeout, whatever is being sent.

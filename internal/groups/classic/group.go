@@ -64,6 +64,7 @@ type Group struct {
 
 	topics     map[string]struct{} // subscribed by this generation
 	topicsTold bool                // topics is known: a consumer group whose metadata could be read
+	topicBytes int64               // of topics, about
 
 	joinBy         time.Time     // when the join phase ends; zero: no such phase
 	initial        bool          // … and it is the first one, which is extended while members arrive

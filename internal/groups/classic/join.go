@@ -198,7 +198,7 @@ func (g *Group) endJoin(now time.Time) {
 	}
 	if len(g.members) > 0 && !g.electLeader() {
 		// Only static members are left, and none of them has joined: they have until their sessions end.
-		g.joinBy = now.Add(g.rebalanceTimeout())
+		g.joinBy = now.Add(max(g.rebalanceTimeout(), recheck))
 		return
 	}
 	g.generation++
@@ -220,6 +220,9 @@ func (g *Group) endJoin(now time.Time) {
 	}
 	g.syncBy = now.Add(g.rebalanceTimeout())
 }
+
+// recheck bounds how often a group that waits for static members looks after them: their rebalance timeout may be 0.
+const recheck = time.Second
 
 // electLeader makes sure that the leader is one that has joined.
 func (g *Group) electLeader() bool {

@@ -66,7 +66,7 @@ func (g *Group) ExpiryBase(topic string, committed time.Time) (base time.Time, o
 
 // learnTopics reads the subscriptions of a new generation.
 func (g *Group) learnTopics() {
-	g.topics, g.topicsTold = nil, false
+	g.topics, g.topicsTold, g.topicBytes = nil, false, 0
 	if len(g.members) == 0 {
 		g.topicsTold = true
 		return
@@ -85,6 +85,9 @@ func (g *Group) learnTopics() {
 		}
 	}
 	g.topics, g.topicsTold = topics, true
+	for n := range topics {
+		g.topicBytes += int64(40 + len(n))
+	}
 }
 
 // reader reads big-endian fields and remembers whether one did not fit.

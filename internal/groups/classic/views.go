@@ -109,7 +109,7 @@ func (g *Group) Assignments() []Assignment {
 
 // SizeBytes is about what the group takes in memory.
 func (g *Group) SizeBytes() int64 {
-	n := int64(1024 + 96*len(g.pending))
+	n := 1024 + int64(96*len(g.pending)) + g.topicBytes
 	for _, m := range g.members {
 		n += int64(512 + 4*len(m.id) + len(m.instance) + len(m.clientID) + len(m.host) + len(m.assignment))
 		for _, p := range m.protocols {

@@ -10,7 +10,7 @@ import (
 
 // Join is a JoinGroup. The answer is for when the records are durable; an error may be told at once.
 func (g *Group) Join(now time.Time, topics Topics, r classic.JoinRequest) classic.JoinResult {
-	g.topics = topics
+	g.see(topics)
 	failed := func(err classic.Error) classic.JoinResult {
 		return classic.JoinResult{Err: err, MemberID: r.MemberID, Generation: -1}
 	}
@@ -143,7 +143,7 @@ func (g *Group) ClassicHeartbeat(now time.Time, topics Topics, memberID, instanc
 	if err != classic.None {
 		return err
 	}
-	g.topics = topics
+	g.see(topics)
 	g.bump(false)
 	g.watch(now, Settings{}, m)
 	if m.cur.Epoch < g.epoch || m.cur.State == UnrevokedPartitions || m.cur.State == UnreleasedPartitions && !g.waits(m) {

@@ -56,7 +56,7 @@ type partition struct {
 // Group is one group. Not safe for concurrent use. What is given to it is kept and not written to.
 type Group struct {
 	cfg    *Config
-	topics Topics // of the last event
+	topics Topics // the newest that an event came with
 
 	epoch       int32
 	hash        int64 // of the subscribed topics as they are: when it changes, the group's epoch does; 0: none
@@ -117,6 +117,13 @@ func (g *Group) Start(now time.Time, set Settings, topics Topics) {
 		}
 	}
 	g.moved = true
+}
+
+// see takes the topics of an event, unless they are older than those of another that came later and was first.
+func (g *Group) see(topics Topics) {
+	if topics.Version() >= g.topics.Version() {
+		g.topics = topics
+	}
 }
 
 // named makes sure that a loaded member knows its own id, which is in the key of its record.

@@ -82,7 +82,7 @@ func (g *Group) Stale(topics Topics) (out []string) {
 
 // Heartbeat joins, updates, moves on or removes a member. resolved has what Stale asked for, and the request's own regular expression.
 func (g *Group) Heartbeat(now time.Time, set Settings, topics Topics, resolved map[string]*Resolved, r HeartbeatRequest) HeartbeatResult {
-	g.topics = topics
+	g.see(topics)
 	if r.Epoch < 0 {
 		return g.leave(r)
 	}
@@ -237,7 +237,7 @@ func (g *Group) resolve(resolved map[string]*Resolved) (changed bool) {
 	for _, expr := range slices.Sorted(maps.Keys(resolved)) {
 		next, old := resolved[expr], g.regexes[expr]
 		switch {
-		case !used[expr] || expr == "":
+		case !used[expr] || expr == "" || old != nil && old.Version > next.Version:
 		case old == nil || !slices.Equal(old.Topics, next.Topics):
 			g.put(Record{Kind: RegularExpression, ID: expr, Resolved: next})
 			changed = true

@@ -52,6 +52,14 @@ func (l *Log) Sync() {
 	l.notify()
 }
 
+// Release ends Hold and what it held.
+func (l *Log) Release() {
+	l.mu.Lock()
+	l.held = false
+	l.mu.Unlock()
+	l.Sync()
+}
+
 // Fail makes every later append and wait end with err; nil ends that.
 func (l *Log) Fail(err error) {
 	l.mu.Lock()

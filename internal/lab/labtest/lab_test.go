@@ -1,6 +1,8 @@
 package labtest_test
 
 import (
+	"bytes"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -8,6 +10,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"lagoon/internal/lab"
 	"lagoon/internal/lab/labtest"
@@ -45,6 +49,7 @@ func build(t *testing.T, l *labtest.Lab) []string {
 	if err := os.WriteFile(turning, make([]byte, 1<<20), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	backing := quick(t, l)
 	sleeper := exec.Command("sleep", "60") // must be killed with its group
 	if path, err := exec.LookPath("sleep"); err == nil {
 		sleeper.Path = path
@@ -54,7 +59,33 @@ func build(t *testing.T, l *labtest.Lab) []string {
 		t.Fatal(err)
 	}
 	go func() { _ = sleeper.Wait() }()
-	return []string{file, turning, l.Dir(), g.Procs(), "/proc/" + strconv.Itoa(sleeper.Process.Pid) + "/exe"}
+	return []string{file, turning, backing, l.Dir(), g.Procs(), "/proc/" + strconv.Itoa(sleeper.Process.Pid) + "/exe"}
+}
+
+// quick makes a disk in memory, whose bytes come from the device as they were written and lie where the lab's directory is not.
+func quick(t *testing.T, l *labtest.Lab) (image string) {
+	const size = 64 << 20
+	d := l.Disk(lab.DiskOptions{Name: "m", Bytes: size, InMemory: true})
+	want := bytes.Repeat([]byte("in memory "), 100_000)
+	file := filepath.Join(d.Path(), "f")
+	if err := os.WriteFile(file, want, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d.Sync()
+	if err := lab.Evict(file); err != nil {
+		t.Error(err)
+	}
+	before := d.ReadBytes()
+	if got, err := os.ReadFile(file); err != nil || !bytes.Equal(got, want) || d.ReadBytes()-before < int64(len(want)) {
+		t.Errorf("read %d bytes, %v; the device read %d", len(got), err, d.ReadBytes()-before)
+	}
+	image = filepath.Join(l.Dir(), "m.memory", "image")
+	var st unix.Stat_t
+	var fs unix.Statfs_t
+	if err := errors.Join(unix.Stat(image, &st), unix.Statfs(image, &fs)); err != nil || fs.Type != unix.TMPFS_MAGIC || st.Blocks*512 < size {
+		t.Errorf("image: file system %#x, %d blocks, %v; want all of it in a memory file system", fs.Type, st.Blocks, err)
+	}
+	return image
 }
 
 func gone(paths []string) (left []string) {

@@ -207,7 +207,7 @@ func (t *Txn) owned(who Identity) Error {
 	switch {
 	case who.ID != t.r.ProducerID:
 		return InvalidProducerIDMapping
-	case who.Epoch != t.r.Epoch:
+	case who.Epoch != t.r.Epoch || who.Epoch > lastEpoch: // the one above the last was given to nobody, and has none after it
 		return ProducerFenced
 	}
 	return None
@@ -298,12 +298,13 @@ func (t *Txn) endBumping(who Identity, commit bool, nextID int64, now time.Time)
 	if who.ID != t.r.ProducerID && !overflowed {
 		return InvalidProducerIDMapping
 	}
-	current := who == t.identity()
+	current := who == t.identity() && who.Epoch <= lastEpoch
 	switch t.r.State {
 	case Ongoing:
 		if !current {
 			return ProducerFenced
 		}
+		t.r.ClientProtocol = 2
 		t.bump(nextID)
 		t.prepare(commit, now)
 		return None

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -19,6 +20,45 @@ import (
 // JavaArgs start a small JVM with Kafka's jars.
 func JavaArgs(args ...string) []string {
 	return append([]string{"-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto", "-Xmx256m", "-Dfile.encoding=UTF-8", "-cp", KafkaLibs() + "/*"}, args...)
+}
+
+// DumpLogs runs Kafka's DumpLogSegments over files of a log directory and gives what it prints. Call Require(t, "kafka") before.
+func DumpLogs(t testing.TB, files []string, args ...string) string {
+	t.Helper()
+	args = append([]string{"org.apache.kafka.tools.DumpLogSegments"}, append(args, "--files", strings.Join(files, ","))...)
+	out, err := exec.Command("java", JavaArgs(args...)...).CombinedOutput()
+	if err != nil {
+		t.Errorf("dump log segments: %v\n%.4000s", err, out)
+	}
+	return string(out)
+}
+
+var (
+	dumpFaults = regexp.MustCompile(`(?i)(mismatch|out of order|do not exist|exception|found timestamp|non-consecutive|corrupt|could not|invalid|error|isvalid: false)`)
+	dumpGaps   = regexp.MustCompile(`(?m)^Non-consecutive offsets in .*\n(  .* is followed by .*\n)*`)
+	dumpTimes  = regexp.MustCompile(`(?m)^Found timestamp mismatch in .*\n(  Index timestamp: .*\n)*`)
+	emptied    = regexp.MustCompile(`(?m)^  Index timestamp: \d+, log timestamp: -1\n`)
+)
+
+// DumpFault is what DumpLogSegments has printed from the first fault that it found on, "" for none. compacted: it is none that offsets have
+// gaps, nor that the time index knows of a batch without records (log timestamp -1), for a batch that is emptied keeps its largest timestamp,
+// in Kafka's own cleaner as here.
+func DumpFault(out string, compacted bool) string {
+	out = strings.ReplaceAll(out, "isvalid: true", "")
+	if compacted {
+		out = dumpGaps.ReplaceAllString(out, "")
+		out = dumpTimes.ReplaceAllStringFunc(out, func(found string) string {
+			if rest := emptied.ReplaceAllString(found, ""); strings.Count(rest, "\n") > 1 {
+				return rest
+			}
+			return ""
+		})
+	}
+	at := dumpFaults.FindStringIndex(out)
+	if at == nil {
+		return ""
+	}
+	return out[strings.LastIndexByte(out[:at[0]], '\n')+1:]
 }
 
 // Kafka is a real Apache Kafka: one node, broker and controller in one. It is a Cluster.

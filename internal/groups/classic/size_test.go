@@ -1,0 +1,39 @@
+package classic_test
+
+import (
+	"encoding/binary"
+	"fmt"
+	"runtime"
+	"testing"
+	"time"
+
+	"lagoon/internal/groups/classic"
+)
+
+// TestSizeCountsTopics: the topics of a generation take several times what they take in the metadata of members, and are counted.
+func TestSizeCountsTopics(t *testing.T) {
+	const topics = 200_000
+	metadata := binary.BigEndian.AppendUint32([]byte{0, 0}, topics)
+	for i := range topics {
+		metadata = append(metadata, 0, 5)
+		metadata = fmt.Appendf(metadata, "%05x", i)
+	}
+	heap := func() int64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	now := time.Unix(1_000_000, 0)
+	before := heap()
+	g := classic.New(&classic.Config{MinSession: time.Second, MaxSession: time.Minute, MaxSize: 10}, now)
+	g.Join(now, classic.JoinRequest{Ticket: 1, NewID: "m", ProtocolType: "consumer", Protocols: []classic.Protocol{{Name: "range", Metadata: metadata}}, Session: time.Second})
+	if !g.Subscribed("00007") || g.Subscribed("other") {
+		t.Fatal("the subscription was not read")
+	}
+	takes := heap() - before + int64(len(metadata))
+	if size := g.SizeBytes(); size < takes/2 || size > 2*takes {
+		t.Errorf("%d bytes are counted of %d", size, takes)
+	}
+	runtime.KeepAlive(metadata)
+}
