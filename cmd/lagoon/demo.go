@@ -56,7 +56,7 @@ type demoSummary struct {
 	Lanes         []string  `json:"backfill_lanes"`  // that were seen, with the way of reading
 	ColdBytes     int64     `json:"cold_bytes"`      // the backfill took from the device
 	LeftBytes     int64     `json:"left_bytes"`      // of history in the page cache after the backfill, more than before
-	LiveDevice    int64     `json:"tail_cold_bytes"` // the tail took from the device
+	LiveDevice    int64     `json:"tail_cold_bytes"` // the tail took from the device since the phase before began
 	Before        demoPhase `json:"before"`
 	During        demoPhase `json:"during"`
 	After         demoPhase `json:"after"`
@@ -172,6 +172,7 @@ func (d *demo) run(ctx context.Context) (demoSummary, error) {
 		return d.summary(s, false), early(ctx, err)
 	}
 	d.phase.Store(demoBefore)
+	d.shown.tailBefore = d.shown.tailDevice
 	if err := d.watch(ctx, d.until(0.25)); err != nil || ctx.Err() != nil {
 		return d.summary(s, false), early(ctx, err)
 	}
@@ -427,7 +428,7 @@ func (d *demo) summary(s demoSummary, complete bool) demoSummary {
 	s.Complete, s.Seconds = complete, time.Since(d.started).Seconds()
 	s.HistoryBytes, s.BackfillBytes = d.written.Load(), d.read.Load()
 	s.Before, s.During, s.After = d.phaseFigures(demoBefore), d.phaseFigures(demoDuring), d.phaseFigures(demoAfter)
-	s.Lanes, s.LiveDevice = d.shown.lanes(), d.shown.tailDevice
+	s.Lanes, s.LiveDevice = d.shown.lanes(), d.shown.tailCold()
 	return s
 }
 

@@ -26,7 +26,8 @@ type demoView struct {
 	backfill        *admin.Reader // the one furthest behind, while there is one
 	seenLanes       map[string]bool
 	granted         int64 // cold bytes of all devices since the start; only the backfill reads any
-	tailDevice      int64
+	tailDevice      int64 // bytes since its clients began
+	tailBefore      int64 // of them, before the phases that count
 	tailWorst       float64
 	rows            map[string]admin.CacheRow // by topic: the first partition
 	historyResident int64
@@ -34,6 +35,10 @@ type demoView struct {
 	budget          string // of the device that the backfill reads, with the reason
 	fault           string
 }
+
+// tailCold is what the tail took from the device. Its first moments do not count, as nowhere else: until the broker knows that there is
+// a real-time reader it lets the kernel have the pages.
+func (v *demoView) tailCold() int64 { return max(0, v.tailDevice-v.tailBefore) }
 
 func (v *demoView) lanes() []string { return slices.Sorted(maps.Keys(v.seenLanes)) }
 
@@ -182,7 +187,7 @@ func (d *demo) frame(lately float64) []string {
 		fmt.Sprintf("%-26s %12s %12s", "producer: ack p99", milliseconds(before.AckP99), milliseconds(during.AckP99)),
 		fmt.Sprintf("%-26s %12s %12s", "tail: latency p50", milliseconds(before.TailP50), milliseconds(during.TailP50)),
 		fmt.Sprintf("%-26s %12s %12s   now %s", "tail: latency p99", milliseconds(before.TailP99), milliseconds(during.TailP99), milliseconds(lately)),
-		fmt.Sprintf("%-26s %12s", "tail: read from a device", size(v.tailDevice)),
+		fmt.Sprintf("%-26s %12s", "tail: read from a device", size(v.tailCold())),
 		"",
 	}
 	backfill := "backfill   not yet"
