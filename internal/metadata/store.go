@@ -209,8 +209,8 @@ func (s *Store) AlterPins(id ID, pins map[int32]string) error {
 
 // AlterBrokerConfigs sets and then deletes dynamic broker configs; node is "" for the cluster default.
 func (s *Store) AlterBrokerConfigs(node string, set map[string]string, del []string) error {
-	if len(node) > maxNameBytes {
-		return fmt.Errorf("%w: node id of %d bytes", ErrInvalidName, len(node))
+	if len(node) > maxNameBytes || !utf8.ValidString(node) {
+		return fmt.Errorf("%w: node id of %d bytes, want at most %d of UTF-8", ErrInvalidName, len(node), maxNameBytes)
 	}
 	return s.change("alter broker configs", func(old *Snapshot) (record, error) {
 		configs, err := altered(old.BrokerConfigs[node], set, del)
@@ -226,8 +226,8 @@ const MaxGroups = 10_000
 
 // AlterGroupConfigs sets and then deletes dynamic configs of a consumer group, which need not exist yet.
 func (s *Store) AlterGroupConfigs(group string, set map[string]string, del []string) error {
-	if group == "" || len(group) > maxNameBytes {
-		return fmt.Errorf("%w: group id of %d bytes, want 1 to %d", ErrInvalidName, len(group), maxNameBytes)
+	if group == "" || len(group) > maxNameBytes || !utf8.ValidString(group) {
+		return fmt.Errorf("%w: group id of %d bytes, want 1 to %d of UTF-8", ErrInvalidName, len(group), maxNameBytes)
 	}
 	return s.change("alter group configs", func(old *Snapshot) (record, error) {
 		current, known := old.GroupConfigs[group]
@@ -242,12 +242,41 @@ func (s *Store) AlterGroupConfigs(group string, set map[string]string, del []str
 	})
 }
 
-// PutOverride stores or replaces one throttle override. ErrInvalidOverride.
+// MaxOverrides bounds the throttle overrides; it is admission's.
+const MaxOverrides = 10_000
+
+// overridesForgotten is how many that have ended one PutOverride takes out at most: each is a write of its own.
+const overridesForgotten = 16
+
+// PutOverride stores or replaces one throttle override, and forgets others that have ended. ErrInvalidOverride.
 func (s *Store) PutOverride(o Override) error {
 	if err := o.validate(); err != nil {
 		return err
 	}
-	return s.change("put override", func(*Snapshot) (record, error) { return overridePut{o}, nil })
+	ended := 0
+	for k, old := range s.Snapshot().Overrides {
+		if old.ExpiresMs == 0 || old.ExpiresMs > s.opt.Now().UnixMilli() {
+			continue
+		}
+		if ended++; ended > overridesForgotten {
+			break
+		}
+		err := s.change("forget override", func(now *Snapshot) (record, error) {
+			if now.Overrides[k] != old {
+				return nil, nil // set again meanwhile
+			}
+			return overrideDelete{k}, nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return s.change("put override", func(old *Snapshot) (record, error) {
+		if _, known := old.Overrides[OverrideKey{o.Kind, o.Name}]; !known && len(old.Overrides) >= MaxOverrides {
+			return nil, fmt.Errorf("%w: there are %d, which is the most: remove those that are not needed", ErrInvalidOverride, len(old.Overrides))
+		}
+		return overridePut{o}, nil
+	})
 }
 
 // DeleteOverride removes one throttle override and tells whether there was one.
@@ -317,7 +346,7 @@ func (s *Store) ReserveProducerIDs(n int64) (first int64, err error) {
 
 // SetTier remembers the identity that the tier's directory must show from now on.
 func (s *Store) SetTier(name, uuid string) error {
-	if name == "" || len(name) > maxNameBytes || uuid == "" || len(uuid) > maxNameBytes {
+	if name == "" || len(name) > maxNameBytes || uuid == "" || len(uuid) > maxNameBytes || !utf8.ValidString(name+uuid) {
 		return fmt.Errorf("%w: tier %q with identity %q", ErrInvalidName, clip(name), clip(uuid))
 	}
 	return s.change("set tier", func(old *Snapshot) (record, error) {
@@ -344,8 +373,12 @@ func (s *Store) change(op string, decide func(old *Snapshot) (record, error)) er
 		return err
 	}
 	next := old.next()
-	if err := rec.apply(next); err != nil {
-		return fmt.Errorf("%s: %w", op, err) // decide let a record through that the decoder would refuse: never write it
+	err = rec.apply(next)
+	if err == nil {
+		_, err = decodeRecord(appendRecord(nil, rec))
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", op, err) // decide let a record through that the next start would refuse: never write it
 	}
 	if err := s.append(rec, next.Version); err != nil {
 		return fmt.Errorf("%s: %w", op, err)

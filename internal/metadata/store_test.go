@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -71,7 +72,7 @@ func fill(t testing.TB, s *metadata.Store) {
 	ok(s.AlterBrokerConfigs("", map[string]string{"log.retention.ms": "5"}, nil))
 	ok(s.AlterBrokerConfigs("1", map[string]string{"log.retention.ms": "6", "log.roll.ms": "7"}, []string{"log.roll.ms"}))
 	ok(s.AlterGroupConfigs("etl", map[string]string{"lagoon.catchup.weight": "2"}, nil))
-	ok(s.PutOverride(metadata.Override{Kind: "client", Name: "c", BytesPerSecond: 9, Weight: 0.5, ExpiresMs: 77, Reason: "tôt"}))
+	ok(s.PutOverride(metadata.Override{Kind: "client", Name: "c", BytesPerSecond: 9, Weight: 0.5, ExpiresMs: 1 << 45, Reason: "tôt"}))
 	ok(s.PutOverride(metadata.Override{Kind: "group", Name: "c", BytesPerSecond: 1}))
 	if found, err := s.DeleteOverride("group", "c"); err != nil || !found {
 		t.Fatalf("delete override: %v %v", found, err)
@@ -142,7 +143,8 @@ func TestCompactionKeepsEverything(t *testing.T) {
 }
 
 func TestChangeErrors(t *testing.T) {
-	s := open(t, vfs.NewMem(1), metadata.Options{})
+	mem := vfs.NewMem(1)
+	s := open(t, mem, metadata.Options{})
 	a := must[*metadata.Topic](t)(s.CreateTopic("a.b", 2, nil))
 	gone := must[*metadata.Topic](t)(s.CreateTopic("gone", 2, nil))
 	if err := s.DeleteTopic(gone.ID); err != nil {
@@ -176,6 +178,9 @@ func TestChangeErrors(t *testing.T) {
 		{"pin of a negative partition", s.AlterPins(a.ID, map[int32]string{-1: "hdd"}), metadata.ErrInvalidPartitions},
 		{"pin to a long name", s.AlterPins(a.ID, map[int32]string{0: strings.Repeat("x", 2000)}), metadata.ErrInvalidName},
 		{"group without name", s.AlterGroupConfigs("", nil, nil), metadata.ErrInvalidName},
+		{"group that is not text", s.AlterGroupConfigs("\xff", map[string]string{"lagoon.catchup.weight": "2"}, nil), metadata.ErrInvalidName},
+		{"broker that is not text", s.AlterBrokerConfigs("\xff", map[string]string{"log.retention.ms": "2"}, nil), metadata.ErrInvalidName},
+		{"tier that is not text", s.SetTier("\xff", "x"), metadata.ErrInvalidName},
 		{"override kind", s.PutOverride(metadata.Override{Kind: "x", Name: "y"}), metadata.ErrInvalidOverride},
 		{"override rate", s.PutOverride(metadata.Override{Kind: "group", Name: "y", BytesPerSecond: -1}), metadata.ErrInvalidOverride},
 		{"tier", s.SetTier("", "x"), metadata.ErrInvalidName},
@@ -193,10 +198,48 @@ func TestChangeErrors(t *testing.T) {
 	if s.Snapshot().Version != version {
 		t.Error("a refused change moved the version")
 	}
+	before := s.Snapshot()
 	s.Close()
 	if err := create("late", 1, nil); !errors.Is(err, metadata.ErrClosed) {
 		t.Errorf("after close: %v", err)
 	}
+	if d := same(before, open(t, mem.Kill(), metadata.Options{}).Snapshot()); d != "" {
+		t.Errorf("catalogue changed over the restart:\n%s", d)
+	}
+}
+
+// Overrides that have ended leave the catalogue with the next ones that are set, and there are only so many.
+func TestOverridesAreBounded(t *testing.T) {
+	now := time.UnixMilli(1000)
+	s := open(t, vfs.NewMem(1), metadata.Options{Now: func() time.Time { return now }})
+	put := func(name string, expiresMs int64) error {
+		return s.PutOverride(metadata.Override{Kind: "group", Name: name, Weight: 2, ExpiresMs: expiresMs})
+	}
+	if err := errors.Join(put("a", 2000), put("b", 3000), put("c", 0)); err != nil {
+		t.Fatal(err)
+	}
+	now = time.UnixMilli(2000)
+	if err := put("d", 0); err != nil {
+		t.Fatal(err)
+	}
+	if got := slices.Sorted(maps.Keys(names(s))); !slices.Equal(got, []string{"b", "c", "d"}) {
+		t.Errorf("overrides of %v, want b, c, d", got)
+	}
+	s.CrowdOverrides(metadata.MaxOverrides)
+	if err := put("one more", 0); !errors.Is(err, metadata.ErrInvalidOverride) {
+		t.Errorf("one too many: %v", err)
+	}
+	if err := put("c", 9000); err != nil {
+		t.Errorf("one that is there already: %v", err)
+	}
+}
+
+func names(s *metadata.Store) map[string]bool {
+	out := map[string]bool{}
+	for k := range s.Snapshot().Overrides {
+		out[k.Name] = true
+	}
+	return out
 }
 
 // A topic that is made again under its name is another topic, and what is left of the first stays on record.
