@@ -26,7 +26,7 @@ const maxWait = time.Hour
 
 // burstOf is the default burst of a cap, 400 ms: long enough to bridge late timers and what a hard disk has begun to read (turns of
 // others need not be bridged, see ring), short enough that ten seconds at the cap stay within 5 % of it.
-func burstOf(rate int64) int64 { return max(rate*2/5, 1) }
+func burstOf(rate int64) int64 { return max(min(rate, 1<<60)*2/5, 1) }
 
 // setRate changes rate and burst from now on. Debt stays, tokens above the new burst are lost; a bucket that was
 // unlimited starts full.
