@@ -148,6 +148,14 @@ func (s *Overrides) expire(now time.Time) bool {
 	return true
 }
 
+// untilEnd is wait, or less when an override ends before: what was waited for may be there then.
+func (s *Overrides) untilEnd(wait time.Duration, now time.Time) time.Duration {
+	if s.nextExpiry.IsZero() {
+		return wait
+	}
+	return min(wait, max(s.nextExpiry.Sub(now), 1))
+}
+
 // earlier is the earlier of two times of which zero means never.
 func earlier(a, b time.Time) time.Time {
 	if a.IsZero() || (!b.IsZero() && b.Before(a)) {

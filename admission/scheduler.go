@@ -154,7 +154,7 @@ func (s *Scheduler) Next(now time.Time) (req Request, wait time.Duration, ok boo
 	}
 	e, wait := s.choose(now)
 	if e == nil {
-		return Request{}, wait, false
+		return Request{}, s.limits.overrides.untilEnd(wait, now), false
 	}
 	if s.cfg.Rotating && s.slotsUsed() > 0 {
 		if !s.pass.continues(e.req) {
