@@ -131,20 +131,28 @@ func (l *Limits) ownWeight(flow Subject, now time.Time) int64 {
 	return int64(w)
 }
 
-// capFor is the lowest cap on what one flow reads of one topic, 0 if there is none.
-func (l *Limits) capFor(flow Subject, topic string, now time.Time) int64 {
+// flowCap is the lower of the caps on all that one flow reads, 0 if there is none.
+func (l *Limits) flowCap(flow Subject, now time.Time) int64 {
 	own, _ := l.rateOf(flow, now)
 	if own == 0 {
 		own = l.cfg.FlowBytesPerSecond
 	}
-	ofTopic, _ := l.rateOf(Subject{Topic, topic}, now)
-	lowest := int64(0)
-	for _, rate := range []int64{own, ofTopic, l.cfg.GlobalBytesPerSecond} {
-		if rate > 0 && (lowest == 0 || rate < lowest) {
-			lowest = rate
-		}
+	return lower(own, l.cfg.GlobalBytesPerSecond)
+}
+
+// readerCap is the lower of the caps on what one reader reads that are not its flow's: those of its topic and its client id.
+func (l *Limits) readerCap(k ReaderKey, now time.Time) int64 {
+	ofTopic, _ := l.rateOf(Subject{Topic, k.Topic}, now)
+	ofClient, _ := l.rateOf(Subject{Client, k.Client}, now)
+	return lower(ofTopic, ofClient)
+}
+
+// lower is the lower of two rates of which 0 is none.
+func lower(a, b int64) int64 {
+	if a == 0 || b > 0 && b < a {
+		return b
 	}
-	return lowest
+	return a
 }
 
 // rateOf is the subject's own cap, 0 if it has none, and where it comes from.

@@ -170,7 +170,7 @@ func needed(deadlines []Deadline, most float64) (rate float64, lost int64) {
 type entrant struct {
 	flow   Subject
 	own    float64 // weight without boost
-	need   float64 // bytes per second, with margin, of its readers in danger; 0: none is
+	need   float64 // bytes per second, with margin, of its readers in danger, as far as caps let them; 0: none is
 	rate   float64 // that those have now
 	most   float64 // that it can get
 	share  float64 // of the device that it is to get
@@ -233,24 +233,8 @@ func (r *Races) onDevice(d DeviceView, racers []Racer, now time.Time) []*entrant
 		flow := x.Key.Flow()
 		e := entrants[flow]
 		if e == nil {
-			e = &entrant{flow: flow, own: float64(r.limits.ownWeight(flow, now))}
+			e = &entrant{flow: flow, own: float64(r.limits.ownWeight(flow, now)), most: r.most(flow, competing, p.rate, now)}
 			entrants[flow] = e
-		}
-		others := len(competing)
-		if competing[flow] {
-			others--
-		}
-		switch {
-		case !competing[flow]: // what it reads is resident: the device does not limit it
-			e.most = math.Inf(1)
-		case others > 0:
-			e.most = p.rate * raceShare
-		default:
-			e.most = p.rate
-		}
-		limit := r.limits.capFor(flow, x.Key.Topic, now)
-		if limit > 0 {
-			e.most = min(e.most, float64(limit))
 		}
 		r.judge(x, e, now)
 	}
@@ -271,6 +255,21 @@ func (r *Races) onDevice(d DeviceView, racers []Racer, now time.Time) []*entrant
 	})
 	r.share(list, rest, p.rate)
 	return list
+}
+
+// most is what a flow can get of a device that gives so much.
+func (r *Races) most(flow Subject, competing map[Subject]bool, device float64, now time.Time) float64 {
+	most := device
+	switch {
+	case !competing[flow]: // what it reads is resident: the device does not limit it
+		most = math.Inf(1)
+	case len(competing) > 1:
+		most *= raceShare
+	}
+	if limit := r.limits.flowCap(flow, now); limit > 0 {
+		most = min(most, float64(limit))
+	}
+	return most
 }
 
 // competing are the flows that want the device now: something queued or in flight, or read since the last Tick.
@@ -313,8 +312,11 @@ func (r *Races) judge(x Racer, e *entrant, now time.Time) {
 		v := open.view
 		open.at, open.view = now, RaceView{Flow: v.Flow, Topic: v.Topic, Since: v.Since, Countdown: -1}
 	}
-	v := &open.view
-	rateNeeded, anyway := needed(x.Deadlines, e.most)
+	v, most := &open.view, e.most
+	if limit := r.limits.readerCap(x.Key, now); limit > 0 {
+		most = min(most, float64(limit))
+	}
+	rateNeeded, anyway := needed(x.Deadlines, most)
 	loss, _ := outlook(x.Deadlines, rate)
 	v.LossBytes += loss
 	v.LostAnyway += anyway
@@ -324,7 +326,7 @@ func (r *Races) judge(x Racer, e *entrant, now time.Time) {
 		return
 	}
 	open.danger = now
-	e.need += max(rateNeeded*raceMargin, 1)
+	e.need += max(min(rateNeeded*raceMargin, most), 1)
 	e.rate += rate
 	if v.Countdown < 0 || first < v.Countdown {
 		v.Countdown, v.Partition = first, x.Key.Partition

@@ -1,6 +1,7 @@
 package admission_test
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
 	"testing"
@@ -89,7 +90,7 @@ func (w *world) raceTick() {
 			continue
 		}
 		doom.retain(w.now)
-		key := admission.ReaderKey{Client: l.flow.Name, Topic: l.topic}
+		key := admission.ReaderKey{Client: cmp.Or(l.client, l.flow.Name), Topic: l.topic}
 		if l.flow.Kind == admission.Group {
 			key.Group = l.flow.Name
 		}
