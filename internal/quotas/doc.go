@@ -30,5 +30,6 @@
 // # Memory
 //
 // A rate that has recorded nothing for 11 s, and a bucket that is full again, are as good as new ones and are forgotten. There are
-// at most MaxMeters; past that newcomers at the same limit share one, so that a client that invents ids gains nothing by it.
+// at most MaxMeters; past that newcomers under one default share one, so that a client that invents ids gains nothing by it, and who
+// has a limit by name loses nothing.
 package quotas

@@ -2,7 +2,7 @@ package quotas
 
 import "time"
 
-// MaxMeters bounds how many rates there are at once: 10,000 take about 4 MiB.
+// MaxMeters bounds how many rates there are at once, but for one for each entity with a limit: 10,000 take about 4 MiB.
 const MaxMeters = 10_000
 
 // minSweep is how many there are before it is worth looking for those that can go.
@@ -17,7 +17,7 @@ type Meters struct {
 	sweptMs int64
 }
 
-// meterKey is a kind of limit and who shares it; the zero Entity is the crowd that came when there were too many.
+// meterKey is a kind of limit and who shares it. An entity with a default part is the crowd under that default that came when there were too many.
 type meterKey struct {
 	key    Key
 	shared Entity
@@ -43,12 +43,12 @@ func (m *Meters) Len() int { return len(m.meters) }
 
 // Record adds n to a client's rate and tells how long it has to wait; 0 for somebody without a limit. Nothing is recorded for n = 0.
 func (m *Meters) Record(k Key, c Client, n float64, now time.Time) time.Duration {
-	limit, shared, ok := m.table.Limit(k, c)
+	limit, shared, of, ok := m.table.find(k, c)
 	if !ok {
 		return 0
 	}
 	ms := m.ms(now)
-	x := m.meter(meterKey{k, shared}, limit, ms)
+	x := m.meter(meterKey{k, shared}, of, limit, ms)
 	if n != 0 {
 		x.rate.record(n, ms)
 	}
@@ -62,9 +62,9 @@ func (m *Meters) Record(k Key, c Client, n float64, now time.Time) time.Duration
 	return over
 }
 
-// Rate is what is used of a limit per second, in the limit's unit. The zero Entity is the crowd that came when there were too many.
+// Rate is what is used of a limit per second, in the limit's unit.
 type Rate struct {
-	Shared    Entity
+	Shared    Entity // with a default part: the crowd under it that came when there were too many
 	PerSecond float64
 	// MeanPause is that of the last 30 to 60 s, of those who were told to wait; 0: nobody was.
 	MeanPause time.Duration
@@ -92,12 +92,12 @@ func (m *Meters) Most(k Key, c Client) (n float64, limited bool) {
 // Mutate takes n tokens for partitions made or deleted. A client in debt is refused when strict, and nothing is taken; otherwise it
 // gets its way. wait is how long until it is out of debt.
 func (m *Meters) Mutate(c Client, n float64, strict bool, now time.Time) (wait time.Duration, refused bool) {
-	limit, shared, ok := m.table.Limit(ControllerMutationRate, c)
+	limit, shared, of, ok := m.table.find(ControllerMutationRate, c)
 	if !ok {
 		return 0, false
 	}
 	ms := m.ms(now)
-	b := &m.meter(meterKey{ControllerMutationRate, shared}, limit, ms).tokens
+	b := &m.meter(meterKey{ControllerMutationRate, shared}, of, limit, ms).tokens
 	b.refill(limit, ms)
 	if b.level < 0 && strict {
 		return b.debt(limit), true
@@ -111,12 +111,12 @@ func (m *Meters) Mutate(c Client, n float64, strict bool, now time.Time) (wait t
 
 // Connect counts a new connection from an address and tells how long it has to wait, a second at most; one that waits was not counted.
 func (m *Meters) Connect(ip string, now time.Time) time.Duration {
-	limit, ok := m.table.AddressLimit(ip)
+	limit, of, ok := m.table.findAddress(ip)
 	if !ok {
 		return 0
 	}
 	ms := m.ms(now)
-	r := &m.meter(meterKey{ConnectionCreationRate, Entity{IP: Named(ip)}}, limit, ms).rate
+	r := &m.meter(meterKey{ConnectionCreationRate, Entity{IP: Named(ip)}}, of, limit, ms).rate
 	r.record(1, ms)
 	over := min(r.over(limit, ms), window*time.Millisecond)
 	if over > 0 {
@@ -127,7 +127,8 @@ func (m *Meters) Connect(ip string, now time.Time) time.Duration {
 
 func (m *Meters) ms(now time.Time) int64 { return now.Sub(m.start).Milliseconds() }
 
-func (m *Meters) meter(key meterKey, limit float64, ms int64) *meter {
+// meter is the one of key, or when there are too many that of the crowd under the entity whose limit it is.
+func (m *Meters) meter(key meterKey, of Entity, limit float64, ms int64) *meter {
 	if x, ok := m.meters[key]; ok {
 		x.limit = limit
 		return x
@@ -136,7 +137,7 @@ func (m *Meters) meter(key meterKey, limit float64, ms int64) *meter {
 		m.sweep(ms)
 	}
 	if len(m.meters) >= MaxMeters {
-		key.shared = Entity{}
+		key.shared = of
 		if x, ok := m.meters[key]; ok {
 			x.limit = limit
 			return x

@@ -63,8 +63,14 @@ type Client struct{ User, ClientID string }
 
 // Limit is the limit of a client and who shares it; false where there is none. A client without a client id has that of the default.
 func (t *Table) Limit(k Key, c Client) (limit float64, shared Entity, ok bool) {
+	limit, shared, _, ok = t.find(k, c)
+	return limit, shared, ok
+}
+
+// find is Limit with the entity whose limit it is: shared, or one with a default part that stands for it.
+func (t *Table) find(k Key, c Client) (limit float64, shared, of Entity, ok bool) {
 	if t.levels[k] == 0 {
-		return 0, Entity{}, false
+		return 0, Entity{}, Entity{}, false
 	}
 	user, client := Named(c.User), Named(c.ClientID)
 	for level, e := range [8]struct{ ask, shared Entity }{
@@ -81,17 +87,24 @@ func (t *Table) Limit(k Key, c Client) (limit float64, shared Entity, ok bool) {
 			continue
 		}
 		if limit, ok := t.limits[k][e.ask]; ok {
-			return limit, e.shared, true
+			return limit, e.shared, e.ask, true
 		}
 	}
-	return 0, Entity{}, false
+	return 0, Entity{}, Entity{}, false
 }
 
 // AddressLimit is the limit of new connections from an address, in the form of netip.Addr.String; false where there is none.
 func (t *Table) AddressLimit(ip string) (perSecond float64, ok bool) {
-	limits := t.limits[ConnectionCreationRate]
-	if perSecond, ok = limits[Entity{IP: Named(ip)}]; !ok {
-		perSecond, ok = limits[Entity{IP: Default()}]
-	}
+	perSecond, _, ok = t.findAddress(ip)
 	return perSecond, ok
+}
+
+func (t *Table) findAddress(ip string) (perSecond float64, of Entity, ok bool) {
+	limits := t.limits[ConnectionCreationRate]
+	of = Entity{IP: Named(ip)}
+	if perSecond, ok = limits[of]; !ok {
+		of = Entity{IP: Default()}
+		perSecond, ok = limits[of]
+	}
+	return perSecond, of, ok
 }
