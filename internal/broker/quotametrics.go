@@ -42,10 +42,17 @@ func (c quotaCollector) Describe(ch chan<- *prometheus.Desc) {
 // Collect implements prometheus.Collector.
 func (c quotaCollector) Collect(ch chan<- prometheus.Metric) {
 	for k, resource := range map[quotas.Key]string{quotas.ProducerByteRate: "Produce", quotas.ConsumerByteRate: "Fetch", quotas.RequestPercentage: "Request"} {
+		type labels struct{ user, client string }
+		seen := map[labels]bool{}
 		for _, r := range c.l.rates(k) {
+			// A user, and his clients without an id, are not told apart; the highest is shown.
+			l := labels{strings.ToValidUTF8(r.Shared.User.Name, "?"), strings.ToValidUTF8(r.Shared.ClientID.Name, "?")}
+			if seen[l] {
+				continue
+			}
+			seen[l] = true
 			put := func(desc *prometheus.Desc, value float64) {
-				ch <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value,
-					resource, strings.ToValidUTF8(r.Shared.User.Name, "?"), strings.ToValidUTF8(r.Shared.ClientID.Name, "?"))
+				ch <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, resource, l.user, l.client)
 			}
 			put(throttleDesc, float64(r.MeanPause.Milliseconds()))
 			if k != quotas.RequestPercentage {

@@ -74,5 +74,12 @@ func TestQuotaRates(t *testing.T) {
 		time.Sleep(30 * time.Second)
 		l.record(quotas.ProducerByteRate, clientOf("etl"), 10)
 		check("kafka_server_quota_byte_rate clientId=etl resource=Produce user= 1", "kafka_server_quota_throttle_time clientId=etl resource=Produce user= 0")
+
+		// Two that have the same labels, those of a user and those of his clients without an id: one series, and no error.
+		time.Sleep(time.Minute)
+		l.record(quotas.ConsumerByteRate, clientOf(""), 10_000)
+		l.set(map[quotas.Entity]map[string]float64{{User: quotas.Default(), ClientID: quotas.Default()}: {"consumer_byte_rate": 1e6}})
+		l.record(quotas.ConsumerByteRate, clientOf(""), 20_000)
+		check("kafka_server_quota_byte_rate clientId= resource=Fetch user=ANONYMOUS 2000", "kafka_server_quota_throttle_time clientId= resource=Fetch user=ANONYMOUS 0")
 	})
 }
