@@ -185,7 +185,10 @@ func (b *Broker) alterBroker(ctx context.Context, name string, c resourceChange,
 	if err != nil {
 		return err
 	}
-	if err := checkAll(wanted, metadata.BrokerConfigs, "broker"); err != nil || validateOnly {
+	if err := checkAll(wanted, metadata.BrokerConfigs, "broker"); err != nil {
+		return err
+	}
+	if err := b.checkDelays(snap, name, wanted); err != nil || validateOnly {
 		return err
 	}
 	if err := b.meta.AlterBrokerConfigs(name, wanted, missing(current, wanted)); err != nil {
@@ -193,6 +196,24 @@ func (b *Broker) alterBroker(ctx context.Context, name string, c resourceChange,
 	}
 	b.log.Info("broker configuration changed", "broker", name, "set", slices.Sorted(maps.Keys(wanted)))
 	return b.applyConfigs(ctx, b.meta.Snapshot().Names()...)
+}
+
+// checkDelays refuses defaults with which records of a topic that delivers late would be gone before anybody has seen them.
+func (b *Broker) checkDelays(snap *metadata.Snapshot, name string, wanted map[string]string) error {
+	next := *snap
+	next.BrokerConfigs = maps.Clone(snap.BrokerConfigs)
+	next.BrokerConfigs[name] = wanted
+	before, defaults := b.topicDefaults(snap), b.topicDefaults(&next)
+	for _, topic := range snap.Names() {
+		t := snap.Topics[topic]
+		if t.Configs[metadata.DeliveryDelayMs] == "" || metadata.ValidateTopicConfigs(t.OwnConfigs(), before) != nil {
+			continue // or the configuration file has done that already
+		}
+		if err := metadata.ValidateTopicConfigs(t.OwnConfigs(), defaults); err != nil {
+			return refuse(kerr.InvalidConfig, "Topic %s would not go with it: %s", topic, *clientText(err))
+		}
+	}
+	return nil
 }
 
 // notDynamic says why a broker key cannot be changed.

@@ -143,6 +143,26 @@ func TestAlterDelay(t *testing.T) {
 	}
 }
 
+// A default of the broker does not bring about what a topic with a delay may not have: its records would go before anybody sees them.
+func TestBrokerDefaultsKeepDelays(t *testing.T) {
+	a := newAdminBroker(t, nil)
+	a.topic("late", 1, "message.timestamp.type=LogAppendTime", "lagoon.delivery.delay.ms=60000")
+	a.topic("own", 1, "message.timestamp.type=LogAppendTime", "lagoon.delivery.delay.ms=60000", "retention.ms=90000", "cleanup.policy=delete")
+	for _, change := range []string{"log.retention.ms=60000", "+log.cleanup.policy=compact"} {
+		for _, broker := range []string{"", "1"} {
+			if got := incrementalAnswer(a, incremental(brokerResource, broker, change)); !strings.HasPrefix(got, "40 Topic late would not go with it: ") {
+				t.Errorf("%s of broker %q: %s", change, broker, got)
+			}
+		}
+	}
+	if cfg := a.store.config("late"); cfg.RetentionMs != 604800000 || cfg.Compact {
+		t.Errorf("partitions obey %+v", cfg)
+	}
+	if got := incrementalAnswer(a, incremental(brokerResource, "", "log.retention.ms=60001")); got != "0 <null>" {
+		t.Errorf("a longer one: %s", got)
+	}
+}
+
 func TestIncrementalAlterTopic(t *testing.T) {
 	a := newAdminBroker(t, func(o *Options) { o.TopicDefaults = map[string]string{"leader.replication.throttled.replicas": "0:1"} })
 	a.topic("a", 1, "retention.ms=5", "segment.ms=6")
