@@ -97,6 +97,9 @@ func (b *Broker) alterQuotas(asked kmsg.AlterClientQuotasRequestEntry, seen map[
 	if err := entity.Check(); err != nil {
 		return err
 	}
+	if n := len(entity.ClientID.Name); n > maxClientID {
+		return refuse(kerr.InvalidRequest, "A client-id of %d bytes would never be met: only the first %d bytes of what clients call themselves count", n, maxClientID)
+	}
 	if seen[entity] {
 		return refuse(kerr.InvalidRequest, "Ignoring duplicate entity %.200s", entity.String())
 	}

@@ -18,7 +18,7 @@ import (
 //   - v0: no topics in the request means all. v1+: null means all, an empty list none (brokers only).
 //   - A topic that does not exist is made when both the server and the client (v4+, always before) allow it. The answer then
 //     names it with LEADER_NOT_AVAILABLE, which every client retries, old ones too; Kafka 4.3 says
-//     UNKNOWN_TOPIC_OR_PARTITION there. A name that cannot be a topic, or collides with one, is INVALID_TOPIC_EXCEPTION.
+//     UNKNOWN_TOPIC_OR_PARTITION there. Its partitions count against the client's controller_mutation_rate. A name that cannot be a topic, or collides with one, is INVALID_TOPIC_EXCEPTION.
 //   - A topic asked for more than once is answered once, so a small request cannot ask for a huge answer.
 //   - A partition whose log directory failed has LEADER_NOT_AVAILABLE, no leader and this node as offline replica.
 //   - Authorized operations are computed on request only, INT32_MIN otherwise.
@@ -86,7 +86,7 @@ func (b *Broker) handleMetadata(ctx context.Context, r *request) (kmsg.Response,
 				err = invalid
 			} else if mayCreate > 0 {
 				mayCreate--
-				err = b.autoCreate(ctx, name)
+				err = b.autoCreate(ctx, r, name)
 			}
 		}
 		resp.Topics = append(resp.Topics, missingTopic(asked, b.code(err, "metadata of topic "+name)))
@@ -94,14 +94,19 @@ func (b *Broker) handleMetadata(ctx context.Context, r *request) (kmsg.Response,
 	return resp, nil
 }
 
-// autoCreate makes a topic because a client named it. The error is what the client is told about it now: never nil.
-func (b *Broker) autoCreate(ctx context.Context, name string) error {
+// autoCreate makes a topic because a client named it. The error is what the client is told about it now: never nil. A client in debt by
+// its controller_mutation_rate is told that there is no such topic, as in Kafka: it asks again.
+func (b *Broker) autoCreate(ctx context.Context, r *request, name string) error {
 	topic := newTopic{name: name, partitions: b.opt.DefaultPartitions}
 	switch name {
 	case groups.Topic:
 		topic = b.offsetsTopic()
 	case transactions.Topic:
 		topic = b.transactionsTopic()
+	default:
+		if _, refused := b.limits.mutate(clientOf(r.clientID), topic.partitions, true); refused {
+			return kerr.UnknownTopicOrPartition
+		}
 	}
 	_, err := b.createTopic(ctx, topic)
 	switch {

@@ -128,12 +128,14 @@ func TestClientQuotas(t *testing.T) {
 		}
 		expect(t, "refused", alter(false, "", "user= producer_byte_rate=1", "group=g producer_byte_rate=1", "user=a user=b", "ip=nowhere connection_creation_rate=1",
 			"user=a nonsense_rate=1", "user=b producer_byte_rate=0", "user=a producer_byte_rate=1 producer_byte_rate=2", "user=x -nonsense_rate",
-			"client-id=c cold_fetch_byte_rate=20000", "client-id=c cold_fetch_byte_rate=30000", "user=u cold_fetch_byte_rate=20000"),
+			"client-id=c cold_fetch_byte_rate=20000", "client-id=c cold_fetch_byte_rate=30000", "user=u cold_fetch_byte_rate=20000",
+			"client-id="+strings.Repeat("x", 257)+" producer_byte_rate=1"),
 			"42 Invalid empty client quota entity", "42 Empty user not supported", "42 Unhandled client quota entity type: group",
 			"42 Invalid client quota entity, duplicate entity entry user", "42 nowhere is not a valid IP address", "42 Invalid configuration key nonsense_rate",
 			"42 Quota producer_byte_rate must be greater than 0", "42 Ignoring duplicate entity user=a", "42 Invalid configuration key nonsense_rate",
 			"0 <null>", "42 Ignoring duplicate entity client-id=c",
-			"42 cold_fetch_byte_rate is for client ids; a group has lagoon.catchup.max.bytes.per.second (kafka-configs --entity-type groups)")
+			"42 cold_fetch_byte_rate is for client ids; a group has lagoon.catchup.max.bytes.per.second (kafka-configs --entity-type groups)",
+			"42 A client-id of 257 bytes would never be met: only the first 256 bytes of what clients call themselves count")
 		if got := a.meta.Snapshot().ClientCap(quotas.Named("c")); got != 20000 {
 			t.Errorf("cap of cold reads %d", got)
 		}
@@ -316,6 +318,19 @@ func TestMutationQuota(t *testing.T) {
 	if code := ask[*kmsg.DeleteTopicsResponse](a, 4, del).Topics[0].ErrorCode; code != 0 {
 		t.Errorf("an old client's deletion: %d", code)
 	}
+}
+
+// A client that makes topics by asking for them pays as one that makes them: what it is refused is not there yet, which it asks for again.
+func TestMutationQuotaOfAutoCreation(t *testing.T) {
+	a := newAdminBroker(t, nil)
+	if got := ask[*kmsg.AlterClientQuotasResponse](a, 1, alterQuotas("client-id=test controller_mutation_rate=0.1")).Entries[0]; got.ErrorCode != 0 {
+		t.Fatal(text(got.ErrorMessage))
+	}
+	expect(t, "two topics", metadataLines(ask[*kmsg.MetadataResponse](a, 12, metadataRequest("a", "b"))), "a 5 0", "b 3 0") // the first makes a debt
+	if names := a.meta.Snapshot().Names(); len(names) != 1 {
+		t.Errorf("there is %v, want a", names)
+	}
+	expect(t, "one that is there", metadataLines(ask[*kmsg.MetadataResponse](a, 12, metadataRequest("a"))), "a 0 2")
 }
 
 // from is a connection from an address.
