@@ -352,7 +352,7 @@ func (r OverrideResult) auditAttrs() []any {
 }
 
 const (
-	minOverrideRate = 1 << 10                   // below it a 1 MiB chunk would wait for a quarter of an hour
+	minOverrideRate = 16 << 10                  // admission's smallest cap
 	maxTTL          = 10 * 365 * 24 * time.Hour // far enough, and far from overflow
 )
 
@@ -367,9 +367,11 @@ func (s *Server) putOverride(c *call) (any, error) {
 	}
 	switch {
 	case b.BytesPerSecond < 0 || b.BytesPerSecond > 0 && b.BytesPerSecond < minOverrideRate:
-		return nil, &InvalidError{Detail: "bytes_per_second must be 0 (no cap) or at least 1024"}
+		return nil, &InvalidError{Detail: "bytes_per_second must be 0 (no cap) or at least 16384"}
 	case math.IsNaN(b.Weight) || b.Weight != 0 && (b.Weight < 0.01 || b.Weight > 100):
 		return nil, &InvalidError{Detail: "weight must be from 0.01 to 100; 1 is the standard"}
+	case b.Weight != 0 && o.Kind == OverrideTopic:
+		return nil, &InvalidError{Detail: "weight is for groups and clients; cap the topic instead"}
 	case b.BytesPerSecond == 0 && b.Weight == 0:
 		return nil, &InvalidError{Detail: "give bytes_per_second, weight, or both"}
 	case math.IsNaN(b.TTLSeconds) || b.TTLSeconds < 0 || b.TTLSeconds > maxTTL.Seconds():

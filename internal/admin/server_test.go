@@ -322,6 +322,8 @@ func TestBadRequests(t *testing.T) {
 		{"PUT", "/api/v1/throttle/overrides/group/x", `{"rate":1}`, 400, "invalid-request", `unknown field "rate"`, ""},
 		{"PUT", "/api/v1/throttle/overrides/group/x", `{}`, 400, "invalid-request", "give bytes_per_second, weight", ""},
 		{"PUT", "/api/v1/throttle/overrides/group/x", `{"bytes_per_second":-1}`, 400, "invalid-request", "bytes_per_second", ""},
+		{"PUT", "/api/v1/throttle/overrides/group/x", `{"bytes_per_second":16383,"dry_run":true}`, 400, "invalid-request", "at least 16384", ""},
+		{"PUT", "/api/v1/throttle/overrides/topic/x", `{"weight":2,"dry_run":true}`, 400, "invalid-request", "cap the topic", ""},
 		{"PUT", "/api/v1/throttle/overrides/group/x", `{"bytes_per_second":1e30}`, 400, "invalid-request", "", ""},
 		{"PUT", "/api/v1/throttle/overrides/group/x", `{"weight":1000}`, 400, "invalid-request", "weight", ""},
 		{"PUT", "/api/v1/throttle/overrides/group/x", `{"weight":1,"ttl_seconds":1e300}`, 400, "invalid-request", "ttl_seconds", ""},
@@ -365,7 +367,7 @@ func TestMutationsAreDryFirstAndAudited(t *testing.T) {
 	}
 	f.call("POST", "/api/v1/cache/warm", `{"topic":"orders","partition":3,"last_seconds":600,"dry_run":false,"reason":"deploy"}`)
 	f.call("PUT", "/api/v1/throttle/overrides/group/a%2Fb", `{"bytes_per_second":20971520,"ttl_seconds":3600,"reason":"night"}`)
-	f.call("PUT", "/api/v1/throttle/overrides/topic/x", `{"weight":2,"dry_run":true}`)
+	f.call("PUT", "/api/v1/throttle/overrides/topic/x", `{"bytes_per_second":16384,"dry_run":true}`)
 	f.call("DELETE", "/api/v1/throttle/overrides/group/warehouse", "")
 	f.call("POST", "/api/v1/migrations", `{"topic":"orders","partition":3,"base_offset":40000,"to":"hdd","reason":"room"}`)
 	f.call("DELETE", "/api/v1/migrations/m-81", "")
