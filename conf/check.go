@@ -101,7 +101,13 @@ func (k *checker) rate(key string, got, least Rate) {
 	if got != Unlimited && got < least {
 		k.fail(codeRange, key, "%s is less than %s", got, least)
 	}
+	if got != Unlimited && got > mostRate {
+		k.fail(codeRange, key, "%s is more than %s, which no device gives", got, mostRate)
+	}
 }
+
+// mostRate is well within what budgets are counted in.
+const mostRate Rate = 1 << 40
 
 func (k *checker) word(key, got string, allowed ...string) {
 	if !slices.Contains(allowed, got) {
@@ -455,6 +461,9 @@ func (k *checker) throttle() {
 	}
 	if t.CatchupTotal != Unlimited && t.PerReader.Max > t.CatchupTotal {
 		k.warn(codeThrottle, "throttle.per_reader.max", "%s is more than throttle.catchup_total %s", t.PerReader.Max, t.CatchupTotal)
+	}
+	if t.Mode == "adaptive" && t.CatchupTotal != Unlimited && t.Floor > t.CatchupTotal {
+		k.warn(codeThrottle, "throttle.floor", "%s is more than throttle.catchup_total %s: all tiers together get no more than that, whatever their floors", t.Floor, t.CatchupTotal)
 	}
 }
 
