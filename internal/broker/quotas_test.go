@@ -194,6 +194,13 @@ func TestMutedConnectionEnds(t *testing.T) {
 		if resp := call[*kmsg.ProduceResponse](c, produceRequest(9, 1, "orders", records(0, batch(1, 30_000)))); resp.ThrottleMillis != 600_000 {
 			t.Fatalf("throttled for %d ms, want the idle timeout", resp.ThrottleMillis)
 		}
+		var m dto.Metric
+		if err := r.b.metrics.throttleSeconds[quotas.ProducerByteRate].Write(&m); err != nil || m.Counter.GetValue() != 600 {
+			t.Errorf("counted as throttled for %v s, %v", m.Counter.GetValue(), err)
+		}
+		if rates := r.b.limits.rates(quotas.ProducerByteRate); len(rates) != 1 || rates[0].MeanPause != 10*time.Minute {
+			t.Errorf("shown as %+v", rates)
+		}
 		began := time.Now()
 		c.send(kmsg.NewPtrApiVersionsRequest())
 		synctest.Wait()
