@@ -154,14 +154,19 @@ func (k *checker) distinct(seen map[string]string, key, addr string) {
 
 func (k *checker) advertised() {
 	s := &k.c.Server
-	if s.Advertised == "" {
-		for _, addr := range s.Listen {
-			if host, _, err := net.SplitHostPort(addr); err == nil && wildcard(host) {
-				k.fail(codeAdvertised, "server.listen",
-					"%s is no address that clients can be told: set server.advertised, as in \"broker1.example:9092\"", addr)
-				return
-			}
+	for i, addr := range s.Listen {
+		host, _, err := net.SplitHostPort(addr)
+		switch {
+		case err != nil || !wildcard(host):
+		case i > 0: // its clients are told what it listens on
+			k.fail(codeAdvertised, "server.listen",
+				"%s is no address that clients can be told, and server.advertised is for the first one: put it first, or write an address", addr)
+		case s.Advertised == "":
+			k.fail(codeAdvertised, "server.listen",
+				"%s is no address that clients can be told: set server.advertised, as in \"broker1.example:9092\"", addr)
 		}
+	}
+	if s.Advertised == "" {
 		return
 	}
 	if !k.address(codeAdvertised, "server.advertised", s.Advertised) {

@@ -200,16 +200,18 @@ func (a *assigner) path(c *Config, path []string, text string) {
 		case f.typ.Kind() == reflect.Struct && !last:
 		case isTables(f.typ) && i < len(path)-2:
 			i++
-			tier := slices.IndexFunc(c.Storage.Tiers, func(t Tier) bool {
-				return strings.EqualFold(t.Name, path[i]) || strings.ReplaceAll(t.Name, "-", "_") == path[i]
-			})
+			tier := tierNamed(c, path[i])
 			if tier < 0 {
 				a.report(codeUnknownKey, "", dotted, fmt.Sprintf("no tier %q; there is %s", path[i], strings.Join(tierNames(c), ", ")))
 				return
 			}
 			v, at = v.Index(tier), fmt.Sprintf("%s[%d]", at, tier)
 		case f.typ.Kind() == reflect.Map && (i == len(path)-2 || i < len(path)-2 && f.typ.Elem().Kind() == reflect.String):
-			a.value(v, f, "", at, map[string]any{strings.Join(path[i+1:], "."): text})
+			name := strings.Join(path[i+1:], ".")
+			if tier := tierNamed(c, name); f.typ.Elem().Kind() != reflect.String && tier >= 0 {
+				name = c.Storage.Tiers[tier].Name
+			}
+			a.value(v, f, "", at, map[string]any{name: text})
 			return
 		case last && f.typ.Kind() != reflect.Struct && f.typ.Kind() != reflect.Map && !isTables(f.typ):
 			a.leaf(v, f, "", at, fromText(v, text))
@@ -249,6 +251,13 @@ func fromText(v reflect.Value, text string) any {
 		return list
 	}
 	return text
+}
+
+// tierNamed is the index of a tier, -1 for none. Variables of the environment cannot have a dash in their names.
+func tierNamed(c *Config, name string) int {
+	return slices.IndexFunc(c.Storage.Tiers, func(t Tier) bool {
+		return strings.EqualFold(t.Name, name) || strings.ReplaceAll(t.Name, "-", "_") == name
+	})
 }
 
 func tierNames(c *Config) []string {

@@ -177,7 +177,11 @@ func (a *assigner) value(v reflect.Value, f field, raw, dotted string, val any) 
 		}
 		v.Set(fresh)
 		if f.typ.Elem().Kind() == reflect.String {
-			tree = flat(tree)
+			var twice []string
+			tree, twice = flat(tree)
+			for _, name := range slices.Compact(slices.Sorted(slices.Values(twice))) {
+				a.report(codeValue, join(raw, name), dotted+"."+name, "is set twice, with quotes and without")
+			}
 		}
 		for _, name := range slices.Sorted(maps.Keys(tree)) {
 			elem := reflect.New(f.typ.Elem()).Elem()
@@ -197,22 +201,32 @@ func (a *assigner) value(v reflect.Value, f field, raw, dotted string, val any) 
 }
 
 // flat turns tables in tables into one with dotted names: Kafka's names have dots, and few people quote them. Numbers and truth values
-// become the text that Kafka's tools would send.
-func flat(tree map[string]any) map[string]any {
-	out := map[string]any{}
+// become the text that Kafka's tools would send. Names that come to the same, as "a.b" and a.b do, are told: they are two keys in TOML.
+func flat(tree map[string]any) (out map[string]any, twice []string) {
+	out = map[string]any{}
+	put := func(name string, val any) {
+		if _, taken := out[name]; taken {
+			twice = append(twice, name)
+		}
+		out[name] = val
+	}
 	for name, val := range tree {
 		switch val := val.(type) {
 		case map[string]any:
-			for inner, v := range flat(val) {
-				out[name+"."+inner] = v
+			inside, again := flat(val)
+			for inner, v := range inside {
+				put(name+"."+inner, v)
+			}
+			for _, inner := range again {
+				twice = append(twice, name+"."+inner)
 			}
 		case int64, float64, bool:
-			out[name] = fmt.Sprint(val)
+			put(name, fmt.Sprint(val))
 		default:
-			out[name] = val
+			put(name, val)
 		}
 	}
-	return out
+	return out, twice
 }
 
 // tables replaces a whole array of tables: a layer that names tiers names all of them.
