@@ -176,7 +176,7 @@ type Segment struct {
 	Bytes           int64     `json:"bytes"`
 	ResidentBytes   int64     `json:"resident_bytes"`
 	DirtyBytes      int64     `json:"dirty_bytes"`
-	MaxTimestamp    time.Time `json:"max_timestamp"`
+	MaxTimestamp    time.Time `json:"max_timestamp,omitzero"`     // absent: not known without reading
 	ReadersRealtime []string  `json:"readers_realtime,omitempty"` // reader ids positioned in it
 	ReadersLagging  []string  `json:"readers_lagging,omitempty"`
 }
@@ -190,8 +190,8 @@ type CacheQuery struct {
 
 // Cache answers GET /api/v1/cache.
 type Cache struct {
-	SampledAt time.Time  `json:"sampled_at"` // of the oldest row
-	Method    string     `json:"method"`     // cachestat, mincore, none
+	SampledAt time.Time  `json:"sampled_at,omitzero"` // of the oldest row; absent: not all was looked at yet
+	Method    string     `json:"method"`              // cachestat, mincore, none
 	Rows      []CacheRow `json:"rows"`
 }
 

@@ -30,6 +30,7 @@
 // somebody looks, once for all who do (stream.go, frame.go); a client that is too slow misses some and gets a full one again. Close ends
 // streams at once.
 //
-// Concurrency: a Server is safe for concurrent use. Handlers run on net/http's goroutines, at most maxInFlight at a time;
+// Concurrency: a Server is safe for concurrent use. Handlers run on net/http's goroutines, at most maxInFlight at a time, and maxSlow
+// of those that wait for devices;
 // health endpoints and streams, of which there are at most maxStreams, are not counted, so they answer under overload.
 package admin

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -102,7 +103,7 @@ func (l *eventLog) observe(now time.Time, a *answers) {
 			see("budget", d.Tier, d.State, fmt.Sprintf("cold budget of %s is %s: %s", d.Tier, d.State, d.Reason))
 		}
 		for _, o := range a.throttle.Overrides {
-			see("override", string(o.Kind)+"/"+o.Name, fmt.Sprintf("%d %g %v", o.BytesPerSecond, o.Weight, o.Expires), fmt.Sprintf("override of %s %s: %d bytes/s, weight %g", o.Kind, o.Name, o.BytesPerSecond, o.Weight))
+			see("override", string(o.Kind)+"/"+o.Name, fmt.Sprintf("%d %g %v", o.BytesPerSecond, o.Weight, o.Expires), overrideText(o))
 		}
 		for key := range was {
 			if _, here := is[key]; !here && len(key) > 9 && key[:9] == "override " {
@@ -113,6 +114,18 @@ func (l *eventLog) observe(now time.Time, a *answers) {
 		keep("budget", "override")
 	}
 	l.known = is
+}
+
+// overrideText names what is set: a 0 means that it is left alone.
+func overrideText(o Override) string {
+	var parts []string
+	if o.BytesPerSecond > 0 {
+		parts = append(parts, fmt.Sprintf("%d bytes/s", o.BytesPerSecond))
+	}
+	if o.Weight > 0 {
+		parts = append(parts, fmt.Sprintf("weight %g", o.Weight))
+	}
+	return fmt.Sprintf("override of %s %s: %s", o.Kind, o.Name, strings.Join(parts, ", "))
 }
 
 func (l *eventLog) add(e Event) {

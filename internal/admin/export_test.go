@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"time"
 )
 
 // Operation is a route as tests see it.
@@ -44,4 +45,15 @@ func (s *Server) ServeOn(l net.Listener) error {
 		return err
 	}
 	return nil
+}
+
+// OverrideEvents are the texts of what the stream tells when o is set.
+func OverrideEvents(o Override) (texts []string) {
+	var log eventLog
+	log.observe(time.Time{}, &answers{throttle: &Throttle{}})
+	log.observe(time.Time{}, &answers{throttle: &Throttle{Overrides: []Override{o}}})
+	for _, e := range log.kept {
+		texts = append(texts, e.Text)
+	}
+	return texts
 }

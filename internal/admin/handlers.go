@@ -97,8 +97,29 @@ func (s *Server) topics(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	list, err := s.opt.Backend.Topics(c)
+	list, err := s.allTopics(c)
 	return TopicList{c.now, len(list), some(list, limit)}, err
+}
+
+// allTopics are the backend's, with empty lists and objects where it has nil.
+func (s *Server) allTopics(c *call) ([]Topic, error) {
+	list, err := s.opt.Backend.Topics(c)
+	for i := range list {
+		t := &list[i]
+		t.Configs, t.Partitions = object(t.Configs), some(t.Partitions, len(t.Partitions))
+		for k := range t.Partitions {
+			t.Partitions[k].TierBytes = object(t.Partitions[k].TierBytes)
+		}
+	}
+	return list, err
+}
+
+// object makes nil an empty one, so that JSON has {} and not null.
+func object[V any](m map[string]V) map[string]V {
+	if m == nil {
+		return map[string]V{}
+	}
+	return m
 }
 
 // some cuts a list and makes nil an empty one, so that JSON has [] and not null.
@@ -110,7 +131,7 @@ func some[T any](list []T, limit int) []T {
 }
 
 func (s *Server) findTopic(c *call) (Topic, error) {
-	list, err := s.opt.Backend.Topics(c)
+	list, err := s.allTopics(c)
 	if err != nil {
 		return Topic{}, err
 	}
@@ -177,6 +198,10 @@ func (s *Server) cache(c *call) (any, error) {
 	}
 	answer, err := s.opt.Backend.Cache(c, q)
 	answer.Rows = some(answer.Rows, len(answer.Rows))
+	for i := range answer.Rows {
+		r := &answer.Rows[i]
+		r.Tiers, r.Markers = some(r.Tiers, len(r.Tiers)), some(r.Markers, len(r.Markers))
+	}
 	return answer, err
 }
 
@@ -304,12 +329,20 @@ type TierList struct {
 }
 
 func (s *Server) tiers(c *call) (any, error) {
-	list, err := s.opt.Backend.Tiers(c)
+	list, err := s.allTiers(c)
 	return TierList{c.now, len(list), some(list, len(list))}, err
 }
 
-func (s *Server) tier(c *call) (any, error) {
+func (s *Server) allTiers(c *call) ([]Tier, error) {
 	list, err := s.opt.Backend.Tiers(c)
+	for i := range list {
+		list[i].NextToMove = some(list[i].NextToMove, len(list[i].NextToMove))
+	}
+	return list, err
+}
+
+func (s *Server) tier(c *call) (any, error) {
+	list, err := s.allTiers(c)
 	if err != nil {
 		return nil, err
 	}
@@ -386,7 +419,8 @@ func (s *Server) putOverride(c *call) (any, error) {
 	if b.DryRun {
 		return OverrideResult{WouldChange: []string{"set " + string(o.Kind) + "/" + o.Name}, Override: o}, nil
 	}
-	return OverrideResult{Applied: true, WouldChange: []string{}, Override: o}, s.opt.Backend.SetOverride(c, o)
+	err = s.opt.Backend.SetOverride(c, o)
+	return OverrideResult{Applied: err == nil, WouldChange: []string{}, Override: o}, err
 }
 
 func (s *Server) deleteOverride(c *call) (any, error) {
@@ -394,7 +428,8 @@ func (s *Server) deleteOverride(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return OverrideResult{Applied: true, WouldChange: []string{}, Override: o}, s.opt.Backend.DeleteOverride(c, o.Kind, o.Name)
+	err = s.opt.Backend.DeleteOverride(c, o.Kind, o.Name)
+	return OverrideResult{Applied: err == nil, WouldChange: []string{}, Override: o}, err
 }
 
 // override reads kind and name from the path. Groups and clients are named by other people: anything printable is fine.
@@ -573,6 +608,7 @@ func (c *call) action() (CacheAction, error) {
 	case len(a.Reason) > 500:
 		return a, &InvalidError{Detail: "reason is longer than 500 bytes"}
 	}
+	c.about = []any{"topic", a.Topic, "partition", a.Partition, "from", a.From, "to", a.To, "last_seconds", a.LastSeconds, "reason", a.Reason}
 	return a, nil
 }
 

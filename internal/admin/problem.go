@@ -35,6 +35,9 @@ func (e *httpError) Error() string { return e.detail }
 // problem answers with err. Errors of unknown kind may hold paths and other internals: they go to the log only.
 func (s *Server) problem(w http.ResponseWriter, c *call, err error) {
 	e := toHTTP(err)
+	if errors.Is(err, context.Canceled) && errors.Is(c.Err(), context.Canceled) { // nobody reads this
+		e = &httpError{status: statusClientGone, kind: "client-gone", detail: "the caller went away"}
+	}
 	if e.status == http.StatusInternalServerError {
 		s.opt.Log.Error("admin call failed", "method", c.r.Method, "path", c.r.URL.Path, "request_id", c.id, "err", err)
 	}
@@ -50,6 +53,9 @@ func (s *Server) problem(w http.ResponseWriter, c *call, err error) {
 	}
 	_ = json.NewEncoder(w).Encode(p) // the caller went away: nobody is left to tell
 }
+
+// statusClientGone is nginx's, for its log: no caller sees it.
+const statusClientGone = 499
 
 func toHTTP(err error) *httpError {
 	var (

@@ -41,6 +41,7 @@ type call struct {
 	query  url.Values
 	id     string
 	now    time.Time
+	about  []any // of the body, for the audit line
 }
 
 func get(path string, handle func(*call) (any, error), query ...string) route {
@@ -165,9 +166,13 @@ func (s *Server) authorized(r *http.Request) bool {
 // serve runs one matched call.
 func (s *Server) serve(w http.ResponseWriter, c *call, rt *route) {
 	if !rt.public && !rt.lasting {
+		places := s.inFlight
+		if rt.slow {
+			places = s.slow
+		}
 		select {
-		case s.inFlight <- struct{}{}:
-			defer func() { <-s.inFlight }()
+		case places <- struct{}{}:
+			defer func() { <-places }()
 		default:
 			s.problem(w, c, ErrBusy)
 			return
@@ -218,7 +223,7 @@ func (s *Server) serve(w http.ResponseWriter, c *call, rt *route) {
 }
 
 func (s *Server) audit(c *call, answer any, err error) {
-	attrs := []any{"method", c.r.Method, "path", c.r.URL.Path, "peer", c.r.RemoteAddr, "request_id", c.id}
+	attrs := append([]any{"method", c.r.Method, "path", c.r.URL.Path, "peer", c.r.RemoteAddr, "request_id", c.id}, c.about...)
 	if a, ok := answer.(interface{ auditAttrs() []any }); ok {
 		attrs = append(attrs, a.auditAttrs()...)
 	}

@@ -74,8 +74,10 @@ func (o Options) Validate() error {
 const (
 	// minTokenBytes keeps guessing hopeless: 128 bits as hex would be 32, as base64 22.
 	minTokenBytes = 16
-	// maxInFlight bounds calls being served; the API answers from snapshots, so more would only queue on the CPU.
+	// maxInFlight bounds calls being served; the API answers from snapshots, so more would only queue on the CPU. Those that wait for
+	// a device, for minutes, are counted for themselves: warming many partitions must not keep metrics from being scraped.
 	maxInFlight = 32
+	maxSlow     = 16
 	// maxConns bounds sockets, slow and idle ones included.
 	maxConns = 256
 	// maxBodyBytes is far above the largest valid body (an override with a reason).
@@ -93,6 +95,7 @@ type Server struct {
 	routes   []route
 	cross    *http.CrossOriginProtection
 	inFlight chan struct{}
+	slow     chan struct{}
 	streams  *streams
 	http     *http.Server
 	listener net.Listener
@@ -116,6 +119,7 @@ func New(opt Options) (*Server, error) {
 		token:    sha256.Sum256([]byte(opt.Token)),
 		cross:    http.NewCrossOriginProtection(),
 		inFlight: make(chan struct{}, maxInFlight),
+		slow:     make(chan struct{}, maxSlow),
 		streams:  newStreams(opt),
 	}
 	host, _, _ := net.SplitHostPort(opt.Listen) // Validate has parsed it

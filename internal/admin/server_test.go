@@ -388,7 +388,8 @@ func TestMutationsAreDryFirstAndAudited(t *testing.T) {
 	if n := strings.Count(f.log.String(), `msg="admin call"`); n != 9 {
 		t.Errorf("%d audit lines, want 9:\n%s", n, f.log)
 	}
-	for _, part := range []string{"applied=false", "applied=true", "name=a/b", "reason=night", "bytes_per_second=20971520", "peer="} {
+	for _, part := range []string{"applied=false", "applied=true", "name=a/b", "reason=night", "bytes_per_second=20971520", "peer=",
+		"path=/api/v1/cache/warm", "topic=orders partition=3 from=-1 to=-1 last_seconds=600 reason=deploy"} {
 		if !strings.Contains(f.log.String(), part) {
 			t.Errorf("audit lacks %s:\n%s", part, f.log)
 		}
@@ -606,5 +607,97 @@ func TestLimitListener(t *testing.T) {
 	<-conns
 	if _, err := dial().Read(make([]byte, 1)); err == nil {
 		t.Error("closing twice freed two places")
+	}
+}
+
+// TestAuditTellsWhatFailed: what was not done is not told as applied, and what it was about is told all the same.
+func TestAuditTellsWhatFailed(t *testing.T) {
+	f := newServer(t, nil)
+	f.fake.Err = errors.New("disk full")
+	f.call("PUT", "/api/v1/throttle/overrides/group/x", `{"bytes_per_second":20971520}`)
+	f.call("DELETE", "/api/v1/throttle/overrides/group/warehouse", "")
+	f.call("POST", "/api/v1/cache/evict", `{"topic":"orders","partition":3,"dry_run":false,"reason":"why"}`)
+	var audit []string
+	for line := range strings.Lines(f.log.String()) {
+		if strings.Contains(line, `msg="admin call"`) {
+			audit = append(audit, line)
+		}
+	}
+	if len(audit) != 3 || strings.Contains(strings.Join(audit, ""), "applied=true") || !strings.Contains(audit[2], "topic=orders") || !strings.Contains(audit[2], "reason=why") {
+		t.Errorf("audit lines %q", audit)
+	}
+}
+
+// TestCallerWhoGoesAwayIsNoFault: a Ctrl-C of `lagoon cache warm` is not an error of the broker.
+func TestCallerWhoGoesAwayIsNoFault(t *testing.T) {
+	f := newServer(t, nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	f.fake.Hook = func(string) { cancel() }
+	f.fake.Err = context.Canceled
+	r := httptest.NewRequest(http.MethodGet, "http://127.0.0.1:9645/api/v1/tiers", nil)
+	f.ServeHTTP(httptest.NewRecorder(), r.WithContext(ctx))
+	if strings.Contains(f.log.String(), "level=ERROR") {
+		t.Errorf("log:\n%s", f.log)
+	}
+	// Something else that was cancelled is one.
+	f.fake.Hook = nil
+	if w := f.call("GET", "/api/v1/tiers", ""); w.Code != 500 || !strings.Contains(f.log.String(), "level=ERROR") {
+		t.Errorf("%d, log:\n%s", w.Code, f.log)
+	}
+}
+
+// TestSlowCallsDoNotShutOutTheOthers: who warms many partitions at once still sees metrics.
+func TestSlowCallsDoNotShutOutTheOthers(t *testing.T) {
+	f := newServer(t, nil)
+	release, events := make(chan struct{}), make(chan struct{}, 2*admin.MaxInFlight)
+	f.fake.Hook = func(call string) {
+		if call == "warm" {
+			events <- struct{}{}
+			<-release
+		}
+	}
+	var wg sync.WaitGroup
+	for range admin.MaxInFlight {
+		wg.Go(func() {
+			if w := f.call("POST", "/api/v1/cache/warm", `{"topic":"orders","partition":3,"dry_run":false}`); w.Code == http.StatusServiceUnavailable {
+				events <- struct{}{}
+			}
+		})
+	}
+	for range admin.MaxInFlight { // each waits for its device, or was turned away
+		<-events
+	}
+	if w := f.call("GET", "/metrics", ""); w.Code != http.StatusOK {
+		t.Errorf("metrics meanwhile: %d %s", w.Code, w.Body)
+	}
+	close(release)
+	wg.Wait()
+}
+
+// bare is a backend that has nil where there is nothing.
+type bare struct{ *admintest.Fake }
+
+func (bare) Topics(context.Context) ([]admin.Topic, error) {
+	return []admin.Topic{{Name: "orders", Partitions: []admin.Partition{{Error: "being created or deleted"}}}, {Name: "none"}}, nil
+}
+func (bare) Tiers(context.Context) ([]admin.Tier, error) { return []admin.Tier{{Name: "ssd"}}, nil }
+func (bare) Cache(context.Context, admin.CacheQuery) (admin.Cache, error) {
+	return admin.Cache{Rows: []admin.CacheRow{{Cells: []byte{}, Flags: []byte{}}}}, nil
+}
+func (bare) Segments(context.Context, string, int32) ([]admin.Segment, error) {
+	return []admin.Segment{{State: "active"}}, nil
+}
+
+// TestNothingIsAnEmptyList: the contract has lists and objects, and times that are some time.
+func TestNothingIsAnEmptyList(t *testing.T) {
+	f := newServer(t, func(o *admin.Options) { o.Backend = bare{admintest.New()} })
+	for _, path := range []string{"/api/v1/topics", "/api/v1/topics/none", "/api/v1/tiers", "/api/v1/tiers/ssd", "/api/v1/cache", "/api/v1/topics/orders/partitions/0/segments"} {
+		body := f.call("GET", path, "").Body.String()
+		if strings.Contains(body, "null") {
+			t.Errorf("%s: %s", path, body)
+		}
+		if rest := strings.ReplaceAll(body, `"created_at":"0001-01-01`, ""); strings.Contains(rest, "0001-01-01") {
+			t.Errorf("%s tells of the year 1: %s", path, body)
+		}
 	}
 }

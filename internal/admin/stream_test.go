@@ -695,3 +695,19 @@ func TestStreamEvents(t *testing.T) {
 		c.close()
 	})
 }
+
+// TestEventOfAnOverride: what an override leaves alone is not told as 0 bytes a second.
+func TestEventOfAnOverride(t *testing.T) {
+	for _, tc := range []struct {
+		o    admin.Override
+		want string
+	}{
+		{admin.Override{Kind: "group", Name: "billing", Weight: 4}, "override of group billing: weight 4"},
+		{admin.Override{Kind: "topic", Name: "orders", BytesPerSecond: 1 << 20}, "override of topic orders: 1048576 bytes/s"},
+		{admin.Override{Kind: "client", Name: "wh", BytesPerSecond: 1 << 20, Weight: 0.5}, "override of client wh: 1048576 bytes/s, weight 0.5"},
+	} {
+		if got := admin.OverrideEvents(tc.o); !slices.Equal(got, []string{tc.want}) {
+			t.Errorf("%q, want %q", got, tc.want)
+		}
+	}
+}
