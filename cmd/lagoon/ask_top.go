@@ -36,6 +36,7 @@ type topData struct {
 	Tiers    []admin.Tier   `json:"tiers"`
 	Total    int            `json:"total"`
 	Readers  []admin.Reader `json:"readers"`
+	realtime []admin.Reader // all of them, where Readers has not all; else nil
 }
 
 func (a *app) topCommand() *cobra.Command {
@@ -96,6 +97,11 @@ func (t *top) ask(ctx context.Context) (d topData, err error) {
 	var readers admin.ReaderList
 	var tiers admin.TierList
 	get("/api/v1/readers", url.Values{"sort": {t.sort}, "limit": {strconv.Itoa(t.rows)}}, &readers)
+	if len(readers.Readers) < readers.Total { // the head is about all of them
+		var all admin.ReaderList
+		get("/api/v1/readers", url.Values{"class": {"realtime"}, "limit": {"10000"}}, &all)
+		d.realtime = all.Readers
+	}
 	get("/api/v1/status", nil, &d.Status)
 	get("/api/v1/throttle", nil, &d.Throttle)
 	get("/api/v1/tiers", nil, &tiers)

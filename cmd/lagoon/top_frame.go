@@ -74,13 +74,20 @@ func topHead(d topData) []frameLine {
 	}
 	out := []frameLine{head, realtimeLine(d)}
 	behind := fmt.Sprintf("behind     %d lagging, %d catching up, %d stalled, %d stopped", s.Readers.Lagging, s.Readers.CatchingUp, s.Readers.Stalled, s.Readers.Stopped)
-	longest := -1.0
+	longest, endless := -1.0, 0
 	for _, r := range d.Readers {
-		if r.Class != "realtime" {
+		switch {
+		case r.Class != "lagging" && r.Class != "catching_up" && r.Class != "stalled":
+		case r.ETASeconds < 0:
+			endless++
+		default:
 			longest = max(longest, r.ETASeconds)
 		}
 	}
-	if longest >= 0 {
+	switch {
+	case endless > 0:
+		behind += fmt.Sprintf("; no end in sight for %d", endless)
+	case longest >= 0:
 		behind += "; done in " + span(longest)
 	}
 	out = append(out, frameLine{behind, ""})
@@ -144,7 +151,11 @@ func realtimeLine(d topData) frameLine {
 	var n int
 	var cache, device, rate float64
 	late := 0.0
-	for _, r := range d.Readers {
+	readers := d.Readers
+	if d.realtime != nil {
+		readers = d.realtime
+	}
+	for _, r := range readers {
 		if r.Class != "realtime" {
 			continue
 		}

@@ -12,7 +12,7 @@ import (
 )
 
 // TestTopGolden runs testdata/top: "frame width=80 height=24" draws the fake daemon's figures. many=N adds N readers, miss lets a
-// real-time reader read from a device, hot has pinned windows, race lets retention overtake a group, broken is a daemon in trouble, empty one without readers.
+// real-time reader read from a device, hot has pinned windows, race lets retention overtake a group, endless adds a reader that will not catch up, broken is a daemon in trouble, empty one without readers.
 func TestTopGolden(t *testing.T) {
 	datadriven.Walk(t, "testdata/top", func(t *testing.T, path string) {
 		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
@@ -50,6 +50,9 @@ func TestTopGolden(t *testing.T) {
 					data.Readers[0].Retention = &admin.ReaderRace{CountdownSeconds: 95, LossBytes: 3 << 30}
 					data.Readers = append(data.Readers, data.Readers[0]) // another partition of the same group
 					data.Total++
+				case "endless":
+					data.Readers = append(data.Readers, admin.Reader{ClientID: "hopeless", Topic: "orders", Class: "lagging", ETASeconds: -1})
+					data.Total++
 				case "empty":
 					data.Readers, data.Total = nil, 0
 				default:
@@ -83,5 +86,17 @@ func TestTopKeys(t *testing.T) {
 		if refresh := p.press(c.key); p.sort != c.want || refresh != c.refresh {
 			t.Errorf("after %q: by %s, refresh %v, want %s, %v", c.key, p.sort, refresh, c.want, c.refresh)
 		}
+	}
+}
+
+// The head is about all readers, however few are shown.
+func TestTopHeadKnowsReadersThatAreNotShown(t *testing.T) {
+	_, url := fakeAdmin(t, nil)
+	data, err := (&top{app: &app{admin: url}, sort: "-lag_bytes", rows: 1}).ask(t.Context())
+	if err != nil || len(data.Readers) != 1 || data.Total != 2 {
+		t.Fatalf("%d of %d readers, %v", len(data.Readers), data.Total, err)
+	}
+	if got := frame(data, 100, 0)[1].text; got != "real-time  1 reader, 21MiB/s, 0s behind at most; all from the page cache" {
+		t.Error(got)
 	}
 }
