@@ -3,9 +3,11 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -141,6 +143,13 @@ func TestToken(t *testing.T) {
 	if out, code := command(t, nil, false, "health", "--admin", url); code != exitOK {
 		t.Errorf("health needs no token: %d %q", code, out)
 	}
+	// As an editor of Windows writes it, with a remark below.
+	if err := os.WriteFile(file, []byte(secret+"\r\nfor the operators\r\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, code := command(t, nil, false, "tiers", "--admin", url, "--token-file", file); code != exitOK {
+		t.Errorf("with CRLF: %d %q", code, out)
+	}
 	if out, code := command(t, nil, false, "tiers", "--admin", url, "--token-file", file+"x"); code != exitFailed || !strings.Contains(out, "no such file") {
 		t.Errorf("missing file: %d %q", code, out)
 	}
@@ -215,5 +224,40 @@ func TestHumanNumbers(t *testing.T) {
 	}
 	if got := clean("a\x1b[31mb\u009bc\n"); got != "a?[31mb?c?" {
 		t.Errorf("clean %q", got)
+	}
+}
+
+// TestSuggestedNamesDoNotSteerTheTerminal: a group's name is what a client says it is, and may be suggested.
+func TestSuggestedNamesDoNotSteerTheTerminal(t *testing.T) {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusNotFound)
+		fmt.Fprint(w, `{"detail":"no group \"ware\"","suggestions":["ware\u001b]0;owned\u0007"]}`)
+	}))
+	defer srv.Close()
+	out, code := command(t, nil, false, "groups", "ware", "--admin", srv.URL)
+	if code != exitFailed || strings.ContainsAny(out, "\x1b\x07") || !strings.Contains(out, "did you mean ware?]0;owned??") {
+		t.Errorf("%d %q", code, out)
+	}
+}
+
+// TestUsedIsWhatMovesAtIsAShareOf: watermarks are shares of what Lagoon may have, not of a disk that others fill.
+func TestUsedIsWhatMovesAtIsAShareOf(t *testing.T) {
+	const gib = 1 << 30
+	for _, tc := range []struct {
+		tier admin.Tier
+		want string
+	}{
+		{admin.Tier{CapacityBytes: 100 * gib, FreeBytes: 30 * gib, UsedBytes: 10 * gib, MaxUsedBytes: 95 * gib}, "25%"}, // others have 60 GiB
+		{admin.Tier{CapacityBytes: 100 * gib, FreeBytes: 55 * gib, UsedBytes: 45 * gib, MaxUsedBytes: 50 * gib}, "90%"},
+		{admin.Tier{CapacityBytes: 100 * gib, FreeBytes: 60 * gib, UsedBytes: 40 * gib}, "40%"},
+	} {
+		body, err := json.Marshal(admin.TierList{Tiers: []admin.Tier{tc.tier}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var out bytes.Buffer
+		if err := (&app{stdout: &out}).printTiers(body, false); err != nil || !strings.Contains(out.String(), "  "+tc.want+"  ") {
+			t.Errorf("%v, want %s in\n%s", err, tc.want, &out)
+		}
 	}
 }

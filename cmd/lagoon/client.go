@@ -133,6 +133,7 @@ func problemError(resp *http.Response, body []byte) error {
 	if len(p.Suggestions) > 0 {
 		text += fmt.Sprintf(": did you mean %s?", strings.Join(p.Suggestions, " or "))
 	}
+	text = clean(text) // suggestions are names that clients chose
 	if resp.StatusCode == http.StatusUnauthorized {
 		text = "the daemon wants a token: give --token-file (or $LAGOON_TOKEN_FILE) the file that its admin.token_file names"
 	}
@@ -157,7 +158,7 @@ func readToken(path string) (string, error) {
 		return "", fmt.Errorf("token file: %w", err)
 	}
 	token, _, _ := strings.Cut(strings.TrimSpace(string(text)), "\n")
-	if token == "" {
+	if token = strings.TrimSpace(token); token == "" { // lines may end in CRLF
 		return "", fmt.Errorf("token file %s is empty", path)
 	}
 	return token, nil

@@ -374,7 +374,7 @@ func (d disk) judge(cfg *conf.Config, add addFinding) {
 	reserve := int64((1 - float64(d.tier.MaxUsed)) * float64(d.total))
 	least := max(reserve, 2*int64(cfg.Storage.SegmentBytes))
 	add(name+": space", "error", d.free > least, size(least)+" free", size(d.free)+" free of "+size(d.total),
-		"free some space, add a tier, or shorten retention: below this appends are refused")
+		"free some space, add a tier, or shorten retention: from max_used on nothing moves here, and below "+size(min(64<<20, d.total/100))+" appends are refused")
 	around := d.method == cachectl.MethodDirect || d.method == cachectl.MethodDontCache
 	add(name+": reads around the page cache", "warn", around, "direct or dontcache", string(d.method),
 		"replays of this tier leave pages behind or are slow; use ext4 or xfs ("+cmp.Or(d.why, "the file system supports neither")+")")

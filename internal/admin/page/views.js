@@ -47,6 +47,7 @@ export function tiles(state) {
 export function tierBars(tiers, migrations, rates) {
   return tiers.map((t, i) => {
     const share = (n) => Math.max(0, Math.min(100, 100 * n / (t.capacity_bytes || 1))) + "%";
+    const may = Math.min(t.used_bytes + t.free_bytes, t.max_used_bytes || Infinity); // what watermarks are shares of
     const other = Math.max(0, t.capacity_bytes - t.free_bytes - t.used_bytes);
     const moving = migrations?.migrations || [];
     const way = (side, word) => moving.filter((m) => m[side] === t.name).map((m) => `${word} ${m.topic}/${m.partition} ${percent(m.done_bytes, m.bytes)}`);
@@ -58,7 +59,7 @@ export function tierBars(tiers, migrations, rates) {
         element("span", { class: "grow" }), t.state === "ok" ? "" : element("b", { class: "bad" }, t.state.toUpperCase()), `${size(t.used_bytes)} of ${size(t.capacity_bytes)}`),
       element("div", { class: "gauge", role: "img", "aria-label": label, title: label },
         element("i", { style: { width: share(t.used_bytes), background: tierColour(i) } }), element("i", { class: "other", style: { left: share(t.used_bytes), width: share(other) } }),
-        ...[t.low_watermark_ratio, t.high_watermark_ratio].filter((r) => r > 0 && r < 1).map((r) => element("i", { class: "mark", style: { left: 100 * r + "%" } }))),
+        ...[t.low_watermark_ratio, t.high_watermark_ratio].filter((r) => r > 0 && r < 1).map((r) => element("i", { class: "mark", style: { left: share(r * may) } }))),
       element("small", {}, notes.join("  ·  ")), t.error ? element("small", { class: "bad" }, t.error) : "");
   });
 }
