@@ -73,7 +73,11 @@ func (a *app) printCache(body []byte, wide bool) error {
 		return err
 	}
 	if wide {
-		fmt.Fprintf(a.stdout, "sampled %s by %s\n", answer.SampledAt.Format("15:04:05"), answer.Method)
+		age := "not all looked at yet"
+		if !answer.SampledAt.IsZero() {
+			age = "sampled " + answer.SampledAt.Format("15:04:05")
+		}
+		fmt.Fprintf(a.stdout, "%s by %s\n", age, answer.Method)
 	}
 	return nil
 }
@@ -214,7 +218,11 @@ func (a *app) printAction(body []byte, verb string) error {
 		fmt.Fprintln(a.stdout, clean(line))
 	}
 	if !r.Applied {
-		fmt.Fprintf(a.stdout, "would %s %s in %d segment(s), %s of it resident now; repeat with --yes to do it\n", verb, size(r.Bytes), r.Segments, size(r.ResidentBefore))
+		kept := ""
+		if r.KeptHot > 0 {
+			kept = fmt.Sprintf("; %s of it kept for real-time readers", size(r.KeptHot))
+		}
+		fmt.Fprintf(a.stdout, "would %s %s in %d segment(s), %s of it resident now%s; repeat with --yes to do it\n", verb, size(r.Bytes), r.Segments, size(r.ResidentBefore), kept)
 		return nil
 	}
 	fmt.Fprintf(a.stdout, "%s: %s in %d segment(s), resident %s before, %s now", verb, size(r.Bytes), r.Segments, size(r.ResidentBefore), size(r.ResidentAfter))

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -42,6 +43,7 @@ type backend struct {
 	state      atomic.Pointer[string]        // starting, ready, draining
 	bound      atomic.Pointer[[]string]      // addresses as bound
 	sampler    *sampler
+	overriding sync.Mutex // held while an override is set: what has expired is taken away by then
 }
 
 func (b *backend) setState(s string) { b.state.Store(&s) }
@@ -151,8 +153,7 @@ func (b *backend) Checks(context.Context) []admin.Check {
 	out = append(out, offline)
 	out = append(out, admin.Check{Name: "listener", OK: b.server.Load() != nil, Severity: "error"})
 	out = append(out, admin.Check{Name: "drain", OK: b.stateNow() != "draining", Severity: "error"})
-	m := b.sampler.lastMethod()
-	out = append(out, admin.Check{Name: "cachestat", OK: m != "mincore" && m != "none", Severity: "warn", Text: "residency by " + m})
+	out = append(out, b.sampler.check())
 	if hot, on := b.store.HotWindows(); on {
 		pins := admin.Check{Name: "hot-windows", OK: hot.Trouble == "", Severity: "warn",
 			Text: fmt.Sprintf("%s pinned of %s planned, budget %s, %.0f s of tail", size(hot.Pinned), size(hot.Kept), size(hot.Budget), hot.Tail.Seconds())}
@@ -239,13 +240,16 @@ func (b *backend) partition(l *partition.Log) admin.Partition {
 }
 
 // Segments lists one partition's segments with their residency now.
-func (b *backend) Segments(_ context.Context, topic string, number int32) ([]admin.Segment, error) {
+func (b *backend) Segments(ctx context.Context, topic string, number int32) ([]admin.Segment, error) {
 	l, err := b.log(topic, number)
 	if err != nil {
 		return nil, err
 	}
 	var out []admin.Segment
 	for _, sv := range l.Segments() {
+		if ctx.Err() != nil { // without cachestat each look may take a while
+			return nil, ctx.Err()
+		}
 		s := admin.Segment{BaseOffset: int64(sv.Base), NextOffset: int64(sv.Next), File: sv.File, Tier: sv.Tier, State: "sealed", Bytes: sv.SizeBytes}
 		if sv.Active || !sv.Sealed {
 			s.State = "active"

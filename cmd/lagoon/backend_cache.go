@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"lagoon/cachectl"
@@ -28,7 +30,7 @@ func (b *backend) Cache(ctx context.Context, q admin.CacheQuery) (admin.Cache, e
 	if cells <= 0 {
 		cells = 512
 	}
-	cells = max(16, min(cells, maxCells/max(1, len(logs))))
+	cells = min(cells, max(16, maxCells/max(1, len(logs))))
 	readers := b.store.Readers()
 	in := map[rowKey][]partition.ReaderView{}
 	for _, r := range readers {
@@ -42,7 +44,7 @@ func (b *backend) Cache(ctx context.Context, q admin.CacheQuery) (admin.Cache, e
 			return out, ctx.Err()
 		}
 		if l.Err() == nil {
-			row := b.row(l, cells, q.Topic != "", in[rowKey{l.Topic(), l.Partition()}])
+			row := b.row(l, cells, q.Topic != "" && q.Partition >= 0, in[rowKey{l.Topic(), l.Partition()}])
 			if row.SampledAt.Before(out.SampledAt) {
 				out.SampledAt = row.SampledAt
 			}
@@ -194,8 +196,8 @@ func ranges(l *partition.Log, from, to segment.Offset) ([]byteRange, error) {
 }
 
 // Evict drops clean pages of a range, but never of the hot window while the partition has a real-time reader.
-func (b *backend) Evict(_ context.Context, q admin.CacheAction) (admin.CacheActionResult, error) {
-	return b.act(q, func(l *partition.Log, sp byteRange, res *admin.CacheActionResult) error {
+func (b *backend) Evict(ctx context.Context, q admin.CacheAction) (admin.CacheActionResult, error) {
+	return b.act(ctx, q, func(l *partition.Log, sp byteRange, res *admin.CacheActionResult) error {
 		keep := b.hotFrom(l)
 		if end := keep - sp.sv.Before; sp.pos+sp.len > end {
 			cut := sp.pos + sp.len - max(end, sp.pos)
@@ -215,15 +217,25 @@ func (b *backend) Evict(_ context.Context, q admin.CacheAction) (admin.CacheActi
 	})
 }
 
-// Warm reads a range into the page cache.
-func (b *backend) Warm(_ context.Context, q admin.CacheAction) (admin.CacheActionResult, error) {
-	return b.act(q, func(l *partition.Log, sp byteRange, res *admin.CacheActionResult) error {
+// warmStep is read between two looks at whether anybody still waits: a second of a slow disk.
+const warmStep = 64 << 20
+
+// Warm reads a range into the page cache, until ctx ends.
+func (b *backend) Warm(ctx context.Context, q admin.CacheAction) (admin.CacheActionResult, error) {
+	return b.act(ctx, q, func(l *partition.Log, sp byteRange, res *admin.CacheActionResult) error {
 		if q.DryRun {
 			res.WouldChange = append(res.WouldChange, fmt.Sprintf("warm %s [%d, %d)", sp.sv.File, sp.pos, sp.pos+sp.len))
 			return nil
 		}
-		_, err := l.Warm(sp.sv, sp.pos, sp.len)
-		return err
+		for end := sp.pos + sp.len; sp.pos < end; sp.pos += warmStep {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			if _, err := l.Warm(sp.sv, sp.pos, min(warmStep, end-sp.pos)); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 }
 
@@ -243,20 +255,21 @@ func (b *backend) hotFrom(l *partition.Log) int64 {
 	return from
 }
 
-// act applies one action to every span of the range and measures before and after.
-func (b *backend) act(q admin.CacheAction, do func(*partition.Log, byteRange, *admin.CacheActionResult) error) (admin.CacheActionResult, error) {
+// act applies one action to every span of the range and measures before and after. What moves or is deleted meanwhile is left out.
+func (b *backend) act(ctx context.Context, q admin.CacheAction, do func(*partition.Log, byteRange, *admin.CacheActionResult) error) (admin.CacheActionResult, error) {
 	var res admin.CacheActionResult
+	gone := 0
 	logs, err := b.chosen(q.Topic, q.Partition)
 	if err != nil {
 		return res, err
 	}
 	for _, l := range logs {
 		from, to := segment.Offset(max(q.From, 0)), segment.Offset(q.To)
-		if q.To <= 0 {
+		if q.To < 0 {
 			to = -1
 		}
 		if q.LastSeconds > 0 {
-			at, err := l.OffsetForTime(context.Background(), time.Now().Add(-time.Duration(q.LastSeconds*float64(time.Second))).UnixMilli())
+			at, err := l.OffsetForTime(ctx, time.Now().Add(-time.Duration(q.LastSeconds*float64(time.Second))).UnixMilli())
 			if err != nil {
 				return res, err
 			}
@@ -269,19 +282,24 @@ func (b *backend) act(q admin.CacheAction, do func(*partition.Log, byteRange, *a
 			return res, err
 		}
 		for _, sp := range list {
-			before, err := l.Residency(sp.sv, sp.pos, sp.len)
-			if err != nil {
-				return res, err
+			if ctx.Err() != nil {
+				return res, ctx.Err()
 			}
-			if err := do(l, sp, &res); err != nil {
-				return res, err
+			before, err := l.Residency(sp.sv, sp.pos, sp.len)
+			if err == nil {
+				err = do(l, sp, &res)
 			}
 			after := before
-			if !q.DryRun {
+			if err == nil && !q.DryRun {
 				b.sampler.forget(rowKey{l.Topic(), l.Partition()})
-				if after, err = l.Residency(sp.sv, sp.pos, sp.len); err != nil {
-					return res, err
-				}
+				after, err = l.Residency(sp.sv, sp.pos, sp.len)
+			}
+			if errors.Is(err, partition.ErrClosed) && l.Err() == nil {
+				gone++
+				continue
+			}
+			if err != nil {
+				return res, err
 			}
 			res.Segments++
 			res.Bytes += sp.len
@@ -292,6 +310,9 @@ func (b *backend) act(q admin.CacheAction, do func(*partition.Log, byteRange, *a
 	res.Applied = !q.DryRun
 	if res.DirtyBytes > 0 {
 		res.Note = "dirty pages cannot be dropped: write-back was started, call again"
+	}
+	if gone > 0 {
+		res.Note = strings.TrimPrefix(res.Note+"; ", "; ") + fmt.Sprintf("%d segment(s) left out: they were moved or deleted meanwhile", gone)
 	}
 	return res, nil
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
@@ -167,7 +168,33 @@ func (b *backend) SetOverride(_ context.Context, o admin.Override) error {
 	if err != nil {
 		return &admin.InvalidError{Detail: err.Error()}
 	}
+	b.overriding.Lock()
+	defer b.overriding.Unlock()
+	if err := b.forgetExpired(mo); err != nil {
+		return err
+	}
 	return b.meta.PutOverride(mo)
+}
+
+// forgetExpired takes the overrides that have ended out of the catalogue, before mo comes into it: nobody sees them, and a script that
+// sets one for every job would make it grow for ever. What admission would not take is refused. Called with overriding held.
+func (b *backend) forgetExpired(mo metadata.Override) error {
+	now, left := time.Now().UnixMilli(), 0
+	for k, o := range b.meta.Snapshot().Overrides {
+		switch {
+		case k == (metadata.OverrideKey{Kind: mo.Kind, Name: mo.Name}): // is replaced
+		case o.ExpiresMs > 0 && o.ExpiresMs <= now:
+			if _, err := b.meta.DeleteOverride(k.Kind, k.Name); err != nil {
+				return err
+			}
+		default:
+			left++
+		}
+	}
+	if left >= admission.MaxOverrides {
+		return &admin.InvalidError{Detail: fmt.Sprintf("there are %d overrides, the most there may be: remove some", left)}
+	}
+	return nil
 }
 
 // DeleteOverride ends one.

@@ -12,9 +12,12 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -22,6 +25,8 @@ import (
 
 	"lagoon/conf"
 	"lagoon/internal/admin"
+	"lagoon/internal/metadata"
+	"lagoon/internal/partition"
 )
 
 // testConfig is `lagoon dev` on free ports in a directory of its own.
@@ -436,5 +441,123 @@ func TestMigrationsByHand(t *testing.T) {
 	}
 	if err := stop(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// fill makes several segments in a partition.
+func (d *daemon) fill(t *testing.T, number int32) *partition.Log {
+	t.Helper()
+	cl := d.testClient(t, kgo.ProducerBatchCompression(kgo.NoCompression()), kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	for range 10 {
+		if err := cl.ProduceSync(t.Context(), &kgo.Record{Topic: "orders", Partition: number, Value: bytes.Repeat([]byte("0123456789abcdef"), 40<<10)}).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l, ok := d.store.Log("orders", number)
+	if !ok || len(l.Segments()) < 3 {
+		t.Fatal("no log of three segments")
+	}
+	return l
+}
+
+// TestCacheByHand: what the admin API says of the page cache, and what it does to it.
+func TestCacheByHand(t *testing.T) {
+	d, stop := startDaemon(t, testConfig(t, t.TempDir(), "server.default_partitions=2", "storage.segment_bytes=2MiB"), daemonOptions{MakeTiers: true})
+	defer func() {
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+	}()
+	if out := d.cli(t, "health"); strings.Contains(out, "[!] cachestat") {
+		t.Errorf("a broker without data:\n%s", out)
+	}
+	l := d.fill(t, 0)
+
+	// The range that ends where the log starts is empty.
+	var r admin.CacheActionResult
+	if err := json.Unmarshal([]byte(d.cli(t, "cache", "evict", "orders/0", "--to", "0", "-o", "json")), &r); err != nil || r.Bytes != 0 || len(r.WouldChange) != 0 {
+		t.Errorf("evict up to 0: %+v, %v", r, err)
+	}
+
+	// Segments are those of one partition; as many cells as were asked for.
+	for args, segments := range map[string]bool{"orders": false, "orders/0": true} {
+		var c admin.Cache
+		if err := json.Unmarshal([]byte(d.cli(t, "cache", "show", args, "--cells", "4", "-o", "json")), &c); err != nil {
+			t.Fatal(err)
+		}
+		for _, row := range c.Rows {
+			if got := len(row.Segments) > 0; got != segments || len(row.Cells) > 4 {
+				t.Errorf("%s: %d segments and %d cells of %s/%d", args, len(row.Segments), len(row.Cells), row.Topic, row.Partition)
+			}
+		}
+	}
+
+	// Who goes away stops the work.
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	for name, act := range map[string]func(context.Context, admin.CacheAction) (admin.CacheActionResult, error){"warm": d.backend.Warm, "evict": d.backend.Evict} {
+		if r, err := act(gone, admin.CacheAction{Topic: "orders", From: -1, To: -1}); !errors.Is(err, context.Canceled) || r.Applied {
+			t.Errorf("%s for nobody: %+v, %v", name, r, err)
+		}
+	}
+
+	// What is deleted meanwhile is left out, the rest is done.
+	segs, first := l.Segments(), true
+	r, err := d.backend.act(t.Context(), admin.CacheAction{Topic: "orders", From: -1, To: -1}, func(l *partition.Log, _ byteRange, _ *admin.CacheActionResult) error {
+		if !first {
+			return nil
+		}
+		first = false
+		_, err := l.DeleteRecords(t.Context(), segs[2].Base)
+		return err
+	})
+	if err != nil || !r.Applied || r.Segments != len(segs)-2 || !strings.Contains(r.Note, "2 segment(s) left out") {
+		t.Errorf("%d segments, of which 2 are deleted meanwhile: %+v, %v", len(segs), r, err)
+	}
+}
+
+// TestExpiredOverridesLeaveTheCatalogue: nobody sees them, so nobody would remove them.
+func TestExpiredOverridesLeaveTheCatalogue(t *testing.T) {
+	d, stop := startDaemon(t, testConfig(t, t.TempDir()), daemonOptions{MakeTiers: true})
+	if err := d.catalogue.PutOverride(metadata.Override{Kind: "group", Name: "job-1", BytesPerSecond: 1 << 20, ExpiresMs: 1}); err != nil {
+		t.Fatal(err)
+	}
+	d.cli(t, "throttle", "set", "job-2", "1MiB/s", "--ttl", "1h")
+	d.cli(t, "throttle", "set", "job-2", "2MiB/s")
+	if got := d.catalogue.Snapshot().Overrides; len(got) != 1 || got[metadata.OverrideKey{Kind: "group", Name: "job-2"}].BytesPerSecond != 2<<20 {
+		t.Errorf("overrides %v", got)
+	}
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestHangupStopsInGoodOrder: as a JVM does; a terminal that closes must not leave logs to be checked.
+func TestHangupStopsInGoodOrder(t *testing.T) {
+	seen := make(chan os.Signal, 1)
+	signal.Notify(seen, syscall.SIGHUP) // the test itself may run under nohup
+	defer signal.Stop(seen)
+	var stderr bytes.Buffer
+	stdout, banner := io.Pipe()
+	a, root := &app{stdout: banner, stderr: &stderr}, t.TempDir()
+	code := make(chan int, 1)
+	go func() {
+		code <- a.main(context.Background(), []string{"dev", "--data", root, "--set", "server.listen=127.0.0.1:0", "--set", "admin.listen=127.0.0.1:0"})
+		_ = banner.Close()
+	}()
+	if _, err := io.ReadFull(stdout, make([]byte, 1)); err != nil { // else it runs
+		t.Fatalf("exit %d\n%s", <-code, &stderr)
+	}
+	go func() { _, _ = io.Copy(io.Discard, stdout) }() // ends with the pipe
+	if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	if got := <-code; got != exitOK || !strings.Contains(stderr.String(), "stopped") {
+		t.Errorf("exit %d\n%s", got, &stderr)
+	}
+	signal.Ignore(syscall.SIGHUP)
+	defer signal.Reset(syscall.SIGHUP)
+	if slices.Contains(stopSignals(), os.Signal(syscall.SIGHUP)) {
+		t.Error("nohup has no effect")
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"lagoon/cachectl"
+	"lagoon/internal/admin"
 )
 
 const (
@@ -112,7 +113,7 @@ func (s *sampler) register(reg prometheus.Registerer) error {
 			defer s.mu.Unlock()
 			oldest := s.now()
 			for _, one := range s.samples {
-				if one.at.Before(oldest) {
+				if !one.at.IsZero() && one.at.Before(oldest) { // zero: forgotten, and looked at next
 					oldest = one.at
 				}
 			}
@@ -306,6 +307,16 @@ func (s *sampler) residentOn(dir string) (bytes int64) {
 		}
 	}
 	return bytes
+}
+
+// check fails while residency is asked in a slow way, or not told. Where there is nothing to look at nothing is known.
+func (s *sampler) check() admin.Check {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.method == "none" && len(s.samples) == 0 {
+		return admin.Check{Name: "cachestat", OK: true, Severity: "warn", Text: "nothing to look at yet"}
+	}
+	return admin.Check{Name: "cachestat", OK: s.method != "mincore" && s.method != "none", Severity: "warn", Text: "residency by " + s.method}
 }
 
 func (s *sampler) lastMethod() string {

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"lagoon/cachectl"
 	"lagoon/internal/admin"
 )
@@ -220,5 +222,49 @@ func TestSamplerStopsWithTheQuestion(t *testing.T) {
 	s.refresh(ctx, w.segments)
 	if w.looks["cold"] != 0 {
 		t.Errorf("%d looks for somebody who went away", w.looks["cold"])
+	}
+}
+
+// TestForgottenSamplesHaveNoAge: what is due after an eviction is not two thousand years old.
+func TestForgottenSamplesHaveNoAge(t *testing.T) {
+	w, s := newSamplerWorld(10 * time.Microsecond)
+	w.add("orders", 2, false)
+	w.add("other", 1, false)
+	reg := prometheus.NewRegistry()
+	if err := s.register(reg); err != nil {
+		t.Fatal(err)
+	}
+	s.sweep(t.Context())
+	w.now = w.now.Add(3 * time.Second)
+	s.forget(rowKey{"orders", 0})
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if age := f.GetMetric()[0].GetGauge().GetValue(); f.GetName() == "lagoon_cache_sample_age_seconds" && (age < 3 || age > 4) {
+			t.Errorf("age %g s, want that of the one that was not forgotten", age)
+		}
+	}
+}
+
+// TestNothingToLookAtIsNoFault: a broker without data cannot tell how residency is asked.
+func TestNothingToLookAtIsNoFault(t *testing.T) {
+	w, s := newSamplerWorld(10 * time.Microsecond)
+	s.sweep(t.Context())
+	if c := s.check(); !c.OK {
+		t.Errorf("empty: %+v", c)
+	}
+	w.add("orders", 1, true)
+	s.sweep(t.Context())
+	if c := s.check(); !c.OK || c.Text != "residency by cachestat" {
+		t.Errorf("%+v", c)
+	}
+	w, s = newSamplerWorld(10 * time.Microsecond)
+	w.add("orders", 1, true)
+	w.content["orders-0"] = "error"
+	s.sweep(t.Context())
+	if c := s.check(); c.OK {
+		t.Errorf("nothing is told: %+v", c)
 	}
 }

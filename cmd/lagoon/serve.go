@@ -234,7 +234,16 @@ func (a *app) configError(path string, err error) error {
 	return usagef("%d faults in %s: nothing was started", len(ps), path)
 }
 
-// serve runs the daemon until a signal: the first SIGTERM or SIGINT drains, the second ends the process at once.
+// stopSignals end the daemon in good order. A hangup is one of them, as for a JVM: a terminal that closes must not leave logs to be
+// checked. Where it is ignored (nohup) it stays so.
+func stopSignals() []os.Signal {
+	if signal.Ignored(syscall.SIGHUP) {
+		return []os.Signal{syscall.SIGTERM, syscall.SIGINT}
+	}
+	return []os.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP}
+}
+
+// serve runs the daemon until a signal: the first of stopSignals drains, the second ends the process at once.
 func (a *app) serve(ctx context.Context, cfg *conf.Config, opt daemonOptions) error {
 	log := newLogger(a.stderr, cfg.Log)
 	for _, w := range cfg.Warnings {
@@ -243,7 +252,7 @@ func (a *app) serve(ctx context.Context, cfg *conf.Config, opt daemonOptions) er
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	signal.Notify(signals, stopSignals()...)
 	defer signal.Stop(signals)
 	go func() {
 		select {
