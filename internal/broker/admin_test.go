@@ -90,10 +90,12 @@ func (s *adminStore) remove(_ context.Context, topic string, _ [16]byte) error {
 	return nil
 }
 
-func (s *adminStore) configure(topic string, cfg partition.Config) {
+func (s *adminStore) configure(cfgs map[string]*partition.Config) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.configs[topic] = cfg
+	for topic, cfg := range cfgs {
+		s.configs[topic] = *cfg
+	}
 }
 
 func (s *adminStore) config(topic string) partition.Config {

@@ -126,6 +126,7 @@ func (b *Broker) applyConfigs(ctx context.Context, topics ...string) error {
 	snap := b.meta.Snapshot()
 	defaults := b.topicDefaults(snap)
 	var errs []error
+	cfgs := make(map[string]*partition.Config, len(topics))
 	for _, name := range topics {
 		t, ok := snap.Topic(name)
 		if !ok {
@@ -136,8 +137,9 @@ func (b *Broker) applyConfigs(ctx context.Context, topics ...string) error {
 			errs = append(errs, fmt.Errorf("topic %s: %w", name, err))
 			continue
 		}
-		b.files().configure(name, cfg)
+		cfgs[name] = &cfg
 	}
+	b.files().configure(cfgs)
 	return errors.Join(errs...)
 }
 

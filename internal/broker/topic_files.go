@@ -14,7 +14,8 @@ type topicFiles interface {
 	create(ctx context.Context, topic string, id [16]byte, index int32, cfg partition.Config) error
 	// remove stops serving a topic and takes its directories away for good.
 	remove(ctx context.Context, topic string, id [16]byte) error
-	configure(topic string, cfg partition.Config)
+	// configure is partition.Store.SetConfigs.
+	configure(cfgs map[string]*partition.Config)
 	dirs() []partition.DirView
 	// state tells whether a partition is served, its leader epoch and why it is offline.
 	state(topic string, index int32) (epoch int32, served bool, offline error)
@@ -35,7 +36,7 @@ func (s storeLogs) remove(ctx context.Context, topic string, id [16]byte) error 
 	return s.store.Delete(ctx, topic, id)
 }
 
-func (s storeLogs) configure(topic string, cfg partition.Config) { s.store.SetConfig(topic, cfg) }
+func (s storeLogs) configure(cfgs map[string]*partition.Config) { s.store.SetConfigs(cfgs) }
 
 func (s storeLogs) dirs() []partition.DirView { return s.store.Dirs() }
 

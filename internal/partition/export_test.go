@@ -34,6 +34,9 @@ func (s *Store) Abandon() {
 	}
 }
 
+// SetConfig is SetConfigs of one topic.
+func (s *Store) SetConfig(topic string, cfg Config) { s.SetConfigs(map[string]*Config{topic: &cfg}) }
+
 // TickRaces is one round of the watch on retention.
 func (s *Store) TickRaces(now time.Time) { s.race(now) }
 

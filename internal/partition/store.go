@@ -258,21 +258,25 @@ func (s *Store) logsOf(d *logDir) []*Log {
 	return out
 }
 
-// SetConfig changes a topic's configuration for all its partitions.
-func (s *Store) SetConfig(topic string, cfg Config) {
+// SetConfigs changes the configurations of topics for all their partitions: of many at once, because each call looks at every
+// partition that there is. What cfgs points to is the store's from now on.
+func (s *Store) SetConfigs(cfgs map[string]*Config) {
 	for _, l := range s.Logs() {
-		if l.topic != topic {
+		cfg := cfgs[l.topic]
+		if cfg == nil {
 			continue
 		}
-		was := l.cfg.Swap(&cfg)
+		was := l.cfg.Swap(cfg)
 		if (was.FlushInterval > 0) != (cfg.FlushInterval > 0) {
 			l.modeChanged()
 		}
 		if was.DeliveryDelayMs != cfg.DeliveryDelayMs {
-			l.delayChanged(&cfg)
+			l.delayChanged(cfg)
 		}
 	}
-	s.setTopicCap(topic, cfg.CatchupBytesPerSec)
+	for topic, cfg := range cfgs {
+		s.setTopicCap(topic, cfg.CatchupBytesPerSec)
+	}
 	s.wakePlanner()
 }
 
