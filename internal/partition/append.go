@@ -179,12 +179,16 @@ func requireKeys(h segment.BatchHeader, batch []byte) error {
 	return nil
 }
 
-// mustRoll: the active segment is full (by size or by index), too old, or cannot hold the batch.
+// mustRoll: the active segment is full (by size or by index), too old, or cannot hold the batch, whose offsets are not assigned yet.
 func (l *Log) mustRoll(h segment.BatchHeader, cfg *Config, now time.Time) bool {
+	h.BaseOffset = l.w.Next() // it may be too far from the segment's first offset for an index
+	if !l.w.Fits(h) {
+		return true
+	}
 	if l.w.Size() == 0 {
 		return false
 	}
-	if !l.w.Fits(h) || l.w.Size()+h.SizeBytes() > int64(cfg.SegmentBytes) {
+	if l.w.Size()+h.SizeBytes() > int64(cfg.SegmentBytes) {
 		return true
 	}
 	// Kafka rolls by the batches' own time as soon as it runs ahead, and by the clock otherwise.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"math"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -426,5 +427,34 @@ func TestBatchLargerThanASegment(t *testing.T) {
 	if end := l.Offsets().End; end != 2 || len(fits) > 1<<20 {
 		t.Errorf("end %d after a batch of %d bytes", end, len(fits))
 	}
+	closeStore(t, s)
+}
+
+// A few records that claim to be 2^31 each fill a segment's offsets, not its bytes: the next batch begins another one, and nobody is offline.
+func TestBatchesThatSpanManyOffsets(t *testing.T) {
+	fs := osFS(t)
+	s := open(t, nil, fs)
+	l := load(t, s, config(), 1)
+	var want []byte
+	for i := range segment.Offset(3) {
+		b := batch("many", 1, 10, nil, 1)
+		binary.BigEndian.PutUint16(b[21:], 4) // of compressed records the header is believed
+		binary.BigEndian.PutUint32(b[23:], math.MaxInt32-1)
+		binary.BigEndian.PutUint32(b[57:], math.MaxInt32)
+		binary.BigEndian.PutUint32(b[17:], crc32.Checksum(b[21:], castagnoli))
+		a, err := l.Append(t.Context(), partition.AppendRequest{Records: b})
+		if err != nil || a.Base != i*math.MaxInt32 || s.Fenced() != nil {
+			t.Fatalf("batch %d: %+v, %v; fenced: %v", i, a, err, s.Fenced())
+		}
+		if err := l.Durable(t.Context(), a.Next); err != nil {
+			t.Fatal(err)
+		}
+		want = append(want, b...)
+	}
+	consume(t, l, partition.ReaderRef{ClientID: "c"}, 0, 1<<20, want)
+	s.Abandon()
+	s = open(t, nil, fs)
+	l = load(t, s, config(), 1)
+	consume(t, l, partition.ReaderRef{ClientID: "c"}, 0, 1<<20, want)
 	closeStore(t, s)
 }
