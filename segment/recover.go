@@ -290,7 +290,11 @@ func (r *recovery) walkDurable() error {
 func (r *recovery) fillMissing() error {
 	pos, next := r.act.meta.SizeBytes, r.act.meta.Next
 	r.res.Corrupt = append(r.res.Corrupt, &CorruptError{Path: r.path, Pos: pos, First: next, Next: r.point, Err: errEndsEarly})
-	filler := emptyBatch(next, r.point)
+	epoch := int32(-1)
+	if c, err := LoadEpochCache(r.fs, r.dir); err == nil { // a batch of another epoch than the checkpoint says is taken for damage
+		epoch = c.EpochAt(next)
+	}
+	filler := emptyBatch(next, r.point, epoch)
 	if r.point-1-r.base > math.MaxInt32 || pos+int64(len(filler)) > maxSegmentBytes {
 		r.act.skip(pos, r.point)
 		return nil
@@ -306,10 +310,10 @@ func (r *recovery) fillMissing() error {
 var errEndsEarly = errors.New("the log ends below the recovery point")
 
 // emptyBatch covers the offsets [first, next) without a record.
-func emptyBatch(first, next Offset) []byte {
+func emptyBatch(first, next Offset, epoch int32) []byte {
 	b := make([]byte, BatchHeaderSize)
 	be := binary.BigEndian
-	AssignOffsets(b, first, -1)
+	AssignOffsets(b, first, epoch)
 	be.PutUint32(b[atLength:], minLength)
 	b[atMagic] = magicV2
 	be.PutUint32(b[atLastOffsetDelta:], uint32(next-first-1))

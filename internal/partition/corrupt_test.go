@@ -433,3 +433,33 @@ func TestBatchesLargerThanTheTopicAccepts(t *testing.T) {
 	}
 	closeStore(t, s)
 }
+
+// What covers offsets that a disk has lost is itself no damage: the loss is told once, at the start, and a lookup by time goes on behind it.
+func TestWhatCoversALossIsSound(t *testing.T) {
+	fs := osFS(t)
+	s := open(t, nil, fs)
+	l := load(t, s, config(), 1)
+	kept := batch("kept", 2, 100, nil, 1000)
+	produce(t, l, kept)
+	produce(t, l, batch("lost", 3, 100, nil, 2000))
+	s.Abandon()
+	f, err := fs.Open("orders-0/"+segment.LogName(0), vfs.ReadWrite)
+	noErr(t, err)
+	noErr(t, errors.Join(f.Truncate(int64(len(kept))), f.SyncData(), f.Close()))
+	noErr(t, segment.WriteCheckpoint(fs, segment.RecoveryPointFile, map[segment.TopicPartition]segment.Offset{{Topic: "orders"}: 5}))
+
+	s = open(t, nil, fs)
+	l = load(t, s, config(), 1)
+	if a := produce(t, l, batch("next", 1, 100, nil, 3000)); a.Base != 5 {
+		t.Fatalf("%+v: offsets are given out twice", a)
+	}
+	seen := 0
+	damaged, err := l.Scan(t.Context(), 0, func(segment.BatchHeader, []byte) (bool, error) { seen++; return true, nil })
+	if damaged != 0 || err != nil || seen != 3 {
+		t.Errorf("%d batches, %d damaged ranges, %v", seen, damaged, err)
+	}
+	if found, err := l.OffsetForTime(t.Context(), 2500); err != nil || found.Offset != 5 {
+		t.Errorf("behind the loss: %+v, %v", found, err)
+	}
+	closeStore(t, s)
+}
