@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"runtime"
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -73,6 +74,48 @@ func TestBombsAreRefused(t *testing.T) {
 		err := records.Each(h, b, func(records.Record) bool { return true })
 		if !errors.Is(err, records.ErrTooLarge) && !errors.Is(err, records.ErrMalformed) {
 			t.Errorf("codec %d: %v, want a refusal", attr, err)
+		}
+	}
+}
+
+// zstdFrame is a frame of one block as it is, with a window as large as a producer asks for with a high compression level.
+func zstdFrame(windowLog byte, plain []byte) []byte {
+	size := uint32(len(plain))<<3 | 1 // the last block, raw
+	f := []byte{0x28, 0xb5, 0x2f, 0xfd, 0, (windowLog - 10) << 3, byte(size), byte(size >> 8), byte(size >> 16)}
+	return append(f, plain...)
+}
+
+// zstd -20 to -22 ask for windows of 32 to 128 MiB, whatever is in the batch: it is read, and costs no such memory.
+func TestLargeZstdWindows(t *testing.T) {
+	_, plain := batch(t, kgo.CompressionCodec{}, 0, 3, []byte("value"))
+	plain = plain[segment.BatchHeaderSize:]
+	for windowLog := byte(20); windowLog <= 28; windowLog++ {
+		frame := zstdFrame(windowLog, plain)
+		h := segment.BatchHeader{Length: int32(49 + len(frame)), Attributes: 4, LastOffsetDelta: 2, Count: 3}
+		b := append(make([]byte, segment.BatchHeaderSize), frame...)
+		var u records.Unpacker
+		opened := u.Open(h, b)
+		for name, each := range map[string]func(func(records.Record) bool) error{
+			"each":     func(fn func(records.Record) bool) error { return records.Each(h, b, fn) },
+			"unpacker": opened.Each,
+		} {
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			seen := 0
+			err := each(func(r records.Record) bool { seen++; return string(r.Value) == "value" })
+			runtime.ReadMemStats(&after)
+			if windowLog > 27 { // no producer asks for it, and zstd itself refuses it
+				if !errors.Is(err, records.ErrMalformed) {
+					t.Errorf("%s, window 2^%d: %v", name, windowLog, err)
+				}
+				continue
+			}
+			if err != nil || seen != 3 {
+				t.Errorf("%s, window 2^%d: %d records, %v", name, windowLog, seen, err)
+			}
+			if n := after.TotalAlloc - before.TotalAlloc; n > 24<<20 {
+				t.Errorf("%s, window 2^%d: %d bytes of memory for a batch of %d", name, windowLog, n, len(b))
+			}
 		}
 	}
 }

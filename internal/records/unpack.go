@@ -3,6 +3,7 @@ package records
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -15,14 +16,60 @@ import (
 	"lagoon/segment"
 )
 
+// streamWindow is the largest window for which a zstd frame is unpacked as a stream, with memory of that size whatever is in the frame:
+// what producers ask for up to compression level 19. Levels 20 to 22 ask for 32, 64 and 128 MiB, however small the batch is.
+const (
+	streamWindow = 8 << 20
+	maxWindow    = 128 << 20
+)
+
 var zstdReaders = sync.Pool{New: func() any {
-	// One goroutine-free decoder; the window bounds its memory (Kafka's clients use at most 8 MiB).
-	d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(32<<20), zstd.WithDecoderLowmem(true))
+	// One goroutine-free decoder; the window bounds its memory.
+	d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(streamWindow), zstd.WithDecoderLowmem(true))
 	if err != nil {
 		panic(err) // options are constants
 	}
 	return d
 }}
+
+// wideDecoders unpack frames with large windows into the memory that they are given: that is the window.
+var wideDecoders = sync.Pool{New: func() any {
+	d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecodeAllCapLimit(true), zstd.WithDecoderLowmem(true))
+	if err != nil {
+		panic(err) // options are constants
+	}
+	return d
+}}
+
+// wideZstd unpacks a frame that needs a large window. Memory follows what can really be in it, at most MaxBytes.
+func wideZstd(h zstd.Header, data []byte) ([]byte, error) {
+	limit := min(MaxBytes, len(data)/4*(128<<10)) // a block has at least 4 bytes, and unpacks to at most 128 KiB
+	room := min(max(4*len(data), 64<<10), limit)
+	if h.HasFCS {
+		if h.FrameContentSize > uint64(limit) {
+			return nil, ErrTooLarge
+		}
+		room = int(h.FrameContentSize)
+	}
+	d := wideDecoders.Get().(*zstd.Decoder)
+	defer wideDecoders.Put(d)
+	for ; ; room = min(4*room, limit) {
+		plain, err := d.DecodeAll(data, make([]byte, 0, room))
+		switch {
+		case err == nil:
+			return plain, nil
+		case !errors.Is(err, zstd.ErrDecoderSizeExceeded):
+			return nil, fmt.Errorf("%w: zstd: %w", ErrMalformed, err)
+		case room == limit || h.HasFCS:
+			return nil, ErrTooLarge
+		}
+	}
+}
+
+// isWide tells whether a zstd frame needs more than streamWindow.
+func isWide(h zstd.Header) bool {
+	return h.WindowSize > streamWindow || h.SingleSegment && h.FrameContentSize > streamWindow
+}
 
 // wholeDecoders unpack into memory in one go, at most maxWhole bytes.
 var wholeDecoders = sync.Pool{New: func() any {
@@ -54,6 +101,11 @@ func unpack(c segment.Compression, data []byte) (r io.Reader, done func(), err e
 		z.Reset(bytes.NewReader(data))
 		return z, func() { z.Reset(nil); lz4Readers.Put(z) }, nil
 	case segment.CompressionZstd:
+		var h zstd.Header
+		if h.Decode(data) == nil && isWide(h) {
+			plain, err := wideZstd(h, data)
+			return bytes.NewReader(plain), nothing, err
+		}
 		z := zstdReaders.Get().(*zstd.Decoder)
 		if err := z.Reset(bytes.NewReader(data)); err != nil {
 			return nil, nil, fmt.Errorf("%w: zstd: %w", ErrMalformed, err)
