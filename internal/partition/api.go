@@ -183,6 +183,7 @@ type Chunk struct {
 	pos    int64
 	file   vfs.File         // the bytes are [pos, pos+n) of it, or …
 	seg    *segment.Reader  // (released with the chunk)
+	dir    *logDir          // where it lies
 	mem    []byte           // … they are here
 	buf    *cachectl.Buffer // (released with the chunk, nil for memory of its own)
 }
@@ -206,6 +207,14 @@ func (c *Chunk) ReadAt(p []byte, off int64) (int, error) {
 		return c.file.ReadAt(p, c.pos+off)
 	}
 	return copy(p, c.mem[off:]), nil
+}
+
+// Failed tells that the range could not be read although it was in the page cache a moment ago: an error of the device, or a file that
+// became shorter.
+func (c *Chunk) Failed(err error) {
+	if c.dir != nil {
+		c.dir.noteError("read", err)
+	}
 }
 
 // Release gives the bytes back.

@@ -210,7 +210,7 @@ func (l *Log) hotChunk(c *cursor, s *logSegment, req *ReadRequest, bnd segment.B
 		return nil, 0, err
 	}
 	c.moved(s, ext.Next, ext.Pos+ext.Len)
-	chunk := &Chunk{n: ext.Len, pos: ext.Pos, file: f, seg: s.r, next: ext.Next}
+	chunk := &Chunk{n: ext.Len, pos: ext.Pos, file: f, seg: s.r, dir: s.dir, next: ext.Next}
 	chunk.fd, chunk.isFile = f.Fd()
 	l.served(c, admission.Hot, ext.Len)
 	return chunk, 0, nil

@@ -16,7 +16,7 @@
 //	buf    [size, header, topic, partition, length of records][next partition …][…]
 //	                                                          ▲ Split{At, Payload}
 //	file range ≥ 512 KiB on plain TCP   what was gathered goes out with MSG_MORE, then sendfile(2) at an explicit position
-//	smaller file range                  pread into one pooled buffer, gathered
+//	smaller file range                  pread into one pooled buffer, gathered; sendfile where many responses hold one
 //	memory                              gathered as it is
 //	gathered                            one sendmsg(2) per MiB at most
 //

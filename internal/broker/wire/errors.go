@@ -12,5 +12,8 @@ var (
 	ErrTooMany = errors.New("wire: too many entries in one request")
 )
 
+// ErrPayload: records could not be read while they were sent. The response is already partly sent; the connection must go.
+var ErrPayload = errors.New("wire: payload could not be read")
+
 // ErrShortFile: a payload's file ended before its length. The response is already partly sent; the connection must go.
 var ErrShortFile = errors.New("wire: file shorter than the promised payload")

@@ -1,9 +1,11 @@
 package wire
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -41,6 +43,9 @@ const (
 	progressBytes = 64 << 10
 	// copyBytes is the memory that a response takes while its small payloads are on their way.
 	copyBytes = 256 << 10
+	// maxCopies bounds it over all connections, to 64 MiB: thousands of clients that take their time shall not cost gigabytes. Beyond it all
+	// file ranges go out with sendfile, which needs none.
+	maxCopies = 256
 	// maxVectors is below the kernel's limit of 1024 per call.
 	maxVectors = 256
 )
@@ -55,11 +60,20 @@ type Sender struct {
 	gather  gather
 
 	sendfileFrom int64 // size of the smallest file range that goes out with sendfile
+	copies       *copies
 }
+
+// copies counts the responses that hold a copy buffer.
+type copies struct {
+	now  atomic.Int64
+	most int64
+}
+
+var allCopies = &copies{most: maxCopies}
 
 // NewSender writes to nc; timeout ends a write that makes no progress.
 func NewSender(nc net.Conn, timeout time.Duration) *Sender {
-	s := &Sender{nc: nc, timeout: timeout, sendfileFrom: sendfileMin}
+	s := &Sender{nc: nc, timeout: timeout, sendfileFrom: sendfileMin, copies: allCopies}
 	if tcp, ok := nc.(*net.TCPConn); ok {
 		if raw, err := tcp.SyscallConn(); err == nil {
 			s.raw = raw
@@ -69,7 +83,8 @@ func NewSender(nc net.Conn, timeout time.Duration) *Sender {
 }
 
 // Send writes buf with the payloads in their places. It does not release them. After an error part of the response may
-// be out: the connection must be closed. Errors: the connection's, a payload's read error, ErrShortFile.
+// be out: the connection must be closed. Errors: the connection's; ErrPayload, with a payload's read error, or ErrShortFile, which a payload
+// that has a method Failed(error) is told.
 func (s *Sender) Send(buf []byte, splits []Split) error {
 	s.sent = 0
 	g := &s.gather
@@ -82,6 +97,9 @@ func (s *Sender) Send(buf []byte, splits []Split) error {
 		}
 		at = split.At
 		if err := g.payload(split.Payload); err != nil {
+			if f, ok := split.Payload.(interface{ Failed(error) }); ok && (errors.Is(err, ErrPayload) || errors.Is(err, ErrShortFile)) {
+				f.Failed(err)
+			}
 			return err
 		}
 	}
@@ -103,6 +121,7 @@ type gather struct {
 func (g *gather) close() {
 	if g.copy != nil {
 		g.copy.Release()
+		g.s.copies.now.Add(-1)
 	}
 	*g = gather{}
 }
@@ -138,7 +157,7 @@ func (g *gather) payload(p Payload) error {
 		return nil
 	case p.Bytes() != nil:
 		return g.memory(p.Bytes()[:n])
-	case inFile && g.s.raw != nil && n >= g.s.sendfileFrom:
+	case inFile && g.s.raw != nil && (n >= g.s.sendfileFrom || g.copy == nil && g.s.copies.now.Load() >= g.s.copies.most):
 		if err := g.flush(true); err != nil {
 			return err
 		}
@@ -151,6 +170,7 @@ func (g *gather) payload(p Payload) error {
 func (g *gather) copied(p Payload, n int64) error {
 	if g.copy == nil {
 		g.copy = NewBuffer(copyBytes)
+		g.s.copies.now.Add(1)
 	}
 	for off := int64(0); off < n; {
 		room := copyBytes - len(g.copy.B)
@@ -185,7 +205,7 @@ func readFull(p Payload, dst []byte, off int64) error {
 		case err == io.EOF, err == nil && n == 0:
 			return ErrShortFile
 		case err != nil:
-			return fmt.Errorf("read payload: %w", err)
+			return fmt.Errorf("%w: %w", ErrPayload, err)
 		}
 	}
 	return nil
@@ -324,6 +344,8 @@ func (s *Sender) sendfile(fd int, pos, n int64) error {
 		switch {
 		case err != nil:
 			return err
+		case ofFile(sysErr):
+			return fmt.Errorf("%w: sendfile: %w", ErrPayload, sysErr)
 		case sysErr != nil:
 			return fmt.Errorf("sendfile: %w", sysErr)
 		case done == 0:
@@ -333,6 +355,15 @@ func (s *Sender) sendfile(fd int, pos, n int64) error {
 		s.sent += int64(done)
 	}
 	return nil
+}
+
+// ofFile tells an error of sendfile that the file gave from one that the connection did.
+func ofFile(err error) bool {
+	switch err {
+	case unix.EIO, unix.EINVAL, unix.ESTALE, unix.EUCLEAN, unix.EBADMSG:
+		return true
+	}
+	return false
 }
 
 // Plain reports whether the connection is plain TCP, whose kernel buffers take what the other side has not read yet.

@@ -12,6 +12,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"lagoon/internal/broker/wire"
 )
 
@@ -210,5 +212,102 @@ func TestSenderGivesUpOnAStalledClient(t *testing.T) {
 				t.Fatalf("got %v", err)
 			}
 		})
+	}
+}
+
+// watched is a file range that tells when it is copied.
+type watched struct {
+	file
+	copied chan struct{}
+}
+
+func (w *watched) ReadAt(p []byte, off int64) (int, error) {
+	select {
+	case w.copied <- struct{}{}:
+	default:
+	}
+	return w.file.ReadAt(p, off)
+}
+
+// Clients that take their time hold a bounded number of copy buffers: what is sent beside them needs none.
+func TestSlowClientsHoldFewCopies(t *testing.T) {
+	f, data := randomFile(t, 400<<10)
+	var senders []*wire.Sender
+	var servers, clients []net.Conn
+	for i := range 3 {
+		server, client := tcpPair(t)
+		if i < 2 {
+			if err := errors.Join(server.(*net.TCPConn).SetWriteBuffer(4<<10), client.(*net.TCPConn).SetReadBuffer(4<<10)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		senders, servers, clients = append(senders, wire.NewSender(server, time.Minute)), append(servers, server), append(clients, client)
+	}
+	wire.MostCopies(2, senders...)
+	sent := make(chan error, 3)
+	send := func(i int) *watched {
+		p := &watched{file{f: f, n: int64(len(data))}, make(chan struct{}, 1)}
+		go func() { sent <- senders[i].Send([]byte("head"), []wire.Split{{At: 4, Payload: p}}) }()
+		return p
+	}
+	for i := range 2 {
+		<-send(i).copied // nobody reads: it does not end
+	}
+	third := send(2)
+	got := make([]byte, 4+len(data))
+	if _, err := io.ReadFull(clients[2], got); err != nil || !bytes.Equal(got[4:], data) {
+		t.Fatalf("%v, or it differs", err)
+	}
+	if err := <-sent; err != nil {
+		t.Fatal(err)
+	}
+	if len(third.copied) > 0 {
+		t.Error("a third response took a copy buffer")
+	}
+	servers[0].Close()
+	if err := <-sent; err == nil {
+		t.Fatal("sent to a closed connection")
+	}
+	senders[2].SendfileFrom(1 << 40)
+	fourth := send(2)
+	if _, err := io.ReadFull(clients[2], got); err != nil || !bytes.Equal(got[4:], data) {
+		t.Fatalf("%v, or it differs", err)
+	}
+	if err := <-sent; err != nil || len(fourth.copied) == 0 {
+		t.Errorf("%v: a buffer was given back, and not taken", err)
+	}
+	servers[1].Close()
+	<-sent
+}
+
+// toldFile is a payload that hears of its read error.
+type toldFile struct {
+	file
+	told error
+}
+
+func (f *toldFile) Failed(err error) { f.told = err }
+
+// A payload hears that it could not be read, and nothing of what a client does.
+func TestAPayloadHearsOfItsReadError(t *testing.T) {
+	f, data := randomFile(t, 1000)
+	for name, row := range map[string]struct {
+		p    file
+		want error
+	}{
+		"error": {file{f: f, n: 100, readErr: unix.EIO}, wire.ErrPayload},
+		"short": {file{f: f, n: int64(len(data)) + 1}, wire.ErrShortFile},
+		"gone":  {file{f: f, n: 100}, nil},
+	} {
+		server, client := tcpPair(t)
+		if name == "gone" {
+			server.Close()
+		}
+		go io.Copy(io.Discard, client)
+		p := &toldFile{file: row.p}
+		err := wire.NewSender(server, time.Minute).Send([]byte("head"), []wire.Split{{At: 4, Payload: p}})
+		if err == nil || row.want == nil && p.told != nil || row.want != nil && (!errors.Is(err, row.want) || p.told == nil) {
+			t.Errorf("%s: %v, the payload was told %v", name, err, p.told)
+		}
 	}
 }
