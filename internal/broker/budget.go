@@ -80,7 +80,8 @@ type lease struct {
 	patience time.Duration
 	// overdrawn is set while this lease holds the overdraft: its frame must then arrive without dawdling.
 	overdrawn atomic.Bool
-	held      int64 // guarded by budget.mu
+	held      int64         // guarded by budget.mu
+	waited    time.Duration // in all by Acquire; its caller's
 }
 
 // Acquire waits until n more bytes may be used. Errors: errBudget when the patience ended.
@@ -107,6 +108,8 @@ func (l *lease) Acquire(n int64) error {
 	b.waits++
 	b.mu.Unlock()
 
+	began := time.Now()
+	defer func() { l.waited += time.Since(began) }()
 	timer := time.NewTimer(l.patience)
 	defer timer.Stop()
 	select {

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"encoding/binary"
+	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -108,5 +109,33 @@ func TestBudgetHasTwoLines(t *testing.T) {
 		if b.small != limit/8+1 || b.used != b.small {
 			t.Errorf("%d in use, %d of it by those that hold little, want %d", b.used, b.small, limit/8+1)
 		}
+	})
+}
+
+// A request that waits for memory, more than once, has as much time to arrive as one that does not.
+func TestWaitingForMemoryIsNotDawdling(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const limit = 8 << 20
+		r := newRig(t, func(o *Options) { o.MaxInFlightBytes = limit })
+		lease := func() *lease { return &lease{b: r.b.budget, done: make(chan struct{}), patience: time.Minute} }
+		full, over := lease(), lease()
+		if err := errors.Join(full.Acquire(limit), over.Acquire(modestBytes+1)); err != nil {
+			t.Fatal(err)
+		}
+		c := r.dial()
+		frame := c.frame(produceRequest(9, 1, "orders", records(0, batch(1, 3<<20))))
+		go func() { _, _ = c.nc.Write(frame) }()
+		synctest.Wait()
+		time.Sleep(20 * time.Second)
+		const part = 1<<20 + 2*modestBytes
+		full.Release(part) // for the first part of it
+		synctest.Wait()
+		time.Sleep(20 * time.Second)
+		if _, waits := r.b.budget.usage(); waits != 2 {
+			t.Fatalf("it has waited %d times", waits)
+		}
+		over.Release(modestBytes + 1) // the rest may go over the limit
+		c.receive(produceRequest(9, 1, "", records(0, nil)), c.corr)
+		full.Release(limit - part)
 	})
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"lagoon/internal/broker/wire"
@@ -83,7 +84,7 @@ type conn struct {
 	// What arrived of the frame lately, and how long that was waited for; see stalled.
 	windowBytes int64
 	windowTime  time.Duration
-	clientID    string
+	clientID    string // changed with mu held, for explain
 
 	mu       sync.Mutex
 	room     sync.Cond // the queue got shorter, or closed
@@ -125,7 +126,10 @@ func (c *conn) serve(ctx context.Context) {
 	c.queue = c.store[:0]
 	c.loop = func() { c.sendLoop(ctx) }
 	err := c.readLoop(ctx)
-	if errors.Is(err, errDrained) {
+	if errors.Is(err, io.EOF) {
+		c.drain() // it may have shut down its own side only, and wait for what it has asked for
+	}
+	if errors.Is(err, errDrained) || errors.Is(err, io.EOF) {
 		c.waitSent()
 	}
 	c.close()
@@ -142,6 +146,10 @@ func (c *conn) explain(err error) {
 	switch {
 	case err == nil, errors.Is(err, io.EOF), errors.Is(err, net.ErrClosed), errors.Is(err, errDrained), errors.Is(err, errIdle):
 		return
+	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.ErrClosedPipe):
+		return // it went without waiting for the rest, or in the middle of a frame
+	case errors.Is(err, wire.ErrPayload), errors.Is(err, wire.ErrShortFile):
+		reason = "read"
 	case errors.Is(err, errPanic):
 		reason = "panic"
 	case errors.Is(err, wire.ErrFrameSize):
@@ -158,10 +166,13 @@ func (c *conn) explain(err error) {
 		reason = "other"
 	}
 	c.b.metrics.closed.WithLabelValues(reason).Inc()
+	c.mu.Lock()
+	clientID := c.clientID
+	c.mu.Unlock()
 	if reason == "other" {
-		c.b.log.Debug("connection was closed", "peer", c.peer.addr, "client_id", c.clientID, "err", err)
+		c.b.log.Debug("connection was closed", "peer", c.peer.addr, "client_id", clientID, "err", err)
 	} else if c.b.noise.Allow() {
-		c.b.log.Warn("connection was closed", "peer", c.peer.addr, "client_id", c.clientID, "err", err)
+		c.b.log.Warn("connection was closed", "peer", c.peer.addr, "client_id", clientID, "err", err)
 	}
 }
 
@@ -234,10 +245,12 @@ func (c *conn) readDeadline(now time.Time) (deadline time.Time, inFrame bool) {
 		return c.idleStart().Add(c.b.opt.IdleTimeout), false
 	case c.frameStart.IsZero():
 		return now.Add(c.b.opt.RequestTimeout), false
-	case c.lease.overdrawn.Load():
-		return c.frameStart.Add(c.b.opt.RequestTimeout), true
 	}
-	return c.frameStart.Add(c.b.opt.RequestTimeout + time.Duration(c.frameBytes)*(time.Second/minBytesPerSecond)), true
+	start := c.frameStart.Add(c.lease.waited) // for memory: not the client's doing
+	if c.lease.overdrawn.Load() {
+		return start.Add(c.b.opt.RequestTimeout), true
+	}
+	return start.Add(c.b.opt.RequestTimeout + time.Duration(c.frameBytes)*(time.Second/minBytesPerSecond)), true
 }
 
 // stalled books n bytes that took some time to arrive, and tells whether too few did lately while others wait for memory. Only
@@ -265,6 +278,7 @@ func (c *conn) next() (wire.Frame, error) {
 			c.lastFrame = time.Now()
 			c.frameStart, c.frameBytes = c.lastFrame, 0
 			c.windowBytes, c.windowTime = 0, 0
+			c.lease.waited = 0
 			return c.frames.Body(size)
 		}
 		switch {
@@ -345,7 +359,10 @@ func (c *conn) handle(ctx context.Context, frame *wire.Frame) (err error) {
 	row.metrics.requests.Inc()
 	if header.Version < row.min || header.Version > row.max {
 		if row.key == apiVersionsKey {
-			return c.enqueue(c.b.versionsTooNew(&in))
+			reply := c.b.versionsTooNew(&in)
+			owned = false
+			frame.Release()
+			return c.enqueue(reply)
 		}
 		return fmt.Errorf("%w: %s v%d, served are v%d to v%d", errVersion, row.name, header.Version, row.min, row.max)
 	}
@@ -353,45 +370,53 @@ func (c *conn) handle(ctx context.Context, frame *wire.Frame) (err error) {
 		owned = false // the starter releases it, also when it panics
 		return row.start(c, ctx, &in)
 	}
-	return c.ordinary(ctx, &in)
+	reply, err := c.ordinary(ctx, &in)
+	if err != nil {
+		return err
+	}
+	owned = false
+	frame.Release() // before the wait for a client that does not read its responses: others need the memory
+	return c.enqueue(reply)
 }
 
-// ordinary decodes, handles and encodes a request of an API that has no path of its own.
-func (c *conn) ordinary(ctx context.Context, in *incoming) error {
+// ordinary decodes, handles and encodes a request of an API that has no path of its own. The reply does not alias the frame.
+func (c *conn) ordinary(ctx context.Context, in *incoming) (reply, error) {
 	body := in.api.body()
 	body.SetVersion(in.header.Version)
 	if body.IsFlexible() {
 		rest, err := wire.SkipHeaderTags(in.body)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		in.body = rest
 	}
 	if len(in.body) > int(in.api.maxBody) {
-		return fmt.Errorf("%w: %s with %d bytes, allowed are %d", errBodySize, in.api.name, len(in.body), in.api.maxBody)
+		return nil, fmt.Errorf("%w: %s with %d bytes, allowed are %d", errBodySize, in.api.name, len(in.body), in.api.maxBody)
 	}
 	if err := body.ReadFrom(in.body); err != nil {
-		return fmt.Errorf("%w: %s v%d: %w", wire.ErrMalformed, in.api.name, in.header.Version, err)
+		return nil, fmt.Errorf("%w: %s v%d: %w", wire.ErrMalformed, in.api.name, in.header.Version, err)
 	}
 	r := &request{version: in.header.Version, clientID: c.clientID, peer: c.peer, endpoint: c.endpoint, received: in.received, body: body}
 	if in.api.begin != nil {
 		later := &laterReply{in: in.withoutFrame(), finish: in.api.begin(c.b, ctx, r)}
 		later.throttleMs = c.mute(max(r.throttle, c.b.limits.spent(c.client(), time.Since(in.received))))
-		return c.enqueue(later)
+		return later, nil
 	}
 	resp, err := in.api.handle(c.b, ctx, r)
 	if err != nil {
-		return fmt.Errorf("%s v%d: %w", in.api.name, in.header.Version, err)
+		return nil, fmt.Errorf("%s v%d: %w", in.api.name, in.header.Version, err)
 	}
 	setThrottle(resp, c.mute(max(r.throttle, c.b.limits.spent(c.client(), time.Since(in.received)))))
-	return c.enqueue(encodeReply(in, resp, resp.IsFlexible() && in.api.key != apiVersionsKey))
+	return encodeReply(in, resp, resp.IsFlexible() && in.api.key != apiVersionsKey), nil
 }
 
 // identifyClient keeps the client id as a string for as long as it does not change; it is bounded and printable.
 func (c *conn) identifyClient(id []byte) {
 	id = id[:min(len(id), maxClientID)]
 	if c.clientID != string(id) {
+		c.mu.Lock()
 		c.clientID = strings.ToValidUTF8(string(id), "?")
+		c.mu.Unlock()
 	}
 }
 

@@ -8,16 +8,20 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os"
+	"strings"
 	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"lagoon/internal/groups"
 	"lagoon/internal/metadata"
+	"lagoon/internal/partition"
 	"lagoon/internal/vfs"
 )
 
@@ -198,6 +202,9 @@ func TestPipeliningIsBounded(t *testing.T) {
 		synctest.Wait()
 		if sent < maxQueuedReplies || sent > maxQueuedReplies+3 {
 			t.Fatalf("%d requests were read", sent)
+		}
+		if used, _ := r.b.budget.usage(); used != 0 { // others wait for it
+			t.Errorf("%d bytes of requests are held for a client that does not read", used)
 		}
 		c.nc.Close()
 		synctest.Wait()
@@ -610,4 +617,145 @@ func TestTableIsInOrderAndWhole(t *testing.T) {
 			t.Errorf("%s: versions %d to %d", a.name, a.min, a.max)
 		}
 	}
+}
+
+// cutConn is a connection whose client sends no more than so many bytes; then Read gives err.
+type cutConn struct {
+	net.Conn
+	left int
+	err  error
+}
+
+func (c *cutConn) Read(p []byte) (int, error) {
+	if c.left == 0 {
+		return 0, c.err
+	}
+	n, err := c.Conn.Read(p[:min(len(p), c.left)])
+	c.left -= n
+	return n, err
+}
+
+// dialCut connects a client that sends n bytes.
+func (r *rig) dialCut(n int, err error) *client {
+	r.t.Helper()
+	server, nc := net.Pipe()
+	r.t.Cleanup(func() { nc.Close() })
+	r.b.admit(r.ctx, &endpoint{Endpoint: r.b.opt.Endpoints[0]}, &cutConn{server, n, err})
+	return &client{t: r.t, nc: nc}
+}
+
+// A client that shuts down its sending side gets what it has asked for, as from Kafka: a fetch that is parked at once.
+func TestHalfClosedConnectionIsAnswered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, nil)
+		log := r.logs["orders-0"]
+		log.manual = true
+		fetch := fetchRequest(4, "orders", map[int32]int64{1: 0})
+		fetch.MaxWaitMillis = 150_000
+		produce := produceRequest(9, -1, "orders", records(0, batch(1, 100)))
+		sizes := client{}
+		c := r.dialCut(len(sizes.frame(fetch))+len(sizes.frame(produce)), io.EOF)
+		c.send(fetch)
+		c.send(produce)
+		began := time.Now()
+		c.receive(fetch, 1)
+		if d := time.Since(began); d != 0 {
+			t.Errorf("a parked fetch of a client that sends nothing more took %v", d)
+		}
+		synctest.Wait()
+		log.sync()
+		if resp := c.receive(produce, 2).(*kmsg.ProduceResponse); resp.Topics[0].Partitions[0].ErrorCode != 0 {
+			t.Errorf("%+v", resp)
+		}
+		c.closed()
+	})
+}
+
+// closings are the connections closed by the broker, by reason.
+func closings(t *testing.T, reg *prometheus.Registry) map[string]float64 {
+	t.Helper()
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := map[string]float64{}
+	for _, f := range families {
+		if f.GetName() == "lagoon_broker_connections_closed_total" {
+			for _, m := range f.GetMetric() {
+				out[m.GetLabel()[0].GetValue()] = m.GetCounter().GetValue()
+			}
+		}
+	}
+	return out
+}
+
+// What clients do to their connections is not counted as what the broker does.
+func TestConnectionsThatClientsEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reg := prometheus.NewRegistry()
+		r := newRig(t, func(o *Options) { o.Registerer = reg })
+		r.dialCut(0, &net.OpError{Op: "read", Err: os.NewSyscallError("read", syscall.ECONNRESET)})
+		c := r.dialCut(30, io.EOF) // in the middle of a frame
+		c.write(c.frame(produceRequest(9, 1, "orders", records(0, batch(1, 100))))[:30])
+		gone := r.dial()
+		gone.send(kmsg.NewPtrInitProducerIDRequest())
+		synctest.Wait()
+		gone.nc.Close() // with a response on its way
+		synctest.Wait()
+		if n := r.b.Connections(); n != 0 {
+			t.Fatalf("%d connections", n)
+		}
+		if got := closings(t, reg); len(got) != 0 {
+			t.Errorf("closed by the broker: %v", got)
+		}
+	})
+}
+
+// brokenLog has records that cannot be read when they are sent.
+type brokenLog struct{ *fakeLog }
+
+type brokenPayload struct{ *lent }
+
+func (brokenPayload) ReadAt([]byte, int64) (int, error) { return 0, syscall.EIO }
+
+func (l brokenLog) Read(req partition.ReadRequest) (readResult, error) {
+	res, err := l.fakeLog.Read(req)
+	if res.Records != nil {
+		res.Records = brokenPayload{res.Records.(*lent)}
+	}
+	return res, err
+}
+
+// A disk that fails under a response is told as such: in the log, and among the reasons for which connections were closed.
+func TestReadErrorWhileSendingIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reg, lines := prometheus.NewRegistry(), new(bytes.Buffer)
+		r := newRig(t, func(o *Options) {
+			o.Registerer, o.Logger = reg, slog.New(slog.NewTextHandler(lines, &slog.HandlerOptions{Level: slog.LevelWarn}))
+		})
+		r.logs["orders-0"].fill(t, 1, 100)
+		r.b.logs = stackLogs{brokenLog{r.logs["orders-0"]}}
+		c := r.dial()
+		c.send(fetchRequest(4, "orders", map[int32]int64{0: 0}))
+		c.closed()
+		synctest.Wait()
+		if got := closings(t, reg); got["read"] != 1 || len(got) != 1 || !strings.Contains(lines.String(), syscall.EIO.Error()) {
+			t.Errorf("closed by the broker: %v; log: %s", got, lines)
+		}
+	})
+}
+
+// A connection may change its client id while a response of the one before fails.
+func TestClientIDChangesWhileAResponseFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, nil)
+		c := r.dial()
+		c.send(kmsg.NewPtrInitProducerIDRequest())
+		other := kmsg.NewRequestFormatter(kmsg.FormatterClientID("other"))
+		c.write(other.AppendRequest(nil, kmsg.NewPtrInitProducerIDRequest(), 2))
+		time.Sleep(31 * time.Second) // the write timeout
+		if n := r.b.Connections(); n != 0 {
+			t.Fatalf("%d connections", n)
+		}
+	})
 }
