@@ -224,3 +224,44 @@ func TestDirectOpenFails(t *testing.T) {
 		pool.Close()
 	}
 }
+
+// TestOddFiles: files that refuse direct reads do not cost the file system the method while others are read by it.
+func TestOddFiles(t *testing.T) {
+	sim := cachetest.New(cachetest.Options{})
+	tier := sim.FS(vfs.NewMem(1))
+	f := makeFile(t, tier, "a", 1<<20)
+	cache := cachectl.New(sim, cachectl.Options{DemoteAfter: 3, VerifyEvery: -1})
+	pool, err := cachectl.NewPool(1<<20, 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	buf, _ := pool.TryGet()
+	defer buf.Release()
+	read := func(refused error) cachectl.Method {
+		t.Helper()
+		direct := func() (vfs.File, error) {
+			if refused != nil {
+				return nil, refused
+			}
+			return tier.Open("a", vfs.Direct)
+		}
+		st, err := cache.ReadBypass(cachectl.Source{Buffered: f, Size: 1 << 20, Direct: direct}, buf, 0, 1<<20)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return st.Method
+	}
+	for i := range 5 {
+		if m := read(nil); m != cachectl.MethodDirect {
+			t.Fatalf("after %d odd files the others are read by %s", i, m)
+		}
+		read(syscall.EINVAL)
+	}
+	for range 3 {
+		read(syscall.EINVAL)
+	}
+	if m := read(nil); m == cachectl.MethodDirect {
+		t.Error("a row of refusals did not speak for the file system")
+	}
+}

@@ -54,7 +54,8 @@ type ladder struct {
 
 type rung struct {
 	method   Method
-	failures atomic.Int32 // in a row: failed verifications, or refused reads
+	failures atomic.Int32 // in a row: failed verifications
+	refusals atomic.Int32 // in a row: reads that it refused
 	off      atomic.Pointer[string]
 }
 
@@ -149,7 +150,11 @@ const (
 // chose by name stays however much it leaves behind, and so does drop-behind: below it is only the method that drops
 // nothing at all.
 func (c *Cache) strike(l *ladder, r *rung, cause, why string) {
-	failures := int(r.failures.Add(1))
+	count := &r.failures
+	if cause == causeUnsupported {
+		count = &r.refusals
+	}
+	failures := int(count.Add(1))
 	if cause == causePolluted {
 		chosen := c.opt.ReadMode != ModeAuto && string(c.opt.ReadMode) == string(r.method)
 		if chosen || r.method == MethodDropBehind || r.method == MethodBuffered {

@@ -61,6 +61,9 @@ func (c *Cache) ReadBypass(src Source, buf *Buffer, pos, n int64) (ReadStat, err
 		if err != nil {
 			return ReadStat{}, fmt.Errorf("bypass read (%s) of %s at %d: %w", r.method, name, pos, err)
 		}
+		if r.refusals.Load() != 0 {
+			r.refusals.Store(0)
+		}
 		st.Method = r.method
 		c.metrics.read(r.method, st.N)
 		c.endVerify(l, r, src, probe, &st)
