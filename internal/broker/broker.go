@@ -154,7 +154,9 @@ type Broker struct {
 	started  time.Time
 	txns     *transactions.Coordinator
 
-	maxAnswer int // maxAnswerBytes, but in tests
+	maxAnswer int   // maxAnswerBytes, but in tests
+	maxQueued int64 // maxAllQueuedBytes, but in tests
+	queued    atomic.Int64
 
 	// noise bounds the log lines that hostile or broken clients can cause.
 	noise *rate.Limiter
@@ -192,6 +194,7 @@ func newBroker(opt Options, l logs) (*Broker, error) {
 		budget:    newBudget(opt.MaxInFlightBytes),
 		noise:     rate.NewLimiter(10, 50),
 		maxAnswer: maxAnswerBytes,
+		maxQueued: maxAllQueuedBytes,
 		conns:     map[*conn]struct{}{},
 		perIP:     map[string]int{},
 		closers:   map[*acceptor]struct{}{},

@@ -22,6 +22,9 @@ const (
 	maxQueuedReplies = 128
 	// maxQueuedBytes bounds the encoded responses that wait behind a slow one; a single larger response is let in.
 	maxQueuedBytes = 1 << 20
+	// maxAllQueuedBytes is about how much all connections together have waiting; beyond it each has one response at a time. Thousands of
+	// clients that ask and do not read would else hold gigabytes.
+	maxAllQueuedBytes = 64 << 20
 	// minBytesPerSecond is what a frame must arrive with once RequestTimeout has passed.
 	minBytesPerSecond = 16 << 10
 	// stallWindow is how long a frame may stand still while others wait for the memory it holds.
@@ -441,7 +444,7 @@ func (c *conn) enqueue(r reply) error {
 		return err
 	}
 	c.mu.Lock()
-	for !c.closed && (len(c.queue) >= maxQueuedReplies || len(c.queue) > 0 && c.queued+r.size() > maxQueuedBytes) {
+	for !c.closed && (len(c.queue) >= maxQueuedReplies || len(c.queue) > 0 && (c.queued+r.size() > maxQueuedBytes || c.b.queued.Load()+int64(r.size()) > c.b.maxQueued)) {
 		c.room.Wait()
 	}
 	if c.closed {
@@ -451,6 +454,7 @@ func (c *conn) enqueue(r reply) error {
 	}
 	c.queue = append(c.queue, r)
 	c.queued += r.size()
+	c.b.queued.Add(int64(r.size()))
 	start := !c.sending
 	c.sending = true
 	c.mu.Unlock()
@@ -488,6 +492,7 @@ func (c *conn) sendLoop(ctx context.Context) {
 		c.queue[0] = nil
 		c.queue = c.queue[1:]
 		c.queued -= size
+		c.b.queued.Add(-int64(size))
 		c.room.Signal()
 		c.mu.Unlock()
 	}

@@ -211,6 +211,41 @@ func TestPipeliningIsBounded(t *testing.T) {
 	})
 }
 
+// Many clients that ask and do not read hold little: when all together have enough waiting, each has one response at a time.
+func TestResponsesOfAllAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, func(o *Options) { o.WriteTimeout = long })
+		r.b.maxQueued = 20 * int64((&laterReply{}).size())
+		clients := make([]*client, 10)
+		for i := range clients {
+			clients[i] = r.dial()
+			go func() {
+				for {
+					if _, err := clients[i].nc.Write(clients[i].frame(kmsg.NewPtrInitProducerIDRequest())); err != nil {
+						return
+					}
+				}
+			}()
+			synctest.Wait()
+		}
+		if most := r.b.maxQueued + int64(len(clients)*(&laterReply{}).size()); r.b.queued.Load() > most {
+			t.Errorf("%d bytes of responses wait, want %d at most", r.b.queued.Load(), most)
+		}
+		for _, c := range clients {
+			if corr, _, err := c.read(); err != nil || corr != 1 {
+				t.Fatalf("response %d, %v", corr, err)
+			}
+		}
+		for _, c := range clients {
+			c.nc.Close()
+		}
+		synctest.Wait()
+		if n := r.b.queued.Load(); n != 0 {
+			t.Errorf("%d bytes are counted when all is over", n)
+		}
+	})
+}
+
 func TestIdleConnectionIsClosed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, func(o *Options) { o.IdleTimeout = time.Minute })
