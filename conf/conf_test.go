@@ -194,3 +194,16 @@ func TestTopicDefaults(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+// TestDefaultsOfTiers: what a tier leaves out has its default, which is not that of the tier in its place in default.toml.
+func TestDefaultsOfTiers(t *testing.T) {
+	c, err := conf.Parse("x.toml", "[[storage.tier]]\nname = \"only\"\npath = \"/data\"\n", conf.LoadOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range c.Values() {
+		if v.Source == "default" && v.Value != v.Default {
+			t.Errorf("%s is %s by default, and its default is %s", v.Key, v.Value, v.Default)
+		}
+	}
+}

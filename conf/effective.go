@@ -17,7 +17,7 @@ import (
 type Value struct {
 	Key     string // storage.tier[0].path
 	Value   string // as TOML
-	Default string // as TOML; "" for a key that has no default, such as a further tier's
+	Default string // as TOML; "" for a key that has no default
 	Source  string
 }
 
@@ -25,7 +25,23 @@ type Value struct {
 func (c *Config) Values() []Value {
 	var out []Value
 	c.each(func(key, val string) {
-		out = append(out, Value{Key: key, Value: val, Default: c.defaults[key], Source: c.Source(key)})
+		out = append(out, Value{Key: key, Value: val, Default: c.standard(key), Source: c.Source(key)})
+	})
+	return out
+}
+
+// standard is the default of a key. Tiers that a layer lists are not those of default.toml: what they leave out has defaults of its own.
+func (c *Config) standard(key string) string {
+	rest, isTier := strings.CutPrefix(key, "storage.tier[")
+	if !isTier || c.origins["storage.tier"].Layer == layerDefault {
+		return c.defaults[key]
+	}
+	_, name, _ := strings.Cut(rest, "].")
+	out := ""
+	visit(reflect.ValueOf(tierDefaults()), "", func(field, val string) {
+		if field == name {
+			out = val
+		}
 	})
 	return out
 }
