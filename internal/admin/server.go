@@ -129,6 +129,7 @@ func New(opt Options) (*Server, error) {
 		Handler:           s,
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       callTimeout,
+		WriteTimeout:      callTimeout, // also of what is refused: who does not read must not hold a connection. Calls that may take longer move it.
 		IdleTimeout:       time.Minute,
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          slog.NewLogLogger(opt.Log.Handler(), slog.LevelDebug),
@@ -138,7 +139,6 @@ func New(opt Options) (*Server, error) {
 			}
 			return context.Background()
 		},
-		// No WriteTimeout: a warm call may rightly take minutes. Handlers set a deadline per call.
 	}
 	return s, nil
 }

@@ -711,3 +711,44 @@ func TestEventOfAnOverride(t *testing.T) {
 		}
 	}
 }
+
+// closingConn tells when the server closes it.
+type closingConn struct {
+	net.Conn
+	once   sync.Once
+	closed chan struct{}
+}
+
+func (c *closingConn) Close() error {
+	c.once.Do(func() { close(c.closed) })
+	return c.Conn.Close()
+}
+
+// TestWhoDoesNotReadIsCutOff: a caller that asks for what it may not have, or for nothing, and does not read the answer loses its
+// connection; there are not many.
+func TestWhoDoesNotReadIsCutOff(t *testing.T) {
+	for _, request := range []string{"GET /nothing HTTP/1.1", "GET /api/v1/status HTTP/1.1", "OPTIONS * HTTP/1.1"} {
+		synctest.Test(t, func(t *testing.T) {
+			f := newServer(t, func(o *admin.Options) { o.Token = token })
+			pipes := &pipeListener{conns: make(chan net.Conn), closed: make(chan struct{})}
+			served := make(chan error, 1)
+			go func() { served <- f.ServeOn(pipes) }()
+			here, there := net.Pipe() // without a buffer: an answer waits for its reader
+			conn := &closingConn{Conn: there, closed: make(chan struct{})}
+			pipes.conns <- conn
+			if _, err := io.WriteString(here, request+"\r\nHost: localhost\r\n\r\n"); err != nil {
+				t.Fatal(err)
+			}
+			began := time.Now()
+			<-conn.closed
+			if took := time.Since(began); took > time.Minute {
+				t.Errorf("%s: cut off after %v", request, took)
+			}
+			if err := f.Close(t.Context()); err != nil {
+				t.Error(err)
+			}
+			<-served
+			_ = here.Close()
+		})
+	}
+}
