@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -219,7 +220,9 @@ func (s *Server) serve(w http.ResponseWriter, c *call, rt *route) {
 		s.problem(w, c, err)
 		return
 	}
-	c.write(w, answer)
+	if err := c.write(w, answer); err != nil {
+		s.problem(w, c, err)
+	}
 }
 
 func (s *Server) audit(c *call, answer any, err error) {
@@ -303,12 +306,18 @@ func (c *call) body(dst any) error {
 	return nil
 }
 
-func (c *call) write(w http.ResponseWriter, answer any) {
-	w.Header().Set("Content-Type", "application/json")
-	e := json.NewEncoder(w)
+// write answers with JSON; on error nothing was sent.
+func (c *call) write(w http.ResponseWriter, answer any) error {
+	var out bytes.Buffer
+	e := json.NewEncoder(&out)
 	e.SetEscapeHTML(false)
 	if _, pretty := c.query["pretty"]; pretty {
 		e.SetIndent("", "  ")
 	}
-	_ = e.Encode(answer) // the caller went away: nobody is left to tell
+	if err := e.Encode(answer); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = w.Write(out.Bytes()) // the caller went away: nobody is left to tell
+	return nil
 }

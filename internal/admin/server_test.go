@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -699,5 +700,21 @@ func TestNothingIsAnEmptyList(t *testing.T) {
 		if rest := strings.ReplaceAll(body, `"created_at":"0001-01-01`, ""); strings.Contains(rest, "0001-01-01") {
 			t.Errorf("%s tells of the year 1: %s", path, body)
 		}
+	}
+}
+
+// notANumber is a backend with a ratio of nothing to nothing.
+type notANumber struct{ *admintest.Fake }
+
+func (notANumber) Tiers(context.Context) ([]admin.Tier, error) {
+	return []admin.Tier{{Name: "ssd", SeekSeconds: math.NaN()}}, nil
+}
+
+// TestAnswerThatIsNoJSON: it is a fault that is told, not an empty answer.
+func TestAnswerThatIsNoJSON(t *testing.T) {
+	f := newServer(t, func(o *admin.Options) { o.Backend = notANumber{admintest.New()} })
+	w := f.call("GET", "/api/v1/tiers", "")
+	if problemOf(t, w); w.Code != http.StatusInternalServerError || !strings.Contains(f.log.String(), "unsupported value: NaN") {
+		t.Errorf("%d %q, log:\n%s", w.Code, w.Body, f.log)
 	}
 }
