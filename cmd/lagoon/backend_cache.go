@@ -151,7 +151,7 @@ func mark(row *admin.CacheRow, svs []partition.SegmentView, readers []partition.
 		at := max(0, row.Bytes-r.LagBytes)
 		class := r.Class.State.String()
 		row.Markers = append(row.Markers, admin.CacheMarker{Reader: readerID(r), Name: readerName(r), Cell: int(min(int64(len(row.Cells)-1), at/row.CellBytes)),
-			Class: class, LagSeconds: r.LagAge.Seconds()})
+			Class: class, LagSeconds: seconds(r.LagAge)})
 		for i, sv := range svs {
 			if i < len(row.Segments) && at >= sv.Before && (at < sv.Before+sv.SizeBytes || sv.Active) {
 				row.Segments[i].Markers = append(row.Segments[i].Markers, readerID(r))

@@ -30,6 +30,7 @@ func (b *backend) Groups(context.Context) ([]admin.Group, error) {
 	for i, v := range views {
 		g := admin.Group{Group: v.Group, Type: string(v.Type), State: string(v.State), ProtocolType: v.ProtocolType, Members: v.Members,
 			Partitions: make([]admin.GroupPartition, len(v.Partitions))}
+		unknown := false
 		for j, p := range v.Partitions {
 			reader, known := readers[place{v.Group, p.Topic, p.Partition}]
 			gp := b.groupPartition(p)
@@ -40,6 +41,7 @@ func (b *backend) Groups(context.Context) ([]admin.Group, error) {
 				gp.ETASeconds = reader.ETA.Seconds()
 			}
 			g.LagRecords, g.LagBytes, g.LagSeconds = g.LagRecords+max(0, gp.LagRecords), g.LagBytes+max(0, gp.LagBytes), max(g.LagSeconds, gp.LagSeconds)
+			unknown = unknown || gp.LagRecords > 0 && gp.LagSeconds < 0
 			switch {
 			case gp.ETASeconds < 0 || g.ETASeconds < 0:
 				g.ETASeconds = -1
@@ -47,6 +49,9 @@ func (b *backend) Groups(context.Context) ([]admin.Group, error) {
 				g.ETASeconds = max(g.ETASeconds, gp.ETASeconds)
 			}
 			g.Partitions[j] = gp
+		}
+		if unknown && g.LagSeconds == 0 {
+			g.LagSeconds = -1
 		}
 		out[i] = g
 	}
@@ -68,8 +73,6 @@ func (b *backend) groupPartition(p groups.PartitionView) admin.GroupPartition {
 	lag := log.LagOf(segment.Offset(p.Committed))
 	// Records are counted as Kafka's tools do: from the offset, though some may have been deleted.
 	out.EndOffset, out.LagRecords, out.LagBytes = int64(lag.EndOffset), max(0, int64(lag.EndOffset)-p.Committed), lag.Bytes
-	if out.LagSeconds = lag.Age.Seconds(); lag.Age < 0 {
-		out.LagSeconds = -1
-	}
+	out.LagSeconds = seconds(lag.Age)
 	return out
 }

@@ -14,6 +14,14 @@ import (
 
 func readerID(r partition.ReaderView) string { return "r-" + itoa(int64(r.ID)) }
 
+// seconds is -1 for a time that is not known, which is any negative one.
+func seconds(d time.Duration) float64 {
+	if d < 0 {
+		return -1
+	}
+	return d.Seconds()
+}
+
 func readerName(r partition.ReaderView) string {
 	if r.Key.Group != "" {
 		return r.Key.Group
@@ -49,15 +57,12 @@ func (b *backend) Readers(context.Context) ([]admin.Reader, error) {
 		ar := admin.Reader{
 			ID: readerID(r), ClientID: r.Key.Client, Group: r.Key.Group, GroupSource: groupSource(r), Peer: r.Peer, Topic: r.Key.Topic, Partition: r.Key.Partition,
 			Class: r.Class.State.String(), ClassReason: r.Class.Text, ClassSince: r.Class.Since, FetchOffset: r.Position.Offset,
-			EndOffset: r.Position.EndOffset, LagRecords: r.LagRecords, LagBytes: r.LagBytes, LagSeconds: r.LagAge.Seconds(), ETASeconds: r.ETA.Seconds(),
+			EndOffset: r.Position.EndOffset, LagRecords: r.LagRecords, LagBytes: r.LagBytes, LagSeconds: seconds(r.LagAge), ETASeconds: seconds(r.ETA),
 			Tier: r.Tier, Lane: r.Decision.Lane.String(), IOMode: ioMode(r), RateBytes: float64(r.BytesPerSecond),
 			ColdBytes: r.LaneBytesTotal[admission.Fill] + r.LaneBytesTotal[admission.Bypass],
 			Sources: admin.SourceBytes{PageCache: r.LaneBytes[admission.Hot],
 				Tiers: map[string]int64{r.Tier: r.LaneBytes[admission.Fill] + r.LaneBytes[admission.Bypass]}, Refill: r.LaneBytes[admission.Fill]},
 			Throttle: admin.ReaderThrottle{WaitRatio: r.WaitRatio},
-		}
-		if r.ETA < 0 {
-			ar.ETASeconds = -1
 		}
 		limit := r.Limit
 		if limit.By == admission.LimitNone {
@@ -70,7 +75,7 @@ func (b *backend) Readers(context.Context) ([]admin.Reader, error) {
 			ar.Throttle.Override = flow.Kind.String() + "/" + flow.Name
 		}
 		if v, ok := races[flowIn{r.Key.Flow(), r.Key.Topic}]; ok {
-			ar.Retention = &admin.ReaderRace{CountdownSeconds: max(v.Countdown.Seconds(), -1), LossBytes: v.LossBytes, LostAnywayBytes: v.LostAnyway,
+			ar.Retention = &admin.ReaderRace{CountdownSeconds: seconds(v.Countdown), LossBytes: v.LossBytes, LostAnywayBytes: v.LostAnyway,
 				NeededBytes: v.Needed, Weight: float64(v.Weight) / admission.DefaultWeight, Text: v.Text}
 		}
 		out = append(out, ar)

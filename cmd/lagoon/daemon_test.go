@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"lagoon/conf"
 	"lagoon/internal/admin"
@@ -559,5 +560,46 @@ func TestHangupStopsInGoodOrder(t *testing.T) {
 	defer signal.Reset(syscall.SIGHUP)
 	if slices.Contains(stopSignals(), os.Signal(syscall.SIGHUP)) {
 		t.Error("nohup has no effect")
+	}
+}
+
+// TestLagThatIsNotKnown: for how long a young record has been there is not known after a restart. -1 says so, everywhere.
+func TestLagThatIsNotKnown(t *testing.T) {
+	cfg := testConfig(t, t.TempDir(), "server.default_partitions=1", "readers.lagging_when.min_age=1h")
+	d, stop := startDaemon(t, cfg, daemonOptions{MakeTiers: true})
+	produce(t, d.testClient(t), "orders", 0, 10)
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	d, stop = startDaemon(t, cfg, daemonOptions{})
+	req := kmsg.NewPtrOffsetCommitRequest()
+	req.Group = "warehouse"
+	topic, part := kmsg.NewOffsetCommitRequestTopic(), kmsg.NewOffsetCommitRequestTopicPartition()
+	known, _ := d.catalogue.Snapshot().Topic("orders")
+	topic.Topic, topic.TopicID, part.Offset = "orders", known.ID, 3
+	topic.Partitions = append(topic.Partitions, part)
+	req.Topics = append(req.Topics, topic)
+	resp, err := req.RequestWith(t.Context(), d.testClient(t))
+	if err != nil || resp.Topics[0].Partitions[0].ErrorCode != 0 {
+		t.Fatalf("commit: %+v, %v", resp, err)
+	}
+	var g admin.Group
+	if err := json.Unmarshal([]byte(d.cli(t, "groups", "warehouse", "-o", "json")), &g); err != nil || len(g.Partitions) != 1 {
+		t.Fatalf("%+v, %v", g, err)
+	}
+	if p := g.Partitions[0]; g.LagRecords != 7 || g.LagSeconds != -1 || p.LagSeconds != -1 {
+		t.Errorf("group %+v", g)
+	}
+	var x admin.Explanation
+	if err := json.Unmarshal([]byte(d.cli(t, "explain", "fetch", "orders/0@3", "-o", "json")), &x); err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range x.Steps {
+		if s.Step == "class" && s.Facts["behind_seconds"] != -1.0 {
+			t.Errorf("explained by %v", s.Facts)
+		}
+	}
+	if err := stop(); err != nil {
+		t.Fatal(err)
 	}
 }

@@ -270,7 +270,7 @@ type Reader struct {
 	EndOffset   int64          `json:"end_offset"`
 	LagRecords  int64          `json:"lag_records"`
 	LagBytes    int64          `json:"lag_bytes"`
-	LagSeconds  float64        `json:"lag_seconds"`
+	LagSeconds  float64        `json:"lag_seconds"` // -1: not known
 	ETASeconds  float64        `json:"eta_seconds"` // -1: not known or not catching up
 	Tier        string         `json:"tier"`        // where the cursor is
 	Lane        string         `json:"lane"`        // of the last read: hot, fill, bypass, defer
@@ -282,7 +282,8 @@ type Reader struct {
 	Retention   *ReaderRace    `json:"retention_race,omitempty"` // only while retention is about to overtake its flow in this topic
 }
 
-// Group is one consumer group and how far its committed offsets are behind. Sums are over its partitions; seconds are those of the worst.
+// Group is one consumer group and how far its committed offsets are behind. Sums are over its partitions; seconds are those of the worst
+// that is known, -1 when it is behind and of none it is known.
 type Group struct {
 	Group        string           `json:"group"`
 	Type         string           `json:"type"`  // classic, consumer (KIP-848)

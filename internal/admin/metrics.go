@@ -253,7 +253,9 @@ func (m *scrape) readers() {
 		l := []string{"group", key[0], "client_id", key[1], "topic", key[2], "partition", key[3]}
 		m.gauge("lagoon_reader_lag_records", "Records behind the end.", float64(r.LagRecords), l...)
 		m.gauge("lagoon_reader_lag_bytes", "Bytes behind the end.", float64(r.LagBytes), l...)
-		m.gauge("lagoon_reader_lag_seconds", "Age of the next record to read.", r.LagSeconds, l...)
+		if r.LagSeconds >= 0 { // else it is not known
+			m.gauge("lagoon_reader_lag_seconds", "Age of the next record to read.", r.LagSeconds, l...)
+		}
 		if r.ETASeconds >= 0 {
 			m.gauge("lagoon_reader_eta_seconds", "Time until the reader has caught up.", r.ETASeconds, l...)
 		}
@@ -293,6 +295,7 @@ func (m *scrape) groups() {
 		group, topic   string
 		records, bytes int64
 		seconds, eta   float64
+		unknown        bool // how long, of some that it is behind in
 	}
 	var all []series
 	for _, g := range list {
@@ -303,6 +306,7 @@ func (m *scrape) groups() {
 			}
 			t := &all[len(all)-1]
 			t.records, t.bytes, t.seconds = t.records+max(0, p.LagRecords), t.bytes+max(0, p.LagBytes), max(t.seconds, p.LagSeconds)
+			t.unknown = t.unknown || p.LagRecords > 0 && p.LagSeconds < 0
 			if t.eta = max(t.eta, p.ETASeconds); p.ETASeconds < 0 {
 				t.eta = math.Inf(1)
 			}
@@ -313,7 +317,9 @@ func (m *scrape) groups() {
 		l := []string{"group", t.group, "topic", t.topic}
 		m.gauge("lagoon_group_lag_records", "Records from the committed offsets to the end.", float64(t.records), l...)
 		m.gauge("lagoon_group_lag_bytes", "Bytes from the committed offsets to the end, about.", float64(t.bytes), l...)
-		m.gauge("lagoon_group_lag_seconds", "Time since the next unread record was appended, of the worst partition.", t.seconds, l...)
+		if t.seconds > 0 || !t.unknown {
+			m.gauge("lagoon_group_lag_seconds", "Time since the next unread record was appended, of the worst partition of which it is known.", t.seconds, l...)
+		}
 		m.gauge("lagoon_group_eta_seconds", "Time until the group has caught up at its present rate; +Inf: never, or not known.", t.eta, l...)
 	}
 	m.gauge("lagoon_metrics_dropped_groups", "Groups and topics left out because there are too many.", float64(max(0, len(all)-maxReaderSeries)))

@@ -97,7 +97,7 @@ func (m *scrape) lagExporter(list []Group) (left int) {
 			"topic", r.Topic, "partition", strconv.Itoa(int(r.Partition)), "member_host", r.Host, "client_id", r.ClientID)
 	}
 	for _, g := range furthest(list, &left, func(g Group) float64 { return g.LagSeconds }) {
-		if len(consumed(g.Partitions)) > 0 {
+		if g.LagSeconds >= 0 && len(consumed(g.Partitions)) > 0 {
 			m.gauge("kafka_consumergroup_group_max_lag_seconds", "Max group time lag.", g.LagSeconds, "cluster_name", cluster, "group", g.Group)
 		}
 	}

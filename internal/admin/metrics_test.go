@@ -133,3 +133,46 @@ func TestMetricsOfGroups(t *testing.T) {
 		t.Errorf("%d lines of idle groups, want %d", idle, want)
 	}
 }
+
+// readersBackend is groupsBackend with readers of its own, too.
+type readersBackend struct {
+	groupsBackend
+	readers []admin.Reader
+}
+
+func (b readersBackend) Readers(context.Context) ([]admin.Reader, error) { return b.readers, nil }
+
+// TestMetricsOfUnknownLag: after a restart it is not known for how long a young record has been there. That is no lag of 0 s, and no
+// negative one.
+func TestMetricsOfUnknownLag(t *testing.T) {
+	part := func(partition int32, records int64, seconds float64) admin.GroupPartition {
+		return admin.GroupPartition{Topic: "orders", Partition: partition, CommittedOffset: 1, EndOffset: 1 + records, LagRecords: records, LagSeconds: seconds}
+	}
+	b := readersBackend{groupsBackend{admintest.New(), []admin.Group{
+		{Group: "unknown", LagRecords: 7, LagSeconds: -1, Partitions: []admin.GroupPartition{part(0, 7, -1), part(1, 0, 0)}},
+		{Group: "partly", LagRecords: 9, LagSeconds: 3, Partitions: []admin.GroupPartition{part(0, 7, -1), part(1, 2, 3)}},
+		{Group: "done", Partitions: []admin.GroupPartition{part(0, 0, 0)}},
+	}}, []admin.Reader{{ID: "r-1", ClientID: "young", Topic: "orders", LagRecords: 7, LagSeconds: -1}, {ID: "r-2", ClientID: "old", Topic: "orders", LagSeconds: 5}}}
+	f := newServer(t, func(o *admin.Options) { o.Backend = b })
+	var got []string
+	for _, path := range []string{"/metrics", "/metrics/detailed"} {
+		for line := range strings.Lines(f.call("GET", path, "").Body.String()) {
+			name, rest, _ := strings.Cut(line, "{")
+			who, value := "", line[strings.LastIndexByte(line, ' ')+1:]
+			for _, label := range strings.Split(rest, ",") {
+				if k, v, _ := strings.Cut(label, "="); k == "group" && v != `""` || k == "client_id" && name == "lagoon_reader_lag_seconds" {
+					who, _, _ = strings.Cut(strings.Trim(v, `"`), `"`)
+				}
+			}
+			if slices.Contains([]string{"lagoon_group_lag_seconds", "kafka_consumergroup_group_max_lag_seconds", "lagoon_reader_lag_seconds"}, name) {
+				got = append(got, name+" "+who+" "+strings.TrimSpace(value))
+			}
+		}
+	}
+	slices.Sort(got)
+	want := []string{"kafka_consumergroup_group_max_lag_seconds done 0", "kafka_consumergroup_group_max_lag_seconds partly 3",
+		"lagoon_group_lag_seconds done 0", "lagoon_group_lag_seconds partly 3", "lagoon_reader_lag_seconds old 5"}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
