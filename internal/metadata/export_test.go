@@ -1,7 +1,5 @@
 package metadata
 
-import "maps"
-
 // ParseLog, DecodeSnapshot and DecodeRecord give the fuzz targets the decoders, each with its inverse.
 func ParseLog(b []byte, generation, base uint64) (frames []byte, size, torn int64, err error) {
 	c, err := parseLog(b, generation, base)
@@ -35,14 +33,3 @@ func SealFrame(b []byte, seq uint64, payload []byte) []byte { return appendFrame
 func LogHeader(generation uint64) []byte { return appendLogHeader(nil, generation) }
 
 var EditDistance = editDistance
-
-// CrowdOverrides makes n overrides in memory, those included that there are: to make them one by one takes minutes.
-func (s *Store) CrowdOverrides(n int) {
-	crowded := *s.current.Load()
-	crowded.Overrides = maps.Clone(crowded.Overrides)
-	for i := len(crowded.Overrides); i < n; i++ {
-		o := Override{Kind: "group", Name: itoa(int64(i)), Weight: 1}
-		crowded.Overrides[OverrideKey{o.Kind, o.Name}] = o
-	}
-	s.current.Store(&crowded)
-}

@@ -242,41 +242,12 @@ func (s *Store) AlterGroupConfigs(group string, set map[string]string, del []str
 	})
 }
 
-// MaxOverrides bounds the throttle overrides; it is admission's.
-const MaxOverrides = 10_000
-
-// overridesForgotten is how many that have ended one PutOverride takes out at most: each is a write of its own.
-const overridesForgotten = 16
-
-// PutOverride stores or replaces one throttle override, and forgets others that have ended. ErrInvalidOverride.
+// PutOverride stores or replaces one throttle override. ErrInvalidOverride.
 func (s *Store) PutOverride(o Override) error {
 	if err := o.validate(); err != nil {
 		return err
 	}
-	ended := 0
-	for k, old := range s.Snapshot().Overrides {
-		if old.ExpiresMs == 0 || old.ExpiresMs > s.opt.Now().UnixMilli() {
-			continue
-		}
-		if ended++; ended > overridesForgotten {
-			break
-		}
-		err := s.change("forget override", func(now *Snapshot) (record, error) {
-			if now.Overrides[k] != old {
-				return nil, nil // set again meanwhile
-			}
-			return overrideDelete{k}, nil
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return s.change("put override", func(old *Snapshot) (record, error) {
-		if _, known := old.Overrides[OverrideKey{o.Kind, o.Name}]; !known && len(old.Overrides) >= MaxOverrides {
-			return nil, fmt.Errorf("%w: there are %d, which is the most: remove those that are not needed", ErrInvalidOverride, len(old.Overrides))
-		}
-		return overridePut{o}, nil
-	})
+	return s.change("put override", func(*Snapshot) (record, error) { return overridePut{o}, nil })
 }
 
 // DeleteOverride removes one throttle override and tells whether there was one.

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"reflect"
-	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -206,40 +205,6 @@ func TestChangeErrors(t *testing.T) {
 	if d := same(before, open(t, mem.Kill(), metadata.Options{}).Snapshot()); d != "" {
 		t.Errorf("catalogue changed over the restart:\n%s", d)
 	}
-}
-
-// Overrides that have ended leave the catalogue with the next ones that are set, and there are only so many.
-func TestOverridesAreBounded(t *testing.T) {
-	now := time.UnixMilli(1000)
-	s := open(t, vfs.NewMem(1), metadata.Options{Now: func() time.Time { return now }})
-	put := func(name string, expiresMs int64) error {
-		return s.PutOverride(metadata.Override{Kind: "group", Name: name, Weight: 2, ExpiresMs: expiresMs})
-	}
-	if err := errors.Join(put("a", 2000), put("b", 3000), put("c", 0)); err != nil {
-		t.Fatal(err)
-	}
-	now = time.UnixMilli(2000)
-	if err := put("d", 0); err != nil {
-		t.Fatal(err)
-	}
-	if got := slices.Sorted(maps.Keys(names(s))); !slices.Equal(got, []string{"b", "c", "d"}) {
-		t.Errorf("overrides of %v, want b, c, d", got)
-	}
-	s.CrowdOverrides(metadata.MaxOverrides)
-	if err := put("one more", 0); !errors.Is(err, metadata.ErrInvalidOverride) {
-		t.Errorf("one too many: %v", err)
-	}
-	if err := put("c", 9000); err != nil {
-		t.Errorf("one that is there already: %v", err)
-	}
-}
-
-func names(s *metadata.Store) map[string]bool {
-	out := map[string]bool{}
-	for k := range s.Snapshot().Overrides {
-		out[k.Name] = true
-	}
-	return out
 }
 
 // A topic that is made again under its name is another topic, and what is left of the first stays on record.
