@@ -60,7 +60,8 @@ func TestValidateBatch(t *testing.T) {
 	put64 := func(at int, v uint64) func([]byte) []byte {
 		return func(b []byte) []byte { binary.BigEndian.PutUint64(b[at:], v); return b }
 	}
-	window := segment.Limits{NowMs: 1000, TimestampBeforeMaxMs: 100, TimestampAfterMaxMs: 10}
+	window := segment.Limits{NowMs: 1000, Window: true, TimestampBeforeMaxMs: 100, TimestampAfterMaxMs: 10}
+	now := segment.Limits{NowMs: 1000, Window: true}
 	compressed := put16(21, 4)
 	tests := []struct {
 		name   string
@@ -102,11 +103,14 @@ func TestValidateBatch(t *testing.T) {
 		{name: "old enough", spec: batchSpec{ms: 900}, lim: window},
 		{name: "young enough", spec: batchSpec{ms: 1010}, lim: window},
 		{name: "too young", spec: batchSpec{ms: 1011}, lim: window, want: segment.ErrInvalidTimestamp},
+		{name: "not now but before", spec: batchSpec{ms: 999}, lim: now, want: segment.ErrInvalidTimestamp},
+		{name: "now", spec: batchSpec{ms: 1000}, lim: now},
+		{name: "not now but after", spec: batchSpec{ms: 1001}, lim: now, want: segment.ErrInvalidTimestamp},
 		{name: "no timestamp", spec: batchSpec{ms: -1}, lim: window},
 		{name: "smallest timestamp", spec: batchSpec{ms: math.MinInt64}, lim: window, want: segment.ErrInvalidTimestamp},
 		{name: "largest timestamp", spec: batchSpec{ms: math.MaxInt64}, lim: window, want: segment.ErrInvalidTimestamp},
 		{name: "largest timestamp without limit", spec: batchSpec{ms: math.MaxInt64}},
-		{name: "stamped by the broker", spec: batchSpec{ms: 5}, lim: segment.Limits{NowMs: 1000, TimestampBeforeMaxMs: 100, LogAppendTime: true}},
+		{name: "stamped by the broker", spec: batchSpec{ms: 5}, lim: segment.Limits{NowMs: 1000, TimestampBeforeMaxMs: 100}},
 		{name: "compressed, too young", spec: batchSpec{ms: 1011}, change: compressed, lim: window, want: segment.ErrInvalidTimestamp},
 		{name: "compressed, body not looked at", change: func(b []byte) []byte { b[61] = 0xff; return compressed(b) }},
 		{name: "no key", spec: batchSpec{noKey: true}},

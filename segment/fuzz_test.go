@@ -43,7 +43,7 @@ func FuzzValidateBatch(f *testing.F) {
 			binary.BigEndian.PutUint32(b[8:], uint32(len(b)-12))
 			fixCRC(b)
 		}
-		h, err := segment.ValidateBatch(b, segment.Limits{MaxBatchBytes: 1 << 20, NowMs: 1000, TimestampAfterMaxMs: 1 << 40, RequireKey: true})
+		h, err := segment.ValidateBatch(b, segment.Limits{MaxBatchBytes: 1 << 20, NowMs: 1000, Window: true, TimestampBeforeMaxMs: 1 << 62, TimestampAfterMaxMs: 1 << 40, RequireKey: true})
 		if err != nil {
 			if !slices.ContainsFunc(known, func(k error) bool { return errors.Is(err, k) }) {
 				t.Errorf("untyped error %v", err)

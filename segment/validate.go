@@ -9,9 +9,9 @@ import (
 type Limits struct {
 	MaxBatchBytes        int32 // 0: no limit (max.message.bytes)
 	NowMs                int64
-	TimestampBeforeMaxMs int64 // <= 0: no limit (message.timestamp.before.max.ms)
-	TimestampAfterMaxMs  int64 // <= 0: no limit (message.timestamp.after.max.ms)
-	LogAppendTime        bool  // the topic stamps records itself: no window check
+	Window               bool  // the next two hold: how far from NowMs a timestamp may be, 0 is not at all
+	TimestampBeforeMaxMs int64 // message.timestamp.before.max.ms
+	TimestampAfterMaxMs  int64 // message.timestamp.after.max.ms
 	AllowControl         bool  // the broker's own batch: may be a transaction marker and may carry offsets
 	RequireKey           bool  // compacted topic: records of uncompressed batches must have a key
 }
@@ -115,14 +115,14 @@ func validateFields(h BatchHeader, lim Limits) error {
 const noTimestamp = -1
 
 func (lim Limits) timeAllowed(ms int64) bool {
-	if lim.LogAppendTime || ms == noTimestamp {
+	if !lim.Window || ms == noTimestamp {
 		return true
 	}
 	// Unsigned distances: the difference of two hostile int64 need not fit an int64.
-	if before := lim.TimestampBeforeMaxMs; before > 0 && ms < lim.NowMs && uint64(lim.NowMs)-uint64(ms) > uint64(before) {
+	if ms < lim.NowMs && uint64(lim.NowMs)-uint64(ms) > uint64(max(lim.TimestampBeforeMaxMs, 0)) {
 		return false
 	}
-	if after := lim.TimestampAfterMaxMs; after > 0 && ms > lim.NowMs && uint64(ms)-uint64(lim.NowMs) > uint64(after) {
+	if ms > lim.NowMs && uint64(ms)-uint64(lim.NowMs) > uint64(max(lim.TimestampAfterMaxMs, 0)) {
 		return false
 	}
 	return true

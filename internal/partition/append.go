@@ -22,16 +22,16 @@ const snapshotEveryBytes = 64 << 20
 func (l *Log) Append(_ context.Context, req AppendRequest) (Appended, error) {
 	cfg, now := l.config(), l.store.now()
 	nowMs := now.UnixMilli()
-	limit := cfg.MaxMessageBytes
+	limit := max(cfg.MaxMessageBytes, 1) // 0 lets nothing in
 	if req.Internal {
 		limit = 0 // a transaction must be able to end
 	}
 	h, err := segment.ValidateBatch(req.Records, segment.Limits{
 		MaxBatchBytes:        limit,
 		NowMs:                nowMs,
+		Window:               !cfg.LogAppendTime && !req.Internal,
 		TimestampBeforeMaxMs: cfg.TimestampBeforeMaxMs,
 		TimestampAfterMaxMs:  cfg.TimestampAfterMaxMs,
-		LogAppendTime:        cfg.LogAppendTime,
 		AllowControl:         req.Internal,
 		RequireKey:           cfg.Compact,
 	})

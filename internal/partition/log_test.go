@@ -408,6 +408,42 @@ func TestDeletedTopicNeverComesBack(t *testing.T) {
 	closeStore(t, s)
 }
 
+// A limit of 0 is one, as in Kafka: no record from the future, none from the past, no record at all. The broker's own markers pass.
+func TestLimitsOfZero(t *testing.T) {
+	s := open(t, nil, osFS(t))
+	cfg := config()
+	l := load(t, s, cfg, 1)
+	try := func(d time.Duration) error {
+		_, err := l.Append(t.Context(), partition.AppendRequest{Records: batch("x", 1, 10, nil, time.Now().Add(d).UnixMilli())})
+		return err
+	}
+	for _, tc := range []struct {
+		what         string
+		change       func(*partition.Config)
+		past, future error
+	}{
+		{"after", func(c *partition.Config) { c.TimestampAfterMaxMs = 0 }, nil, segment.ErrInvalidTimestamp},
+		{"before", func(c *partition.Config) { c.TimestampBeforeMaxMs = 0 }, segment.ErrInvalidTimestamp, nil},
+		{"stamped here", func(c *partition.Config) { c.TimestampAfterMaxMs, c.LogAppendTime = 0, true }, nil, nil},
+		{"bytes", func(c *partition.Config) { c.MaxMessageBytes = 0 }, segment.ErrMessageTooLarge, segment.ErrMessageTooLarge},
+	} {
+		changed := cfg
+		tc.change(&changed)
+		s.SetConfig("orders", changed)
+		if err := try(-time.Hour); !errors.Is(err, tc.past) {
+			t.Errorf("%s: an hour ago: %v, want %v", tc.what, err, tc.past)
+		}
+		if err := try(time.Hour); !errors.Is(err, tc.future) {
+			t.Errorf("%s: in an hour: %v, want %v", tc.what, err, tc.future)
+		}
+		marker := segment.AppendMarker(nil, 7, 0, segment.Marker{Commit: true}, 1)
+		if _, err := l.Append(t.Context(), partition.AppendRequest{Records: marker, Internal: true}); err != nil {
+			t.Errorf("%s: a marker: %v", tc.what, err)
+		}
+	}
+	closeStore(t, s)
+}
+
 // TestBatchLargerThanASegment is refused, and one that just fits is not.
 func TestBatchLargerThanASegment(t *testing.T) {
 	s := open(t, nil, osFS(t))

@@ -23,7 +23,7 @@ func TestBuilder(t *testing.T) {
 		if len(batch) != b.Size() || b.Len() != 3 {
 			t.Fatalf("%d bytes, said %d; %d records", len(batch), b.Size(), b.Len())
 		}
-		h, err := segment.ValidateBatch(batch, segment.Limits{MaxBatchBytes: 1 << 20, NowMs: 1234, TimestampBeforeMaxMs: 1 << 40, TimestampAfterMaxMs: 1 << 40, RequireKey: true})
+		h, err := segment.ValidateBatch(batch, segment.Limits{MaxBatchBytes: 1 << 20, NowMs: 1234, Window: true, TimestampBeforeMaxMs: 1 << 40, TimestampAfterMaxMs: 1 << 40, RequireKey: true})
 		if err != nil {
 			t.Fatal(err)
 		}
