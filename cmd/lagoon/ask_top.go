@@ -219,7 +219,7 @@ func (t *top) live(ctx context.Context, out *os.File, d topData) (err error) {
 		case <-resized:
 			continue
 		case key, open := <-keys:
-			if !open || key == 'q' || key == 3 {
+			if !open || ends(key) {
 				return nil
 			}
 			refresh = t.press(key)
@@ -229,10 +229,40 @@ func (t *top) live(ctx context.Context, out *os.File, d topData) (err error) {
 		if !refresh {
 			continue
 		}
-		if next, err := t.ask(ctx); err == nil {
+		next, quit, err := t.refresh(ctx, keys)
+		switch {
+		case quit:
+			return nil
+		case err == nil:
 			d, fault = next, ""
-		} else {
+		default:
 			fault = err.Error()
+		}
+	}
+}
+
+// ends tells whether a key ends top: q, or Ctrl-C, which is a key in a raw terminal.
+func ends(key byte) bool { return key == 'q' || key == 3 }
+
+// refresh asks for a frame's figures. A daemon that does not answer must not keep anybody from leaving; other keys are lost meanwhile.
+func (t *top) refresh(ctx context.Context, keys <-chan byte) (d topData, quit bool, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		d, err = t.ask(ctx)
+	}()
+	for {
+		select {
+		case <-done:
+			return d, false, err
+		case key, open := <-keys:
+			if !open || ends(key) {
+				cancel()
+				<-done
+				return d, true, nil
+			}
 		}
 	}
 }

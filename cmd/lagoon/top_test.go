@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -98,5 +100,30 @@ func TestTopHeadKnowsReadersThatAreNotShown(t *testing.T) {
 	}
 	if got := frame(data, 100, 0)[1].text; got != "real-time  1 reader, 21MiB/s, 0s behind at most; all from the page cache" {
 		t.Error(got)
+	}
+}
+
+// A daemon that hangs does not keep anybody in top.
+func TestTopEndsWhileItAsks(t *testing.T) {
+	for _, key := range []byte{'q', 3} {
+		asked := make(chan struct{}, 1)
+		srv := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			asked <- struct{}{}
+			<-r.Context().Done()
+		}))
+		keys := make(chan byte)
+		go func() {
+			<-asked
+			keys <- 'l'
+			keys <- key
+		}()
+		if _, quit, err := (&top{app: &app{admin: srv.URL}, sort: "-lag_bytes", rows: 1}).refresh(t.Context(), keys); !quit || err != nil {
+			t.Errorf("key %d: quit %v, %v", key, quit, err)
+		}
+		srv.Close()
+	}
+	_, url := fakeAdmin(t, nil)
+	if d, quit, err := (&top{app: &app{admin: url}, sort: "-lag_bytes", rows: 1}).refresh(t.Context(), nil); quit || err != nil || d.Total != 2 {
+		t.Errorf("%d readers, quit %v, %v", d.Total, quit, err)
 	}
 }
