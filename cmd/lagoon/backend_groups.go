@@ -25,7 +25,10 @@ func (b *backend) Groups(context.Context) ([]admin.Group, error) {
 			readers[place{r.Key.Group, r.Key.Topic, r.Key.Partition}] = r
 		}
 	}
-	views := server.Groups()
+	views, loading := server.Groups()
+	if loading { // a part of them would look like all, and a group like none
+		return nil, admin.ErrLoading
+	}
 	out := make([]admin.Group, len(views))
 	for i, v := range views {
 		g := admin.Group{Group: v.Group, Type: string(v.Type), State: string(v.State), ProtocolType: v.ProtocolType, Members: v.Members,

@@ -9,6 +9,8 @@ import (
 var (
 	// ErrStarting: the daemon cannot answer yet; 503 with Retry-After.
 	ErrStarting = errors.New("the broker is still starting: see /readyz?verbose for progress")
+	// ErrLoading: not all groups are known yet; 503 with Retry-After.
+	ErrLoading = errors.New("consumer groups are being loaded: try again in a moment")
 	// ErrBusy: too much of this is going on already; 503 with Retry-After.
 	ErrBusy = errors.New("busy: try again in a moment")
 )

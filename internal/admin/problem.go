@@ -76,6 +76,8 @@ func toHTTP(err error) *httpError {
 		return &httpError{status: http.StatusBadRequest, kind: "invalid-request", detail: invalid.Detail}
 	case errors.Is(err, ErrStarting):
 		return &httpError{status: http.StatusServiceUnavailable, kind: "starting", detail: ErrStarting.Error()}
+	case errors.Is(err, ErrLoading):
+		return &httpError{status: http.StatusServiceUnavailable, kind: "starting", detail: ErrLoading.Error()}
 	case errors.Is(err, ErrBusy):
 		return &httpError{status: http.StatusServiceUnavailable, kind: "busy", detail: ErrBusy.Error()}
 	case errors.Is(err, context.DeadlineExceeded):

@@ -432,7 +432,7 @@ func TestErrorsOfTheBackend(t *testing.T) {
 		err    error
 		status int
 	}{
-		{admin.ErrStarting, 503}, {fmt.Errorf("x: %w", admin.ErrBusy), 503}, {context.DeadlineExceeded, 504},
+		{admin.ErrStarting, 503}, {admin.ErrLoading, 503}, {fmt.Errorf("x: %w", admin.ErrBusy), 503}, {context.DeadlineExceeded, 504},
 		{errors.New("open /secret/path: permission denied"), 500}, {&admin.InvalidError{Detail: "no"}, 400},
 	} {
 		f.fake.Err = tc.err

@@ -39,7 +39,7 @@ func (s storeLogs) groupLog(partition int32) (groups.Log, bool) {
 }
 
 // Groups lists all groups with what they read, for people.
-func (b *Broker) Groups() []groups.View { return b.groups.Overview() }
+func (b *Broker) Groups() (list []groups.View, loading bool) { return b.groups.Overview() }
 
 // newGroups makes the coordinator.
 func (b *Broker) newGroups() (*groups.Coordinator, error) {

@@ -66,7 +66,11 @@ func (w *world) crash(change func(*groups.Options)) *world {
 func (w *world) everything() string {
 	w.t.Helper()
 	var out strings.Builder
-	for _, v := range w.Overview() {
+	views, loading := w.Overview()
+	if loading {
+		w.t.Error("not all groups are loaded")
+	}
+	for _, v := range views {
 		fmt.Fprintf(&out, "%+v\n", v)
 		offsets, err := w.FetchAll(v.Group, groups.Fetcher{})
 		slices.SortFunc(offsets, func(a, b groups.Offset) int {
@@ -210,6 +214,9 @@ func TestLoadingAnswers(t *testing.T) {
 		}
 		if _, err := w.List(nil); err != classic.LoadInProgress {
 			t.Errorf("list: %v", err)
+		}
+		if views, loading := w.Overview(); len(views) > 0 || !loading {
+			t.Errorf("overview: %v, loading %v", views, loading)
 		}
 		close(release)
 		synctest.Wait()

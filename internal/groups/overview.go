@@ -20,10 +20,14 @@ type PartitionView struct {
 	ClientID, Host string // of the member that reads it, "" for nobody
 }
 
-// Overview lists all groups that are loaded, by id.
-func (c *Coordinator) Overview() (out []View) {
+// Overview lists all groups that are loaded, by id; loading tells that there may be more in a moment.
+func (c *Coordinator) Overview() (out []View, loading bool) {
 	for _, s := range c.all() {
-		if s.state.Load() != shardReady {
+		switch s.state.Load() {
+		case shardLoading:
+			loading = true
+			continue
+		case shardFailed:
 			continue
 		}
 		s.mu.Lock()
@@ -62,7 +66,7 @@ func (c *Coordinator) Overview() (out []View) {
 		})
 	}
 	slices.SortFunc(out, func(a, b View) int { return cmp.Compare(a.Group, b.Group) })
-	return out
+	return out, loading
 }
 
 func (g *group) members() int {
