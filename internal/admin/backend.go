@@ -10,7 +10,7 @@ import (
 // from snapshots: no log lock, no device I/O beyond cachestat, and they must be prompt while the broker is overloaded.
 // Returned slices and maps belong to the caller of the method (the admin server may sort them).
 //
-// Errors: *NotFoundError (404), *InvalidError (400), ErrStarting and ErrBusy (503); anything else becomes a 500 whose
+// Errors: *NotFoundError (404), *InvalidError (400), ErrStarting, ErrLoading and ErrBusy (503); anything else becomes a 500 whose
 // text goes to the log and not to the client.
 type Backend interface {
 	// Status describes the process.
@@ -359,8 +359,8 @@ type Tier struct {
 	ResidentBytes   int64      `json:"resident_bytes"`
 	ReadMode        string     `json:"read_mode"` // bypass method in use
 	LimitBytes      int64      `json:"limit_bytes_per_second"`
-	ReadBytesTotal  int64      `json:"read_bytes_total"` // cold reads from the device
-	WriteBytesTotal int64      `json:"write_bytes_total"`
+	ReadBytesTotal  int64      `json:"read_bytes_total"`  // cold reads from the device
+	WriteBytesTotal int64      `json:"write_bytes_total"` // by migrations, compactions and refills, what they read of it included; appends are not
 	QueuedReads     int        `json:"queued_reads"`
 	NextToMove      []MoveHint `json:"next_to_move"`
 }
