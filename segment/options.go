@@ -40,11 +40,14 @@ func (o Options) Validate() error {
 	if o.IndexIntervalBytes < 0 {
 		errs = append(errs, fmt.Errorf("segment: IndexIntervalBytes %d: want 0 or more", o.IndexIntervalBytes))
 	}
-	if o.IndexBytes < 2*timeEntrySize {
-		errs = append(errs, fmt.Errorf("segment: IndexBytes %d: want at least %d", o.IndexBytes, 2*timeEntrySize))
+	if o.IndexBytes < MinIndexBytes {
+		errs = append(errs, fmt.Errorf("segment: IndexBytes %d: want at least %d", o.IndexBytes, MinIndexBytes))
 	}
 	return errors.Join(errs...)
 }
+
+// MinIndexBytes is the smallest Options.IndexBytes: one entry of time, and room for the last one.
+const MinIndexBytes = 2 * timeEntrySize
 
 // defaultIndexInterval is also what a rebuild of a sealed segment uses, whose own interval is not recorded anywhere.
 const defaultIndexInterval = 4096

@@ -304,9 +304,10 @@ func (l *Log) dropOldSnapshots() {
 // it, in place of 9 % with 16 MiB (docs/benchmarks.md).
 const rotatingPreallocate = 64 << 20
 
-// segmentOptions are the parts of a topic's configuration that the segment files need in d.
+// segmentOptions are the parts of a topic's configuration that the segment files need in d, as near as files can be: Kafka takes an
+// index of 4 bytes, and an interval of 0 for an entry per batch.
 func (c *Config) segmentOptions(d *logDir) segment.Options {
-	o := segment.Options{SegmentBytes: c.SegmentBytes, IndexIntervalBytes: c.IndexIntervalBytes, IndexBytes: c.SegmentIndexBytes}
+	o := segment.Options{SegmentBytes: c.SegmentBytes, IndexIntervalBytes: max(c.IndexIntervalBytes, 1), IndexBytes: max(c.SegmentIndexBytes, segment.MinIndexBytes)}
 	if d.spec.Rotating {
 		o.PreallocateBytes = rotatingPreallocate
 	}

@@ -444,6 +444,42 @@ func TestLimitsOfZero(t *testing.T) {
 	closeStore(t, s)
 }
 
+// What a topic may have for its indexes harms nobody: the smallest index makes small segments, the smallest interval an entry per batch.
+func TestSmallestIndexes(t *testing.T) {
+	fs := osFS(t)
+	s := open(t, nil, fs)
+	cfg := config()
+	cfg.SegmentIndexBytes, cfg.IndexIntervalBytes = 4, 0
+	l := load(t, s, cfg, 1)
+	for i := range 20 {
+		if _, err := l.Append(t.Context(), partition.AppendRequest{Records: batch("x", 1, 100, nil, int64(1+i))}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Fenced(); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(l.Segments()); n < 5 {
+		t.Errorf("%d segments", n)
+	}
+	cfg.SegmentIndexBytes = 1 << 20
+	s.SetConfig("orders", cfg)
+	base := l.Offsets().End
+	for range 20 {
+		produce(t, l, batch("y", 1, 100, nil, 30))
+	}
+	last := fmt.Sprintf("orders-0/%020d.index", l.Segments()[len(l.Segments())-1].Base)
+	closeStore(t, s)
+	if e, err := fs.Stat(last); err != nil || e.Size != 8*19 {
+		t.Errorf("%s: %d bytes, %v", last, e.Size, err)
+	}
+	s = open(t, nil, fs)
+	if end := load(t, s, cfg, 1).Offsets().End; end != base+20 {
+		t.Errorf("end %d, want %d", end, base+20)
+	}
+	closeStore(t, s)
+}
+
 // TestBatchLargerThanASegment is refused, and one that just fits is not.
 func TestBatchLargerThanASegment(t *testing.T) {
 	s := open(t, nil, osFS(t))
