@@ -195,6 +195,9 @@ func (l *Log) mustRoll(h segment.BatchHeader, cfg *Config, now time.Time) bool {
 	if cfg.SegmentMs <= 0 {
 		return false
 	}
+	if cfg.LogAppendTime {
+		h.MaxTimestamp = now.UnixMilli() // as it will be; what the client says may be anything
+	}
 	first := l.w.FirstTimestamp()
 	return first >= 0 && h.MaxTimestamp-first > cfg.SegmentMs || now.Sub(l.rolledAt).Milliseconds() > cfg.SegmentMs
 }

@@ -530,3 +530,18 @@ func TestBatchesThatSpanManyOffsets(t *testing.T) {
 	consume(t, l, partition.ReaderRef{ClientID: "c"}, 0, 1<<20, want)
 	closeStore(t, s)
 }
+
+// In a log of append times the clients' own, which nobody checks there, do not decide when a segment is too old.
+func TestClientsTimesDoNotRollALogOfAppendTimes(t *testing.T) {
+	s := open(t, nil, osFS(t))
+	cfg := config()
+	cfg.LogAppendTime, cfg.SegmentMs = true, time.Hour.Milliseconds()
+	l := load(t, s, cfg, 1)
+	for i := range int64(5) {
+		produce(t, l, batch("x", 1, 10, nil, time.Now().UnixMicro()+i)) // for milliseconds
+	}
+	if n := len(l.Segments()); n != 1 {
+		t.Errorf("%d segments", n)
+	}
+	closeStore(t, s)
+}

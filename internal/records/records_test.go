@@ -2,6 +2,7 @@ package records_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"runtime"
@@ -117,6 +118,24 @@ func TestLargeZstdWindows(t *testing.T) {
 				t.Errorf("%s, window 2^%d: %d bytes of memory for a batch of %d", name, windowLog, n, len(b))
 			}
 		}
+	}
+}
+
+// A snappy block that says that it is large, and is not, costs no memory.
+func TestSnappyClaims(t *testing.T) {
+	block := append(binary.AppendUvarint(nil, 60<<20), 0, 'x')
+	h := segment.BatchHeader{Length: int32(49 + len(block)), Attributes: 2, Count: 1}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	err := records.Each(h, append(make([]byte, segment.BatchHeaderSize), block...), func(records.Record) bool { return true })
+	runtime.ReadMemStats(&after)
+	if n := after.TotalAlloc - before.TotalAlloc; n > 1<<20 || !errors.Is(err, records.ErrMalformed) {
+		t.Errorf("%d bytes of memory for a block of %d, %v", n, len(block), err)
+	}
+	zeros := make([]byte, 10<<20) // nothing is packed tighter
+	h, b := batch(t, kgo.SnappyCompression(), 2, 1, zeros)
+	if err := records.Each(h, b, func(r records.Record) bool { return len(r.Value) == len(zeros) }); err != nil {
+		t.Error(err)
 	}
 }
 

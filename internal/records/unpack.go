@@ -126,6 +126,9 @@ func snappyReader(data []byte) io.Reader {
 	return &xerialReader{block: data, raw: true}
 }
 
+// snappyRatio is more than a block can unpack to per byte: 64 bytes take 3. Memory is not for what a block says alone.
+const snappyRatio = 32
+
 // xerialReader unpacks one snappy block at a time: length-prefixed ones, or a single raw one.
 type xerialReader struct {
 	rest  []byte // framed blocks to come
@@ -144,6 +147,9 @@ func (x *xerialReader) Read(p []byte) (int, error) {
 		n, err := s2.DecodedLen(block)
 		if err != nil {
 			return 0, fmt.Errorf("%w: snappy: %w", ErrMalformed, err)
+		}
+		if n > snappyRatio*len(block) {
+			return 0, fmt.Errorf("%w: snappy block of %d bytes claims to hold %d", ErrMalformed, len(block), n)
 		}
 		if n > MaxBytes {
 			return 0, ErrTooLarge
