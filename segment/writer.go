@@ -8,6 +8,7 @@ import (
 	"math"
 	"sync"
 	"sync/atomic"
+	"syscall"
 
 	"lagoon/internal/vfs"
 )
@@ -187,7 +188,8 @@ func (w *Writer) fail(err error) error {
 
 // SyncData makes everything appended before the call durable. The first one also syncs the directory, so that the file
 // is found after a crash. A failure is final: this and every later call of SyncData, Append, Seal and Close return it,
-// and the kernel is not asked again, because it may have dropped the pages.
+// and the kernel is not asked again, because it may have dropped the pages. But for EMFILE and ENFILE: there was no descriptor to sync the
+// directory with, and it may be tried again.
 func (w *Writer) SyncData() error {
 	w.syncMu.Lock()
 	defer w.syncMu.Unlock()
@@ -225,7 +227,9 @@ func (w *Writer) syncLocked() error {
 		return w.fail(fmt.Errorf("sync %s: %w", w.r.logName, err))
 	}
 	if !w.dirSynced {
-		if err := w.fs.SyncDir(w.dir); err != nil {
+		if err := w.fs.SyncDir(w.dir); errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
+			return fmt.Errorf("sync %s: %w", w.r.logName, err) // the disk was not asked
+		} else if err != nil {
 			return w.fail(fmt.Errorf("sync %s: %w", w.r.logName, err))
 		}
 		w.dirSynced = true

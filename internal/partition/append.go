@@ -220,11 +220,11 @@ func (l *Log) rollLocked(cfg *Config, now time.Time) error {
 	return nil
 }
 
-// sealOne syncs and seals a rolled segment and takes it off the list. When only its index files found no space, the log is
-// durable all the same: the segment stays on the list and tick asks again. Called by the committer.
+// sealOne syncs and seals a rolled segment and takes it off the list. When only its index files found no space, or no descriptor, the log
+// is durable all the same: the segment stays on the list and tick asks again. Called by the committer.
 func (l *Log) sealOne(w *segment.Writer) error {
 	if _, err := w.Seal(); err != nil {
-		if err := l.home.writerFailed("seal segment", w, err); !errors.Is(err, ErrDiskFull) {
+		if err := l.home.writerFailed("seal segment", w, err); !errors.Is(err, ErrDiskFull) && !passing(err) {
 			return err
 		}
 		return w.SyncData()

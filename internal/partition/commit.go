@@ -297,12 +297,12 @@ func (l *Log) sync() {
 	}
 	for _, s := range sealing {
 		if err := l.sealOne(s); err != nil {
-			l.home.fence("seal segment", err)
+			l.syncFailed("seal segment", err, oldest, snapshot != nil)
 			return
 		}
 	}
 	if err := w.SyncData(); err != nil {
-		l.home.fence("sync", err)
+		l.syncFailed("sync", err, oldest, snapshot != nil)
 		return
 	}
 	synced := l.store.now()
@@ -321,6 +321,21 @@ func (l *Log) sync() {
 	}
 	if snapshot != nil {
 		l.saveSnapshot(snapshot, w)
+	}
+}
+
+// syncFailed ends a sync that failed: for good or, for want of a descriptor, until the next tick. oldest and snapshot are what it had taken.
+func (l *Log) syncFailed(op string, err error, oldest time.Time, snapshot bool) {
+	if !passing(err) {
+		l.home.fence(op, err)
+		return
+	}
+	l.log.Warn("not synced, trying again", "op", op, "err", err)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.flushDue, l.snapshotDue = true, l.snapshotDue || snapshot
+	if !oldest.IsZero() {
+		l.unsyncedAt = oldest
 	}
 }
 

@@ -108,8 +108,14 @@ func (d *logDir) fence(op string, err error) {
 	}
 }
 
-// writeFailed sorts a failed write: a full disk is a state that passes, anything else fences.
+// passing tells a want of descriptors: it is the process's, says nothing of the disk, and nothing was lost.
+func passing(err error) bool { return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) }
+
+// writeFailed sorts a failed write: a full disk is a state that passes, and so is a want of descriptors; anything else fences.
 func (d *logDir) writeFailed(op string, err error) error {
+	if passing(err) {
+		return fmt.Errorf("log directory %s: %s: %w", d.spec.FS.Root(), op, err)
+	}
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
 		if !d.full.Swap(true) {
 			d.log.Warn("log directory full: appends are refused until space is free", "tier", d.spec.Tier, "path", d.spec.FS.Root(), "op", op)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -555,4 +556,63 @@ func (f *nthFault) of(disk int) vfs.Injector {
 		}
 		return fmt.Errorf("%w: %w", errInjected, f.err)
 	})
+}
+
+// TestNoDescriptorLeft: a process that is out of descriptors for a moment loses no directory by it. What needs one is refused, or waits,
+// and goes on as soon as there are some again.
+func TestNoDescriptorLeft(t *testing.T) {
+	for name, kinds := range map[string]vfs.Kind{"to roll": vfs.OpCreate, "to make the new name durable": vfs.OpSyncDir} {
+		t.Run(name, func(t *testing.T) {
+			var short atomic.Bool
+			met := make(chan struct{}, 1)
+			fs := osFS(t)
+			s := open(t, nil, vfs.WithFaults(fs, vfs.InjectorFunc(func(op vfs.Op) error {
+				if !short.Load() || op.Kind&kinds == 0 {
+					return nil
+				}
+				select {
+				case met <- struct{}{}:
+				default:
+				}
+				return syscall.EMFILE
+			})))
+			l := load(t, s, smallSegments(), 1)
+			var want []byte
+			add := func() error {
+				b := batch("b", 1, 500, nil, 1)
+				_, err := l.Append(t.Context(), partition.AppendRequest{Records: b})
+				if err == nil {
+					want = append(want, b...)
+				}
+				return err
+			}
+			noErr(t, add())
+			noErr(t, l.Durable(t.Context(), l.Offsets().End))
+			short.Store(true)
+			for refused := false; !refused; {
+				if err := add(); err != nil && !errors.Is(err, syscall.EMFILE) {
+					t.Fatal(err)
+				}
+				select {
+				case <-met:
+					refused = true
+				default:
+				}
+			}
+			if err := s.Fenced(); err != nil {
+				t.Fatal(err)
+			}
+			short.Store(false)
+			for range 20 {
+				noErr(t, add())
+			}
+			noErr(t, l.Durable(t.Context(), l.Offsets().End)) // one that waited is tried again
+			noErr(t, s.Fenced())
+			consume(t, l, partition.ReaderRef{ClientID: "c"}, 0, 1<<20, want)
+			closeStore(t, s)
+			s = open(t, nil, fs)
+			consume(t, load(t, s, smallSegments(), 1), partition.ReaderRef{ClientID: "c"}, 0, 1<<20, want)
+			closeStore(t, s)
+		})
+	}
 }

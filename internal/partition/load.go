@@ -618,7 +618,7 @@ func (l *Log) sealRecovered(w *segment.Writer) error {
 	if err == nil {
 		return nil
 	}
-	if err := l.home.writerFailed("seal segment", w, err); !errors.Is(err, ErrDiskFull) {
+	if err := l.home.writerFailed("seal segment", w, err); !errors.Is(err, ErrDiskFull) && !passing(err) {
 		return err
 	}
 	l.sealing = append(l.sealing, w)

@@ -437,7 +437,7 @@ func (l *Log) tick(now time.Time) {
 	over := now.Sub(l.flushedAt)+500*time.Millisecond >= interval // ticks come every second, and the next one may be too late
 	idle := l.home.journal != nil && l.filed.Load().offset < l.durable.Load().offset && now.Sub(l.flushedAt) >= journalIdle
 	switch {
-	case len(l.sealing) > 0 || l.snapshotDue || behind && interval > 0 && over || idle:
+	case len(l.sealing) > 0 || l.snapshotDue || l.flushDue && behind || behind && interval > 0 && over || idle:
 		l.flushedAt, l.flushDue = now, true
 		l.home.commit.scheduleFile(l)
 	case behind && interval == 0:
