@@ -144,12 +144,22 @@ func (k *checker) distinct(seen map[string]string, key, addr string) {
 	}
 	for other, otherKey := range seen {
 		h, p, _ := net.SplitHostPort(other)
-		if p == port && (h == host || wildcard(h) || wildcard(host) || loopback(h) && loopback(host)) {
+		if p == port && (sameHost(h, host) || wildcard(h) || wildcard(host)) {
 			k.fail(codeTwoListens, key, "%s and %s (%s) are the same port", addr, other, otherKey)
 			return
 		}
 	}
 	seen[addr] = key
+}
+
+// sameHost tells whether two hosts are one address. Which loopback address localhost is depends on the machine.
+func sameHost(a, b string) bool {
+	x, errX := netip.ParseAddr(a)
+	y, errY := netip.ParseAddr(b)
+	if errX == nil && errY == nil {
+		return x.Unmap() == y.Unmap()
+	}
+	return a == b || loopback(a) && loopback(b)
 }
 
 func (k *checker) advertised() {
