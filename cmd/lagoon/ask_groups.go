@@ -22,7 +22,7 @@ func (a *app) groupsCommand() *cobra.Command {
 				}
 				return a.show(body, "partitions", func(bool) error { return a.printGroup(body) })
 			}
-			q := url.Values{"sort": {sort}}
+			q := a.listQuery(sort)
 			if topic != "" {
 				q.Set("topic", topic)
 			}
@@ -33,6 +33,7 @@ func (a *app) groupsCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			a.leftOut(body, "groups")
 			return a.show(body, "groups", func(bool) error { return a.printGroups(body) })
 		},
 	}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 
@@ -22,7 +21,7 @@ func (a *app) readersCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "readers", Short: "Who reads what, how far behind, how each is served and what holds it back", Args: args(),
 		RunE: func(c *cobra.Command, _ []string) error {
-			q := url.Values{"sort": {sort}}
+			q := a.listQuery(sort)
 			if lagging {
 				q.Set("class", "lagging,catching_up,stalled")
 			}
@@ -36,6 +35,7 @@ func (a *app) readersCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			a.leftOut(body, "readers")
 			return a.show(body, "readers", func(wide bool) error { return a.printReaders(body, wide) })
 		},
 	}

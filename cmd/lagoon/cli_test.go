@@ -261,3 +261,21 @@ func TestUsedIsWhatMovesAtIsAShareOf(t *testing.T) {
 		}
 	}
 }
+
+// TestListsForProgramsAreWhole: what people would not read is not cut off for programs, and not without a word.
+func TestListsForProgramsAreWhole(t *testing.T) {
+	for list, line := range map[string]string{"readers": `{"id":"r-1"}`, "groups": `{"group":"g"}`} {
+		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			n := 1000
+			if r.FormValue("limit") == "10000" {
+				n = 10000
+			}
+			fmt.Fprintf(w, `{"total":10007,%q:[%s]}`, list, strings.TrimSuffix(strings.Repeat(line+",", n), ","))
+		}))
+		out, code := command(t, nil, false, list, "-o", "ndjson", "--admin", srv.URL)
+		if n := strings.Count(out, line+"\n"); code != exitOK || n != 10000 || !strings.HasSuffix(out, "lagoon: 7 more are left out\n") {
+			t.Errorf("%s: exit %d, %d lines, at the end %q", list, code, n, out[max(0, len(out)-80):])
+		}
+		srv.Close()
+	}
+}

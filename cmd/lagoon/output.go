@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net/url"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -32,6 +33,28 @@ func (a *app) show(body []byte, list string, human func(wide bool) error) error 
 		return a.printLines(body, list)
 	default:
 		return human(a.output == "wide")
+	}
+}
+
+// listQuery is what a list is asked with: programs get as much as there may be, people what they can read.
+func (a *app) listQuery(sort string) url.Values {
+	q := url.Values{"sort": {sort}}
+	if a.output == "json" || a.output == "ndjson" {
+		q.Set("limit", "10000")
+	}
+	return q
+}
+
+// leftOut says what a list without room for it does not hold. A table says so itself, and JSON has its total.
+func (a *app) leftOut(body []byte, list string) {
+	var answer map[string]json.RawMessage
+	var total int
+	var items []json.RawMessage
+	if a.output != "ndjson" || json.Unmarshal(body, &answer) != nil || json.Unmarshal(answer["total"], &total) != nil || json.Unmarshal(answer[list], &items) != nil {
+		return
+	}
+	if total > len(items) {
+		fmt.Fprintf(a.stderr, "lagoon: %d more are left out\n", total-len(items))
 	}
 }
 
