@@ -23,6 +23,8 @@ var (
 	ErrGone = errors.New("tiering: segment is gone")
 	// ErrOccupied: the target already has a segment of this name, or a directory of another topic.
 	ErrOccupied = errors.New("tiering: target is occupied")
+	// ErrMoving: the segment that Migrator.Submit is to move is on its way already.
+	ErrMoving = errors.New("tiering: segment is being moved already")
 	// ErrCancelled: the migration was cancelled by a person or by Migrator.CancelWhere.
 	ErrCancelled = errors.New("tiering: migration cancelled")
 )

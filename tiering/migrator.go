@@ -289,7 +289,7 @@ func (m *Migrator) Submit(move Move) (uint64, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if t := m.running[k]; t != nil {
-		return 0, fmt.Errorf("segment %d of %s-%d is being moved to %s already (migration %d)", move.Base, move.Topic, move.Partition, t.move.To, t.id)
+		return 0, fmt.Errorf("%w: %d of %s-%d, to %s (migration %d)", ErrMoving, move.Base, move.Topic, move.Partition, t.move.To, t.id)
 	}
 	if r := m.records[k]; r != nil && r.failed {
 		return 0, fmt.Errorf("segment %d of %s-%d is not moved: %s", move.Base, move.Topic, move.Partition, r.err)

@@ -408,7 +408,8 @@ func (w *world) migrate(p *partTruth) (moved int, err error) {
 	return moved, nil
 }
 
-// submitMoves has every sealed segment of p moved to the cold tier.
+// submitMoves has every sealed segment of p moved to the cold tier. One may be on its way: it waits for a compaction, or for work in the
+// foreground.
 func (w *world) submitMoves(p *partTruth) error {
 	l, err := w.log(p)
 	if err != nil {
@@ -416,7 +417,8 @@ func (w *world) submitMoves(p *partTruth) error {
 	}
 	for _, sv := range l.Segments() {
 		if sv.Sealed && sv.Tier == "t0" {
-			if _, err := w.s.Migrator().Submit(tiering.Move{Topic: p.topic.name, Partition: p.index, Base: sv.Base, SizeBytes: sv.SizeBytes, From: "t0", To: "t1"}); err != nil {
+			move := tiering.Move{Topic: p.topic.name, Partition: p.index, Base: sv.Base, SizeBytes: sv.SizeBytes, From: "t0", To: "t1"}
+			if _, err := w.s.Migrator().Submit(move); err != nil && !errors.Is(err, tiering.ErrMoving) {
 				return err
 			}
 		}
