@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"math"
 
 	"lagoon/internal/records"
 	"lagoon/segment"
@@ -182,7 +183,7 @@ func (f *Filter) next(h segment.BatchHeader, batch []byte, end segment.Offset) (
 	}
 	setHorizon := v.horizon < 0 && (marker && v.kept > 0 || v.tombstones)
 	if setHorizon {
-		v.horizon = f.NowMs + f.DeleteRetentionMs
+		v.horizon = f.NowMs + min(f.DeleteRetentionMs, math.MaxInt64-f.NowMs)
 	}
 	switch {
 	case v.kept == h.Count && h.Count > 0 && !setHorizon:

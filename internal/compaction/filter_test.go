@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
+	"math"
 	"math/rand/v2"
 	"testing"
 	"time"
@@ -227,6 +228,18 @@ func TestFilter(t *testing.T) {
 					t.Errorf("codec %d became %d", codec, header(t, b).Compression())
 				}
 			}
+		}
+	}
+}
+
+// TestFilterLongestTerm: delete markers that stay for ever have a term that never ends, and one that began before.
+func TestFilterLongestTerm(t *testing.T) {
+	log := [][]byte{batchOf(t, spec{recs: []rec{{key: "a", ms: 31}}}), batchOf(t, spec{base: 1, recs: []rec{{key: "b", value: "1", ms: 40}}})}
+	want := "[0-0 until 9223372036854775807 0@31 a=][1-1 1@40 b=1]"
+	for now := int64(100); now < 300; now += 100 {
+		log, _, _ = cleaning{now: now, keep: math.MaxInt64}.run(t, log)
+		if got := text(t, log); got != want {
+			t.Errorf("at %d: %s, want %s", now, got, want)
 		}
 	}
 }
