@@ -794,3 +794,41 @@ func TestClientIDChangesWhileAResponseFails(t *testing.T) {
 		}
 	})
 }
+
+// A request that names many more partitions than there are takes many times its bytes while it is answered: it is refused. One that names
+// some that are not there is not.
+func TestRequestsThatNameTooMuch(t *testing.T) {
+	const few, many = 9_000, 20_000
+	r := newRig(t, nil)
+	fetch := func(n int32) kmsg.Request {
+		req := fetchRequest(4, "orders", map[int32]int64{0: 0})
+		for p := range n {
+			part := kmsg.NewFetchRequestTopicPartition()
+			part.Partition = 5 + p
+			req.Topics[0].Partitions = append(req.Topics[0].Partitions, part)
+		}
+		return req
+	}
+	produce := func(n int32) kmsg.Request {
+		req := produceRequest(3, 1, "orders")
+		for p := range n {
+			req.Topics[0].Partitions = append(req.Topics[0].Partitions, records(5+p, nil))
+		}
+		return req
+	}
+	for name, request := range map[string]func(n int32) kmsg.Request{"fetch": fetch, "produce": produce} {
+		t.Run(name, func(t *testing.T) {
+			c := r.dial()
+			if err := c.nc.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
+				t.Fatal(err)
+			}
+			req := request(few)
+			frame := c.frame(req)
+			go func() { _, _ = c.nc.Write(frame) }()
+			c.receive(req, c.corr)
+			frame = c.frame(request(many))
+			go func() { _, _ = c.nc.Write(frame) }()
+			c.closed()
+		})
+	}
+}

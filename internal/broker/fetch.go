@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"fmt"
 	"math"
 	"strings"
 	"sync"
@@ -110,6 +111,9 @@ func (c *conn) decodeFetch(in *incoming) (_ *fetchReply, err error) {
 	}
 	r.req.Rack = ""
 	snap := c.b.meta.Snapshot()
+	if err := checkEntries(snap, "Fetch", len(r.req.Partitions)+len(r.req.Forgotten)); err != nil {
+		return nil, err
+	}
 	intern := interner{snap: snap}
 	for i := range r.req.Partitions {
 		r.req.Partitions[i].Topic = intern.name(r.req.Partitions[i].Topic)
@@ -118,6 +122,18 @@ func (c *conn) decodeFetch(in *incoming) (_ *fetchReply, err error) {
 		r.req.Forgotten[i].Topic = intern.name(r.req.Forgotten[i].Topic)
 	}
 	return r, nil
+}
+
+// fewEntries are partitions that any request may name.
+const fewEntries = 10_000
+
+// checkEntries refuses a request that names many more partitions than there are: what is kept of each while it is answered takes many
+// times the bytes that name it.
+func checkEntries(snap *metadata.Snapshot, api string, n int) error {
+	if n <= fewEntries || n <= 2*snap.Partitions() {
+		return nil
+	}
+	return fmt.Errorf("%w: %s names %d partitions, there are %d", wire.ErrTooMany, api, n, snap.Partitions())
 }
 
 // interner turns names that alias a frame into strings that live on: the catalogue's own where there is one.

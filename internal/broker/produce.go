@@ -88,6 +88,9 @@ func (c *conn) appendAll(ctx context.Context, in *incoming) (_ *produceReply, er
 	if err := req.Read(in.header.Version, in.body); err != nil {
 		return nil, err
 	}
+	if err := checkEntries(c.b.meta.Snapshot(), "Produce", len(req.Topics)+len(req.Partitions)); err != nil {
+		return nil, err
+	}
 	reply := produceReplies.Get().(*produceReply)
 	*reply = produceReply{
 		api: in.api, version: in.header.Version, acks: req.Acks, corr: in.header.CorrelationID, received: in.received,
