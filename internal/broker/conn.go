@@ -401,7 +401,7 @@ func (c *conn) ordinary(ctx context.Context, in *incoming) (reply, error) {
 	}
 	r := &request{version: in.header.Version, clientID: c.clientID, peer: c.peer, endpoint: c.endpoint, received: in.received, body: body}
 	if in.api.begin != nil {
-		later := &laterReply{in: in.withoutFrame(), finish: in.api.begin(c.b, ctx, r)}
+		later := &laterReply{in: in.withoutFrame(), finish: in.api.begin(c.b, ctx, r), asked: len(in.body)}
 		later.throttleMs = c.mute(max(r.throttle, c.b.limits.spent(c.client(), time.Since(in.received))))
 		return later, nil
 	}

@@ -47,6 +47,7 @@ func (b *Broker) beginJoinGroup(ctx context.Context, r *request) promise {
 		return answered(joinResponse(req, classic.JoinResult{Err: classic.CoordinatorNotAvailable, MemberID: req.MemberID, Generation: -1}))
 	}
 	answer := b.groups.Join(ask)
+	req.Protocols = nil // the answer may take long, and needs none of it
 	gone := classic.JoinResult{Err: classic.NotCoordinator, MemberID: req.MemberID, Generation: -1}
 	return func(ctx context.Context, stopping <-chan struct{}) kmsg.Response {
 		return joinResponse(req, await(ctx, stopping, answer, gone))

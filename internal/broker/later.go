@@ -20,6 +20,7 @@ type laterReply struct {
 	in         incoming // without the frame
 	finish     promise
 	throttleMs int32
+	asked      int // bytes of the request's body
 }
 
 func (r *laterReply) send(ctx context.Context, c *conn) error {
@@ -35,8 +36,11 @@ func (r *laterReply) ready(*conn) bool { return false }
 
 func (r *laterReply) drop() {}
 
-// size is about what waits with it: what a request brought is the group's by now.
-func (r *laterReply) size() int { return 512 }
+// size is about what waits with it: the response in the making, which names what the request named and takes many times its bytes.
+func (r *laterReply) size() int { return 512 + decodedRatio*r.asked }
+
+// decodedRatio is about how many bytes a byte of a request, or its response, takes decoded.
+const decodedRatio = 16
 
 // withoutFrame is in without what belongs to the frame.
 func (in *incoming) withoutFrame() incoming {

@@ -30,6 +30,7 @@ func (b *Broker) beginSyncGroup(_ context.Context, r *request) promise {
 		ask.Assignments[a.MemberID] = slices.Clone(a.MemberAssignment)
 	}
 	answer := b.groups.Sync(ask)
+	req.GroupAssignment = nil // the answer may take long, and needs none of it
 	return func(ctx context.Context, stopping <-chan struct{}) kmsg.Response {
 		return syncResponse(req, await(ctx, stopping, answer, classic.SyncResult{Err: classic.NotCoordinator}))
 	}
