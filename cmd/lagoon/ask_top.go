@@ -208,28 +208,34 @@ func (t *top) live(ctx context.Context, out *os.File, d topData) (err error) {
 	tick := time.NewTicker(t.every)
 	defer tick.Stop()
 	fault := ""
+	var typed []byte // while figures were asked for
 	for {
 		if err := t.draw(out, d, fault); err != nil {
 			return err
 		}
 		refresh := true
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-resized:
-			continue
-		case key, open := <-keys:
-			if !open || ends(key) {
+		if len(typed) > 0 {
+			refresh, typed = t.press(typed[0]), typed[1:]
+		} else {
+			select {
+			case <-ctx.Done():
 				return nil
+			case <-resized:
+				continue
+			case key, open := <-keys:
+				if !open || ends(key) {
+					return nil
+				}
+				refresh = t.press(key)
+			case <-tick.C:
+				refresh = !t.still
 			}
-			refresh = t.press(key)
-		case <-tick.C:
-			refresh = !t.still
 		}
 		if !refresh {
 			continue
 		}
-		next, quit, err := t.refresh(ctx, keys)
+		next, more, quit, err := t.refresh(ctx, keys)
+		typed = append(typed, more...)
 		switch {
 		case quit:
 			return nil
@@ -244,8 +250,9 @@ func (t *top) live(ctx context.Context, out *os.File, d topData) (err error) {
 // ends tells whether a key ends top: q, or Ctrl-C, which is a key in a raw terminal.
 func ends(key byte) bool { return key == 'q' || key == 3 }
 
-// refresh asks for a frame's figures. A daemon that does not answer must not keep anybody from leaving; other keys are lost meanwhile.
-func (t *top) refresh(ctx context.Context, keys <-chan byte) (d topData, quit bool, err error) {
+// refresh asks for a frame's figures. A daemon that does not answer must not keep anybody from leaving; other keys that are typed
+// meanwhile are given back.
+func (t *top) refresh(ctx context.Context, keys <-chan byte) (d topData, typed []byte, quit bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	done := make(chan struct{})
@@ -256,13 +263,14 @@ func (t *top) refresh(ctx context.Context, keys <-chan byte) (d topData, quit bo
 	for {
 		select {
 		case <-done:
-			return d, false, err
+			return d, typed, false, err
 		case key, open := <-keys:
 			if !open || ends(key) {
 				cancel()
 				<-done
-				return d, true, nil
+				return d, nil, true, nil
 			}
+			typed = append(typed, key)
 		}
 	}
 }

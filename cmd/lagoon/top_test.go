@@ -103,7 +103,7 @@ func TestTopHeadKnowsReadersThatAreNotShown(t *testing.T) {
 	}
 }
 
-// A daemon that hangs does not keep anybody in top.
+// A daemon that hangs does not keep anybody in top, and no key is lost.
 func TestTopEndsWhileItAsks(t *testing.T) {
 	for _, key := range []byte{'q', 3} {
 		asked := make(chan struct{}, 1)
@@ -117,13 +117,21 @@ func TestTopEndsWhileItAsks(t *testing.T) {
 			keys <- 'l'
 			keys <- key
 		}()
-		if _, quit, err := (&top{app: &app{admin: srv.URL}, sort: "-lag_bytes", rows: 1}).refresh(t.Context(), keys); !quit || err != nil {
+		if _, _, quit, err := (&top{app: &app{admin: srv.URL}, sort: "-lag_bytes", rows: 1}).refresh(t.Context(), keys); !quit || err != nil {
 			t.Errorf("key %d: quit %v, %v", key, quit, err)
 		}
 		srv.Close()
 	}
-	_, url := fakeAdmin(t, nil)
-	if d, quit, err := (&top{app: &app{admin: url}, sort: "-lag_bytes", rows: 1}).refresh(t.Context(), nil); quit || err != nil || d.Total != 2 {
-		t.Errorf("%d readers, quit %v, %v", d.Total, quit, err)
+	fake, url := fakeAdmin(t, nil)
+	keys := make(chan byte)
+	fake.Hook = func(call string) {
+		if call == "Throttle" {
+			keys <- 'r'
+			keys <- 'g'
+		}
+	}
+	d, typed, quit, err := (&top{app: &app{admin: url}, sort: "-lag_bytes", rows: 1}).refresh(t.Context(), keys)
+	if quit || err != nil || d.Total != 2 || string(typed) != "rg" {
+		t.Errorf("%d readers, typed %q, quit %v, %v", d.Total, typed, quit, err)
 	}
 }
