@@ -127,7 +127,7 @@ func (x explained) class(step stepFunc) {
 	}
 	text := fmt.Sprintf("%s is %s: %s", who, x.Reader.Class.State, x.Reader.Class.Text)
 	step("class", text, map[string]any{"known": x.Known, "state": x.Reader.Class.State.String(), "rule": string(x.Reader.Class.Reason),
-		"behind_bytes": x.Behind, "behind_seconds": seconds(x.Reader.LagAge),
+		"behind_bytes": x.Reader.LagBytes, "behind_seconds": seconds(x.Reader.LagAge),
 		"threshold_bytes": x.rule.MinBytes, "threshold_seconds": x.rule.MinAge.Seconds()})
 }
 

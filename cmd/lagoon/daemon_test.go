@@ -603,3 +603,27 @@ func TestLagThatIsNotKnown(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// TestExplainAsWhom: without a name it is a reader that nobody knows, and not one of those without a group; a known one is where it is.
+func TestExplainAsWhom(t *testing.T) {
+	d, stop := startDaemon(t, testConfig(t, t.TempDir(), "server.default_partitions=1"), daemonOptions{MakeTiers: true})
+	produce(t, d.testClient(t), "orders", 0, 10)
+	consume(t, d, "orders", 10)
+	for _, tc := range []struct {
+		args  []string
+		known bool
+	}{{nil, false}, {[]string{"--client", "somebody-else"}, false}, {[]string{"--client", "test-reader"}, true}} {
+		var x admin.Explanation
+		if err := json.Unmarshal([]byte(d.cli(t, append([]string{"explain", "fetch", "orders/0@0", "-o", "json"}, tc.args...)...)), &x); err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range x.Steps {
+			if behind, _ := s.Facts["behind_bytes"].(float64); s.Step == "class" && (s.Facts["known"] != tc.known || (behind == 0) != tc.known) {
+				t.Errorf("%v: %s %v", tc.args, s.Text, s.Facts)
+			}
+		}
+	}
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+}

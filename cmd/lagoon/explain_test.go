@@ -58,7 +58,7 @@ func laggingRead() explained {
 	x.Pos, x.Bytes, x.Behind, x.Device, x.Method = 7<<20, 1<<20, 9771212800, "hdd", cachectl.MethodDirect
 	x.Resident = cachectl.Residency{Pages: 256, Resident: 12, RecentlyEvicted: 3, Method: "cachestat"}
 	x.Reader.Class = admission.Class{State: admission.Lagging, Reason: admission.ReasonBeyondWindow, Text: "9.1 GiB behind > min_bytes 256 MiB, and 12m32s > min_age 1m"}
-	x.Reader.LagAge = 752 * time.Second
+	x.Reader.LagAge, x.Reader.LagBytes = 752*time.Second, x.Behind
 	x.decide(admission.Read{State: admission.Lagging, ResidentRatio: 12.0 / 256, Sealed: true, BudgetOK: true})
 	return x
 }

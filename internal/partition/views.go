@@ -341,13 +341,13 @@ func (l *Log) convoyOf(key admission.ReaderKey) ConvoyView {
 	return ConvoyView{}
 }
 
-// viewReader finds the reader, by its key or by name alone, or judges a new one at that position.
+// viewReader finds the reader, by its key or by its group alone, or judges a new one at that position.
 func (s *Store) viewReader(l *Log, key admission.ReaderKey, from segment.Offset, b *bound, behind int64, now time.Time) (admission.ReaderView, bool) {
 	s.readersMu.Lock()
 	defer s.readersMu.Unlock()
 	for _, v := range s.readers.Snapshot(now) {
 		k := v.Key
-		if k.Topic == key.Topic && k.Partition == key.Partition && k.Group == key.Group && (k.Client == key.Client || key.Client == "") {
+		if k.Topic == key.Topic && k.Partition == key.Partition && k.Group == key.Group && (k.Client == key.Client || key.Client == "" && key.Group != "") {
 			return v, true
 		}
 	}
