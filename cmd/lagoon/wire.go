@@ -413,6 +413,12 @@ func newLogger(w interface{ Write([]byte) (int, error) }, c conf.Log) *slog.Logg
 	_ = level.UnmarshalText([]byte(c.Level)) // conf has checked the word
 	opt := &slog.HandlerOptions{Level: level}
 	if c.Format == "json" {
+		opt.ReplaceAttr = func(_ []string, a slog.Attr) slog.Attr { // else a number of nanoseconds, of which nothing tells the unit
+			if a.Value.Kind() == slog.KindDuration {
+				a.Value = slog.StringValue(a.Value.Duration().String())
+			}
+			return a
+		}
 		return slog.New(slog.NewJSONHandler(w, opt))
 	}
 	return slog.New(slog.NewTextHandler(w, opt))

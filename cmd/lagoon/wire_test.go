@@ -1,7 +1,9 @@
 package main
 
 import (
+	"strings"
 	"testing"
+	"time"
 
 	"lagoon/admission"
 	"lagoon/conf"
@@ -49,5 +51,16 @@ func TestColdFetchByteRate(t *testing.T) {
 	}
 	if len(caps) != 2 || caps["etl"] != 1e6 || caps["vast"] != maxRate {
 		t.Errorf("caps %v", caps)
+	}
+}
+
+// Times in log lines have their unit, in JSON, too.
+func TestDurationsInLogLines(t *testing.T) {
+	for format, want := range map[string]string{"text": "elapsed=231ms", "json": `"elapsed":"231ms"`} {
+		var out strings.Builder
+		newLogger(&out, conf.Log{Level: "info", Format: format}).Info("stopped", "elapsed", 231*time.Millisecond)
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%s: %s", format, &out)
+		}
 	}
 }
