@@ -120,10 +120,13 @@ func TestPageWantsTheToken(t *testing.T) {
 	b.open(broker.Admin() + "/")
 	b.shows("the form", `!document.getElementById("login").hidden && document.getElementById("main").hidden`)
 	give := func(text string) {
-		b.eval(fmt.Sprintf(`(() => { document.getElementById("token").value = %q; document.querySelector("#login button").click(); })()`, text))
+		b.eval(fmt.Sprintf(`(() => { document.getElementById("login-fault").textContent = ""; document.getElementById("token").value = %q; document.querySelector("#login button").click(); })()`, text))
 	}
+	refused := `document.getElementById("login-fault").textContent !== "" && !document.getElementById("login").hidden`
+	give(strings.Repeat("ž", 32)) // fits into no header
+	b.shows("a refusal", refused)
 	give(strings.Repeat("x", 32))
-	b.shows("a refusal", `document.getElementById("login-fault").textContent !== "" && !document.getElementById("login").hidden`)
+	b.shows("a refusal", refused)
 	give(token)
 	b.shows("the page", `document.getElementById("login").hidden && document.getElementById("tiles").textContent.includes("ready")`)
 	if got := b.eval(`localStorage.length + document.cookie.length`); got != "0" {

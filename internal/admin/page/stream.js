@@ -50,6 +50,9 @@ export function setToken(token) { sessionStorage.setItem(tokenKey, token); }
 // ask is one call of the API.
 export async function ask(path, body, headers = {}, signal = undefined) {
   const token = sessionStorage.getItem(tokenKey);
+  if (token && /[^\x20-\xff]/.test(token)) { // no header can hold it, so it is no token
+    throw Object.assign(new Error("That is not the token."), { status: 401 });
+  }
   if (token) headers.Authorization = "Bearer " + token;
   const options = { headers, signal, cache: "no-store" };
   if (body) {
