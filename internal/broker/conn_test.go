@@ -739,16 +739,10 @@ func TestHalfClosedConnectionIsAnswered(t *testing.T) {
 // closings are the connections closed by the broker, by reason.
 func closings(t *testing.T, reg *prometheus.Registry) map[string]float64 {
 	t.Helper()
-	families, err := reg.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
 	out := map[string]float64{}
-	for _, f := range families {
-		if f.GetName() == "lagoon_broker_connections_closed_total" {
-			for _, m := range f.GetMetric() {
-				out[m.GetLabel()[0].GetValue()] = m.GetCounter().GetValue()
-			}
+	for key, n := range gathered(t, reg) {
+		if reason, ok := strings.CutPrefix(key, "lagoon_broker_connections_closed_total{reason="); ok {
+			out[strings.TrimSuffix(reason, "}")] = n
 		}
 	}
 	return out
