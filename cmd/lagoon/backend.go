@@ -43,6 +43,7 @@ type backend struct {
 	state      atomic.Pointer[string]        // starting, ready, draining
 	bound      atomic.Pointer[[]string]      // addresses as bound
 	sampler    *sampler
+	level      *logLevel
 	overriding sync.Mutex // held while an override is set: what has expired is taken away by then
 }
 

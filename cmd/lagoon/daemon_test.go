@@ -48,7 +48,9 @@ func startDaemon(t *testing.T, cfg *conf.Config, opt daemonOptions) (d *daemon, 
 	ctx, cancel := context.WithCancel(context.Background())
 	ready, done := make(chan *daemon, 1), make(chan error, 1)
 	opt.Ready = func(d *daemon) { ready <- d }
-	go func() { done <- run(ctx, cfg, slog.New(slog.DiscardHandler), opt) }()
+	log, level := newLogger(io.Discard, cfg.Log)
+	opt.Level = level
+	go func() { done <- run(ctx, cfg, log, opt) }()
 	stop = func() error { cancel(); return <-done }
 	select {
 	case d = <-ready:

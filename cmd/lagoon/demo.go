@@ -124,7 +124,8 @@ func (a *app) runDemo(ctx context.Context, opt demoOptions) (err error) {
 	defer end()
 	ready, ended := make(chan *daemon, 1), make(chan error, 1)
 	go func() {
-		ended <- run(life, cfg, newLogger(a.stderr, cfg.Log), daemonOptions{MakeTiers: true, Ready: func(d *daemon) { ready <- d }})
+		log, level := newLogger(a.stderr, cfg.Log)
+		ended <- run(life, cfg, log, daemonOptions{MakeTiers: true, Level: level, Ready: func(d *daemon) { ready <- d }})
 	}()
 	d := &demo{app: a, opt: opt, faults: make(chan error, 8)}
 	select {

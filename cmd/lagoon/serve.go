@@ -245,7 +245,8 @@ func stopSignals() []os.Signal {
 
 // serve runs the daemon until a signal: the first of stopSignals drains, the second ends the process at once.
 func (a *app) serve(ctx context.Context, cfg *conf.Config, opt daemonOptions) error {
-	log := newLogger(a.stderr, cfg.Log)
+	log, level := newLogger(a.stderr, cfg.Log)
+	opt.Level = level
 	for _, w := range cfg.Warnings {
 		log.Warn("configuration", "where", w.Where, "key", w.Key, "text", w.Text, "code", w.Code)
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"log/slog"
 	"math"
 	"net"
@@ -408,9 +409,10 @@ func kafkaRate(r conf.Rate) string {
 	return strconv.FormatInt(int64(r), 10)
 }
 
-func newLogger(w interface{ Write([]byte) (int, error) }, c conf.Log) *slog.Logger {
-	var level slog.Level
-	_ = level.UnmarshalText([]byte(c.Level)) // conf has checked the word
+// newLogger writes to w in the configured format. What it returns beside the logger changes how much of it is written.
+func newLogger(w io.Writer, c conf.Log) (*slog.Logger, *logLevel) {
+	level := &logLevel{configured: levelNamed(c.Level)}
+	level.Set(level.configured)
 	opt := &slog.HandlerOptions{Level: level}
 	if c.Format == "json" {
 		opt.ReplaceAttr = func(_ []string, a slog.Attr) slog.Attr { // else a number of nanoseconds, of which nothing tells the unit
@@ -419,7 +421,9 @@ func newLogger(w interface{ Write([]byte) (int, error) }, c conf.Log) *slog.Logg
 			}
 			return a
 		}
-		return slog.New(slog.NewJSONHandler(w, opt))
+		level.log = slog.New(slog.NewJSONHandler(w, opt))
+	} else {
+		level.log = slog.New(slog.NewTextHandler(w, opt))
 	}
-	return slog.New(slog.NewTextHandler(w, opt))
+	return level.log, level
 }

@@ -58,7 +58,8 @@ func TestColdFetchByteRate(t *testing.T) {
 func TestDurationsInLogLines(t *testing.T) {
 	for format, want := range map[string]string{"text": "elapsed=231ms", "json": `"elapsed":"231ms"`} {
 		var out strings.Builder
-		newLogger(&out, conf.Log{Level: "info", Format: format}).Info("stopped", "elapsed", 231*time.Millisecond)
+		log, _ := newLogger(&out, conf.Log{Level: "info", Format: format})
+		log.Info("stopped", "elapsed", 231*time.Millisecond)
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%s: %s", format, &out)
 		}

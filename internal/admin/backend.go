@@ -61,6 +61,10 @@ type Backend interface {
 	Warm(ctx context.Context, q CacheAction) (CacheActionResult, error)
 	// Config lists the effective configuration with the origin of each value. Secrets are redacted by the backend.
 	Config(ctx context.Context) (Config, error)
+	// LogLevel tells how much the daemon logs.
+	LogLevel(ctx context.Context) (LogLevel, error)
+	// SetLogLevel changes that, for o.TTL or until the next start, and tells how it is then. o is valid.
+	SetLogLevel(ctx context.Context, o LogLevelOrder) (LogLevel, error)
 }
 
 // Status answers GET /api/v1/status.
@@ -627,4 +631,22 @@ type ConfigValue struct {
 	Default      string `json:"default"`
 	Source       string `json:"source"` // default, lagoon.toml:12, env LAGOON_…, --set
 	NeedsRestart bool   `json:"needs_restart"`
+}
+
+// LogLevel answers GET and PUT of /api/v1/log-level.
+type LogLevel struct {
+	Level      string    `json:"level"`            // in force: debug, info, warn, error
+	Configured string    `json:"configured"`       // holds from the next start on, or from until
+	Until      time.Time `json:"until,omitzero"`   // absent: as configured, or set until the next start
+	Reason     string    `json:"reason,omitempty"` // of whoever has set it
+}
+
+// LogLevelOrder is what an operator wants of the log. TTL 0 is until the next start. Peer and RequestID say who asked, for the line that
+// the change leaves in a log which may not show the audit line any more.
+type LogLevelOrder struct {
+	Level     string
+	TTL       time.Duration
+	Reason    string
+	Peer      string
+	RequestID string
 }

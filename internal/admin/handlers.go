@@ -68,6 +68,8 @@ func (s *Server) table() []route {
 		write(http.MethodDelete, "/api/v1/migrations/{id}", s.cancelMigration),
 		explain,
 		get("/api/v1/config", s.config),
+		get("/api/v1/log-level", s.logLevel),
+		write(http.MethodPut, "/api/v1/log-level", s.setLogLevel),
 		{method: http.MethodGet, pattern: segments("/api/v1/stream"), raw: s.stream, query: []string{"topics"}, lasting: true},
 	}
 }
@@ -636,4 +638,40 @@ func (s *Server) config(c *call) (any, error) {
 	cfg, err := s.opt.Backend.Config(c)
 	cfg.Values = some(cfg.Values, len(cfg.Values))
 	return cfg, err
+}
+
+func (s *Server) logLevel(c *call) (any, error) { return s.opt.Backend.LogLevel(c) }
+
+// LogLevelBody is the body of PUT /api/v1/log-level.
+type LogLevelBody struct {
+	Level      string  `json:"level"`
+	TTLSeconds float64 `json:"ttl_seconds"` // 0: until the next start
+	Reason     string  `json:"reason"`
+}
+
+var logLevels = []string{"debug", "info", "warn", "error"}
+
+func (s *Server) setLogLevel(c *call) (any, error) {
+	var b LogLevelBody
+	if err := c.body(&b); err != nil {
+		return nil, err
+	}
+	switch {
+	case !slices.Contains(logLevels, b.Level):
+		return nil, &InvalidError{Detail: "level " + quote(b.Level) + " is not one of " + strings.Join(logLevels, ", ")}
+	case math.IsNaN(b.TTLSeconds) || b.TTLSeconds < 0 || b.TTLSeconds > maxTTL.Seconds():
+		return nil, &InvalidError{Detail: "ttl_seconds must be from 0 (until the next start) to ten years"}
+	case len(b.Reason) > 500:
+		return nil, &InvalidError{Detail: "reason is longer than 500 bytes"}
+	}
+	return s.opt.Backend.SetLogLevel(c, LogLevelOrder{Level: b.Level, TTL: time.Duration(b.TTLSeconds * float64(time.Second)), Reason: b.Reason,
+		Peer: c.r.RemoteAddr, RequestID: c.id})
+}
+
+func (l LogLevel) auditAttrs() []any {
+	attrs := []any{"level", l.Level, "configured", l.Configured, "reason", l.Reason}
+	if !l.Until.IsZero() {
+		attrs = append(attrs, "until", l.Until.Format(time.RFC3339))
+	}
+	return attrs
 }

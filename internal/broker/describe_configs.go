@@ -226,7 +226,7 @@ func (b *Broker) rootLogger() configEntry {
 		}
 	}
 	return configEntry{name: "root", kind: metadata.TypeString, readOnly: true,
-		doc:    "Lowest level that the broker logs. It is set in the configuration file.",
+		doc:    "Lowest level that the broker logs. It is set in the configuration file, and at run time by lagoon log-level.",
 		values: []metadata.Value{{Name: "root", Value: level, Source: sourceLogger}}}
 }
 

@@ -344,4 +344,19 @@ func (f *Fake) Config(context.Context) (admin.Config, error) {
 	}}, f.begin("Config")
 }
 
+// LogLevel implements admin.Backend.
+func (f *Fake) LogLevel(context.Context) (admin.LogLevel, error) {
+	return admin.LogLevel{Level: "debug", Configured: "info", Until: Now.Add(10 * time.Minute), Reason: "slow fetches"}, f.begin("LogLevel")
+}
+
+// SetLogLevel implements admin.Backend.
+func (f *Fake) SetLogLevel(_ context.Context, o admin.LogLevelOrder) (admin.LogLevel, error) {
+	f.note("log level %s for %v %q", o.Level, o.TTL, o.Reason)
+	out := admin.LogLevel{Level: o.Level, Configured: "info", Reason: o.Reason}
+	if o.TTL > 0 {
+		out.Until = Now.Add(o.TTL)
+	}
+	return out, f.begin("SetLogLevel")
+}
+
 func ptr(f float64) *float64 { return &f }
