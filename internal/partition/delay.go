@@ -43,15 +43,12 @@ func (l *Log) beginDelay(ctx context.Context) error {
 	return l.deliver(ctx)
 }
 
-// delayChanged obeys a changed configuration: a shorter delay shows records at once, a longer one takes nothing back.
-func (l *Log) delayChanged(cfg *Config) {
-	l.mu.Lock()
-	if l.closed {
-		l.mu.Unlock()
-		return
-	}
+// delayChangedLocked obeys a changed configuration: a shorter delay shows records at once, a longer one takes nothing back. l.mu is held;
+// delayChanged follows without it.
+func (l *Log) delayChangedLocked(cfg *Config) {
 	d := &l.delivery
 	d.mu.Lock()
+	defer d.mu.Unlock()
 	end, nowMs := *l.endBound(), l.store.steadyMs()
 	d.floorMs = cfg.DeliveredMs
 	switch {
@@ -67,8 +64,10 @@ func (l *Log) delayChanged(cfg *Config) {
 	default:
 		d.marks.delay, d.marks.restDue = cfg.DeliveryDelayMs, 0
 	}
-	d.mu.Unlock()
-	l.mu.Unlock()
+}
+
+// delayChanged shows what a changed delay lets be seen.
+func (l *Log) delayChanged() {
 	if err := l.deliver(context.Background()); err != nil {
 		l.log.Warn("delayed records not found, trying again", "err", err)
 	}

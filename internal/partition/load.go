@@ -354,6 +354,7 @@ func (s *Store) newLog(topic string, id [16]byte, partition int32, cfg Config, h
 	l.unstable.Store(noTxn)
 	l.log = s.opt.Logger.With("topic", topic, "partition", partition)
 	l.cfg.Store(&cfg)
+	l.obeyed = &cfg
 	l.convoy.log = l
 	l.cursors = cursorSet{log: l, by: map[admission.ReaderKey]*cursor{}}
 	return l

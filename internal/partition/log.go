@@ -53,6 +53,10 @@ type Log struct {
 	snapshotWaits *pendingSnapshot // with a commit journal: until the file has everything below it
 	closed        bool
 	ages          ageRing
+	obeyed        *Config // what obey has brought the log in line with last
+
+	obeyMu  sync.Mutex    // comes after mu
+	obeying chan struct{} // a goroutine waits for mu to obey the configuration, and closes this when it has; nil: none
 
 	journalQueued bool            // guarded by journalCommitter.mu
 	journaledIn   *segment.Writer // these four belong to journalCommitter.run: everything in this segment below journaledTo is in the journal, or the file; nil: nothing

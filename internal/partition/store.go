@@ -259,36 +259,84 @@ func (s *Store) logsOf(d *logDir) []*Log {
 }
 
 // SetConfigs changes the configurations of topics for all their partitions: of many at once, because each call looks at every
-// partition that there is. What cfgs points to is the store's from now on.
+// partition that there is. What cfgs points to is the store's from now on. Partitions whose device does not answer follow when it does: this
+// waits obeyWait for them, and no longer.
 func (s *Store) SetConfigs(cfgs map[string]*Config) {
+	var waits []chan struct{}
 	for _, l := range s.Logs() {
 		cfg := cfgs[l.topic]
 		if cfg == nil {
 			continue
 		}
 		was := l.cfg.Swap(cfg)
-		if (was.FlushInterval > 0) != (cfg.FlushInterval > 0) {
-			l.modeChanged()
-		}
-		if was.DeliveryDelayMs != cfg.DeliveryDelayMs {
-			l.delayChanged(cfg)
+		if (was.FlushInterval > 0) != (cfg.FlushInterval > 0) || was.DeliveryDelayMs != cfg.DeliveryDelayMs {
+			waits = append(waits, l.obeySoon())
 		}
 	}
 	for topic, cfg := range cfgs {
 		s.setTopicCap(topic, cfg.CatchupBytesPerSec)
 	}
 	s.wakePlanner()
+	late := time.NewTimer(obeyWait)
+	defer late.Stop()
+	for _, done := range waits {
+		select {
+		case <-done:
+		case <-late.C:
+			return
+		}
+	}
 }
 
-// modeChanged: into the safe mode, whatever was acked on write alone is synced now; out of it, what is written is seen.
-func (l *Log) modeChanged() {
+// obeyWait is how long a change of configurations waits for the partitions.
+const obeyWait = time.Second
+
+// obeySoon has the log obey its configuration, on a goroutine of its own, and gives what is closed then. Where one waits for the log's lock already,
+// that does it.
+func (l *Log) obeySoon() (done chan struct{}) {
+	l.obeyMu.Lock()
+	defer l.obeyMu.Unlock()
+	if l.obeying == nil {
+		done := make(chan struct{})
+		l.obeying = done
+		go func() {
+			defer close(done)
+			l.obey()
+		}()
+	}
+	return l.obeying
+}
+
+// obey brings the log in line with its configuration.
+func (l *Log) obey() {
 	l.mu.Lock()
-	if !l.closed {
-		l.written.Store(l.endBound())
-		l.flushDue = true
-		l.home.commit.scheduleFile(l)
+	l.obeyMu.Lock()
+	l.obeying = nil // what changes from here on is the next one's
+	l.obeyMu.Unlock()
+	was, cfg := l.obeyed, l.config()
+	l.obeyed = cfg
+	if l.closed {
+		l.mu.Unlock()
+		return
+	}
+	if (was.FlushInterval > 0) != (cfg.FlushInterval > 0) {
+		l.modeChangedLocked()
+	}
+	delay := was.DeliveryDelayMs != cfg.DeliveryDelayMs
+	if delay {
+		l.delayChangedLocked(cfg)
 	}
 	l.mu.Unlock()
+	if delay {
+		l.delayChanged()
+	}
+}
+
+// modeChangedLocked: into the safe mode, whatever was acked on write alone is synced now; out of it, what is written is seen.
+func (l *Log) modeChangedLocked() {
+	l.written.Store(l.endBound())
+	l.flushDue = true
+	l.home.commit.scheduleFile(l)
 }
 
 // Fenced lists the directories that are offline, joined; nil when all work.

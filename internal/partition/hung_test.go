@@ -1,0 +1,95 @@
+package partition_test
+
+import (
+	"context"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"lagoon/internal/partition"
+	"lagoon/internal/vfs"
+)
+
+// deafDisk answers no call of some kinds, for files of some suffix, from hang to release.
+type deafDisk struct {
+	kinds  vfs.Kind
+	suffix string
+	on     atomic.Bool
+	hung   chan struct{} // holds a value when a call hangs
+	free   chan struct{}
+	once   sync.Once
+}
+
+func newDeafDisk(kinds vfs.Kind, suffix string) *deafDisk {
+	return &deafDisk{kinds: kinds, suffix: suffix, hung: make(chan struct{}, 1), free: make(chan struct{})}
+}
+
+func (h *deafDisk) Fault(op vfs.Op) error {
+	if h.on.Load() && op.Kind&h.kinds != 0 && (strings.HasSuffix(op.Name, h.suffix) || strings.HasSuffix(op.To, h.suffix)) {
+		select {
+		case h.hung <- struct{}{}:
+		default:
+		}
+		<-h.free
+	}
+	return nil
+}
+
+func (h *deafDisk) hang() { h.on.Store(true) }
+
+func (h *deafDisk) release() {
+	h.once.Do(func() {
+		h.on.Store(false)
+		close(h.free)
+	})
+}
+
+// TestHungDirectoryAndConfigs: a change of configurations waits for no append that a device does not answer; the partition obeys when it does.
+func TestHungDirectoryAndConfigs(t *testing.T) {
+	disk := newDeafDisk(vfs.OpWrite, ".log")
+	defer disk.release()
+	s := open(t, func(o *partition.Options) { o.Dirs[1].Tier = "t0" }, vfs.WithFaults(osFS(t), disk), osFS(t))
+	cfg := config()
+	cfg.FlushInterval = time.Hour
+	load(t, s, cfg, 2)
+	logs := s.Logs()
+	bad, good := logs[0], logs[1]
+	if bad.Segments()[0].Dir != "t0" {
+		bad, good = good, bad
+	}
+	disk.hang()
+	var wg sync.WaitGroup
+	write := func(l *partition.Log) {
+		if _, err := l.Append(context.Background(), partition.AppendRequest{Records: batch("x", 10, 100, nil, 1)}); err != nil {
+			t.Error(err)
+		}
+	}
+	wg.Go(func() { write(bad) })
+	<-disk.hung
+	write(good)
+	safe := cfg
+	safe.FlushInterval = 0
+	for _, c := range []partition.Config{safe, cfg, safe} {
+		changed := make(chan struct{})
+		go func() {
+			defer close(changed)
+			s.SetConfig("orders", c)
+		}()
+		select {
+		case <-changed:
+		case <-time.After(time.Minute):
+			t.Fatal("a change of configurations waits for the device")
+		}
+	}
+	if err := good.Durable(t.Context(), 10); err != nil {
+		t.Error(err)
+	}
+	disk.release()
+	wg.Wait()
+	if err := bad.Durable(t.Context(), 10); err != nil || bad.Offsets().HighWatermark != 10 {
+		t.Errorf("%v, %+v", err, bad.Offsets())
+	}
+	closeStore(t, s)
+}
