@@ -2,14 +2,17 @@ package partition_test
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"lagoon/internal/partition"
 	"lagoon/internal/vfs"
+	"lagoon/segment"
 )
 
 // deafDisk answers no call of some kinds, for files of some suffix, from hang to release.
@@ -92,4 +95,56 @@ func TestHungDirectoryAndConfigs(t *testing.T) {
 		t.Errorf("%v, %+v", err, bad.Offsets())
 	}
 	closeStore(t, s)
+}
+
+// TestHungTierAndRetention: while a cold tier answers nothing, partitions that have nothing there lose what retention deletes.
+func TestHungTierAndRetention(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		disk := newDeafDisk(vfs.OpRename, segment.DeletedSuffix)
+		defer disk.release()
+		var board switchboard
+		w.inject = board.of
+		w.change = func(o *partition.Options) { o.RetentionInterval = time.Second }
+		noErr(t, w.open())
+		cold, err := w.create("cold", 1, 1, smallSegments())
+		noErr(t, err)
+		var hot []*partTruth
+		for i, name := range []string{"here", "there"} { // one in each hot directory
+			topic, err := w.create(name, byte(2+i), 1, smallSegments())
+			noErr(t, err)
+			hot = append(hot, topic.parts[0])
+		}
+		fill := func(p *partTruth) {
+			c := p.client("a", 0)
+			for range 12 {
+				noErr(t, errors.Join(w.send(c, 2, 600), w.ack(c)))
+			}
+			synctest.Wait()
+		}
+		fill(cold.parts[0])
+		if n, err := w.migrate(cold.parts[0]); err != nil || n == 0 {
+			t.Fatalf("%d segments moved, %v", n, err)
+		}
+		board.set(2, disk)
+		disk.hang()
+		keep := func(p *partTruth) {
+			p.topic.cfg.RetentionBytes = 1
+			p.startMax = 1000
+			w.s.SetConfig(p.topic.name, p.topic.cfg)
+		}
+		keep(cold.parts[0])
+		<-disk.hung
+		for _, p := range hot {
+			fill(p)
+			keep(p)
+			time.Sleep(3 * time.Second)
+			l, err := w.log(p)
+			noErr(t, err)
+			if start := l.Offsets().LogStart; start < 12 {
+				t.Errorf("%s begins at %d while the other tier hangs", p.name(), start)
+			}
+		}
+		disk.release()
+		noErr(t, w.close())
+	})
 }

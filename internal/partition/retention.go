@@ -14,20 +14,30 @@ import (
 	"lagoon/tiering"
 )
 
-// Retain deletes what retention says may go, in every partition. The background loop calls it; tests do, too.
+// Retain deletes what retention says may go, in every partition, for tests.
 // Deletions become durable as a log start first: after a power cut some of the deleted segments may be back.
 func (s *Store) Retain(now time.Time) {
-	for _, d := range s.dirs {
-		if d.rank == 0 {
-			s.retainIn(d, now)
+	for _, g := range s.byPlace() {
+		s.retain(g, now)
+	}
+}
+
+// retainSoon is Retain in the background, side by side for partitions that lie in different directories.
+func (s *Store) retainSoon(now time.Time) {
+	for _, g := range s.byPlace() {
+		if s.retaining.begin(g.place) {
+			s.wg.Go(func() {
+				defer s.retaining.end(g.place)
+				s.retain(g, now)
+			})
 		}
 	}
 }
 
-// retainIn is Retain for the partitions whose home is d.
-func (s *Store) retainIn(d *logDir, now time.Time) {
+// retain is Retain for partitions that lie in the same directories.
+func (s *Store) retain(g placedLogs, now time.Time) {
 	var drops []drop
-	for _, l := range s.logsOf(d) {
+	for _, l := range g.logs {
 		d, err := l.retain(now)
 		if err != nil && !errors.Is(err, ErrClosed) {
 			l.log.Warn("retention failed", "err", err)
@@ -39,7 +49,7 @@ func (s *Store) retainIn(d *logDir, now time.Time) {
 	if len(drops) == 0 {
 		return
 	}
-	err := s.writeMarks(d)
+	err := s.writeMarks(s.dirs[g.place.home])
 	if err != nil {
 		s.opt.Logger.Warn("log starts not written: segments are deleted one by one", "err", err)
 	}

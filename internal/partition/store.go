@@ -145,6 +145,7 @@ type Store struct {
 	hot       *hotWindows
 	budgets   *budgets
 	planNow   chan struct{}
+	retaining atWork
 	compactor compactor
 	lookups   chan struct{} // semaphore
 	recovered recovery
@@ -419,10 +420,10 @@ func (s *Store) startLoops() {
 	for _, d := range s.dirs { // each for itself: a disk that does not answer holds up no other
 		s.background(time.Second, func(now time.Time) { s.everySecondIn(d, now) })
 		if d.rank == 0 {
-			s.background(s.opt.RetentionInterval, func(now time.Time) { s.retainIn(d, now) })
 			s.background(s.opt.CheckpointInterval, func(time.Time) { s.checkpoint(d) })
 		}
 	}
+	s.background(s.opt.RetentionInterval, s.retainSoon)
 	s.background(time.Second, s.race)
 	s.background(time.Second, s.watchStalls) // beside everySecond, which a device can hold up
 	s.wg.Go(s.planLoop)
