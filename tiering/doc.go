@@ -63,7 +63,7 @@
 //
 // Plan, ParsePolicy: pure. Migrate, RemoveSegment: any number at a time for different segments. Sweep: before anyone else
 // uses the partition's directories. Migrator: all methods safe; Run has one goroutine per device, which runs one migration
-// at a time; no lock is held while callbacks run. Before a partition's directory is renamed or removed: make Prepare and
+// at a time, and more only beside one that a directory holds up; no lock is held while callbacks run. Before a partition's directory is renamed or removed: make Prepare and
 // Publish answer ErrGone, then Migrator.CancelWhere.
 //
 // A migration gives way to foreground work at its Gate, asked before each transfer, which is as small as the gate says and

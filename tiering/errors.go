@@ -25,6 +25,8 @@ var (
 	ErrOccupied = errors.New("tiering: target is occupied")
 	// ErrMoving: the segment that Migrator.Submit is to move is on its way already.
 	ErrMoving = errors.New("tiering: segment is being moved already")
+	// ErrHung: a directory that the move needs has not answered another one for a while (Migrator.Hung); the move is put back.
+	ErrHung = errors.New("tiering: log directory does not answer")
 	// ErrCancelled: the migration was cancelled by a person or by Migrator.CancelWhere.
 	ErrCancelled = errors.New("tiering: migration cancelled")
 )

@@ -67,6 +67,7 @@ func migrate(ctx context.Context, job Job, env Env, chunkBytes int) error {
 	if err := m.run(ctx); err != nil {
 		return fmt.Errorf("migrate %s from %s to %s: %w", fileName(job.Dir, job.Base, logSuffix), job.From.Name, job.To.Name, err)
 	}
+	m.env.At(job.From.Name)
 	m.env.Retire(job, func() error { return RemoveSegment(job.From.FS, job.Dir, job.Base) })
 	return nil
 }
@@ -97,9 +98,11 @@ func (m *migration) run(ctx context.Context) error {
 		err = m.commit()
 	}
 	if err == nil {
+		m.env.At(m.job.From.Name) // that of the partition's checkpoints and its appends, as a rule; the new copy's inode was used just now
 		err = m.step(StepPublish, m.job.To, m.env.Publish(ctx, m.job))
 	}
 	if err != nil {
+		m.env.At(m.job.To.Name)
 		return errors.Join(err, m.abandon())
 	}
 	return nil
@@ -125,6 +128,7 @@ func (m *migration) prepare() error {
 		return m.step(StepPrepare, m.job.From, err)
 	}
 	to := m.job.To
+	m.env.At(to.Name)
 	switch _, err := to.FS.Stat(m.source(logSuffix)); {
 	case err == nil:
 		return m.step(StepPrepare, to, fmt.Errorf("%s is there already, a restart resolves it: %w", m.source(logSuffix), ErrOccupied))
@@ -137,6 +141,7 @@ func (m *migration) prepare() error {
 	if err := m.bindDirectory(); err != nil {
 		return err
 	}
+	m.env.At(to.Name)
 	_, err := m.removeTarget()
 	return m.step(StepPrepare, to, err)
 }
@@ -144,6 +149,7 @@ func (m *migration) prepare() error {
 // measure finds the files to copy and their sizes.
 func (m *migration) measure() error {
 	from := m.job.From.FS
+	m.env.At(m.job.From.Name)
 	for _, suffix := range append(companions[:len(companions):len(companions)], logSuffix) {
 		e, err := from.Stat(m.source(suffix))
 		switch {
@@ -167,6 +173,7 @@ func (m *migration) measure() error {
 // bindDirectory carries the topic id over, or refuses a directory that another topic of this name left behind.
 func (m *migration) bindDirectory() error {
 	from, to, name := m.job.From, m.job.To, m.job.Dir+"/"+metadataName
+	m.env.At(from.Name)
 	want, err := vfs.ReadFile(from.FS, name, metadataBytes)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // an adopted directory without topic ids
@@ -174,6 +181,7 @@ func (m *migration) bindDirectory() error {
 	if err != nil {
 		return m.step(StepPrepare, from, err)
 	}
+	m.env.At(to.Name)
 	got, err := vfs.ReadFile(to.FS, name, metadataBytes)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -199,11 +207,13 @@ func (m *migration) copyAndVerify(ctx context.Context) error {
 // copyFile writes one file under its temporary name and syncs it. The .log's batches are verified on the way, so that a
 // damaged source is never carried on.
 func (m *migration) copyFile(ctx context.Context, file *copied) (err error) {
+	m.env.At(m.job.From.Name)
 	src, err := m.env.Open(m.job.From.FS, m.source(file.suffix))
 	if err != nil {
 		return m.step(StepCopy, m.job.From, err)
 	}
 	defer src.Close() // read only: nothing to lose
+	m.env.At(m.job.To.Name)
 	dst, err := m.job.To.FS.Create(m.temporary(file.suffix))
 	if err != nil {
 		return m.step(StepCopy, m.job.To, err)
@@ -259,6 +269,7 @@ func (m *migration) stepBytes() int64 {
 // settle makes what was written durable and takes it out of the page cache. A sync that failed is final: the copy is
 // given up, never synced again.
 func (m *migration) settle(dst vfs.File, from, to int64) error {
+	m.env.At(m.job.To.Name)
 	if err := dst.SyncData(); err != nil {
 		return m.step(StepCopy, m.job.To, err)
 	}
@@ -289,6 +300,7 @@ func (m *migration) wait(ctx context.Context, t Transfer) (done func(), err erro
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
+	m.env.At(t.Tier)
 	return m.env.Gate.Wait(ctx, t)
 }
 
@@ -313,6 +325,7 @@ func (m *migration) advance(step Step, n int) {
 // verify reads the copies back from the device: each must be what was written, and the indexes must fit the batches.
 // Since the copies equal what was read, an index that does not fit was damaged, or lied, before.
 func (m *migration) verify(ctx context.Context) error {
+	m.env.At(m.job.To.Name)
 	check := newBatchCheck(m.job, m.path(m.job.To, logSuffix))
 	var indexes []*indexCheck
 	for _, file := range m.files {
@@ -400,6 +413,7 @@ func (m *migration) openIndex(ctx context.Context, file copied) (*indexCheck, fu
 // have been killed between making and syncing it), then the .log, whose name is the commit point.
 func (m *migration) commit() error {
 	to := m.job.To.FS
+	m.env.At(m.job.To.Name)
 	for _, file := range m.files {
 		if file.suffix == logSuffix {
 			if err := syncNames(to, m.job.Dir); err != nil {

@@ -18,8 +18,8 @@ import (
 // Options configure a Migrator.
 type Options struct {
 	Tiers []Tier // hot to cold, at least one
-	// Prepare looks the segment up and gives what Migrate needs; ErrGone drops the move. It is called once per attempt,
-	// from the migration's goroutine, and may take its time.
+	// Prepare looks the segment up and gives what Migrate needs; ErrGone drops the move, ErrHung puts it back: what Hung says is its to ask. It is called
+	// once per attempt, from the migration's goroutine, and may take its time.
 	Prepare      func(ctx context.Context, m Move) (Job, Env, error)
 	Events       Events
 	Logger       *slog.Logger          // nil: discard
@@ -89,7 +89,8 @@ type Outcome struct {
 	Err     error // nil: moved
 }
 
-// Migrator runs moves: one at a time per target device, planned ones in the order of the plan, ordered ones first. A
+// Migrator runs moves: one at a time per target device, planned ones in the order of the plan, ordered ones first. One that has not got on for
+// hungAfter, because a directory does not answer, keeps no other from running that needs neither side of it. A
 // move that fails is tried again later, longer each time; a fault of the target holds up everything that goes there. All
 // methods are safe for concurrent use.
 type Migrator struct {
@@ -103,6 +104,7 @@ type Migrator struct {
 	queue       []*task // not started; ordered ones first
 	putOff      []Move  // due, but a reader is about to read them
 	running     map[key]*task
+	active      map[string]map[*task]struct{} // by device: those whose goroutine has not ended
 	records     map[key]*record
 	devices     map[string]*faults
 	history     []View // ended, oldest first, at most historyLen
@@ -119,6 +121,8 @@ const (
 	// corruptTries is how often a source must be found damaged before it is left alone: a second look tells a flip on
 	// the way (bus, memory) from one on the device.
 	corruptTries = 2
+	// hungAfter is how long a migration that does not get on is waited for. On a device that answers a step takes 50 ms, and a turn is not far.
+	hungAfter = 10 * time.Second
 )
 
 // key identifies a segment.
@@ -141,6 +145,9 @@ type task struct {
 	view    progressView
 	// from and to name the sides of the last attempt as its errors do: a move names tiers, a Job may name one of their directories.
 	from, to string
+	rank     int       // in the plan
+	at       string    // the side that the attempt touches ...
+	since    time.Time // ... from then on, or when it got on last
 }
 
 // progressView is what Migrate reported last.
@@ -180,13 +187,14 @@ func NewMigrator(opt Options) (*Migrator, error) {
 	if err := opt.Validate(); err != nil {
 		return nil, fmt.Errorf("tiering: options: %w", err)
 	}
-	m := &Migrator{opt: opt, index: map[string]int{}, wake: map[string]chan struct{}{}, running: map[key]*task{},
+	m := &Migrator{opt: opt, index: map[string]int{}, wake: map[string]chan struct{}{}, running: map[key]*task{}, active: map[string]map[*task]struct{}{},
 		records: map[key]*record{}, devices: map[string]*faults{}, resumed: make(chan struct{})}
 	close(m.resumed)
 	for i, t := range opt.Tiers {
 		m.index[t.Name] = i
 		m.devices[t.Device] = &faults{}
 		m.wake[t.Device] = make(chan struct{}, 1)
+		m.active[t.Device] = map[*task]struct{}{}
 	}
 	var err error
 	if m.metrics, err = newMetrics(opt.Registerer, m); err != nil {
@@ -252,7 +260,7 @@ func (m *Migrator) Offer(plan, putOff []Move) {
 		}
 	}
 	seen := map[key]bool{}
-	for _, move := range plan {
+	for rank, move := range plan {
 		k := keyOf(move)
 		old := waiting[k]
 		if seen[k] || isOrdered(old) || m.running[k] != nil || m.heldLocked(k, now) || m.checkMove(move) != nil {
@@ -260,6 +268,7 @@ func (m *Migrator) Offer(plan, putOff []Move) {
 		}
 		seen[k] = true
 		t := m.newTask(move, now)
+		t.rank = rank
 		if old != nil {
 			t.id, t.queued = old.id, old.queued
 		}
@@ -418,9 +427,25 @@ func (m *Migrator) Resume() {
 	if m.paused {
 		m.paused, m.pauseReason = false, ""
 		m.metrics.waited(waitPause, time.Since(m.pausedAt))
+		for _, t := range m.running {
+			t.since = time.Now()
+		}
 		close(m.resumed)
 		m.wakeAll()
 	}
+}
+
+// Hung tells whether a migration waits for a directory, by its Tier's name in Job, that has not answered for hungAfter.
+func (m *Migrator) Hung(dir string) bool {
+	now := time.Now()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, t := range m.running {
+		if t.at == dir && now.Sub(t.since) >= hungAfter {
+			return true
+		}
+	}
+	return false
 }
 
 // wakeAll makes every worker look at the queue.

@@ -13,7 +13,7 @@ import (
 	"lagoon/segment"
 )
 
-// Run executes moves until ctx ends, with one goroutine per device, and returns when all have cleaned up. A migration
+// Run executes moves until ctx ends, with one goroutine per device and one per migration, and returns when all have cleaned up. A migration
 // that the end of ctx interrupts leaves no trace. Call it once.
 func (m *Migrator) Run(ctx context.Context) error {
 	if m.started.Swap(true) {
@@ -29,12 +29,17 @@ func (m *Migrator) Run(ctx context.Context) error {
 
 // work serves one target device.
 func (m *Migrator) work(ctx context.Context, device string) {
+	var attempts sync.WaitGroup
+	defer attempts.Wait()
 	timer := time.NewTimer(math.MaxInt64)
 	defer timer.Stop()
 	for ctx.Err() == nil {
 		taskCtx, t, wait := m.take(ctx, device)
 		if t != nil {
-			m.execute(taskCtx, t)
+			attempts.Go(func() {
+				m.execute(taskCtx, t)
+				m.over(t, device)
+			})
 			continue
 		}
 		timer.Reset(wait)
@@ -43,6 +48,17 @@ func (m *Migrator) work(ctx context.Context, device string) {
 		case <-m.wake[device]:
 		case <-timer.C:
 		}
+	}
+}
+
+// over lets the device's next migration begin.
+func (m *Migrator) over(t *task, device string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.active[device], t)
+	select {
+	case m.wake[device] <- struct{}{}:
+	default:
 	}
 }
 
@@ -57,6 +73,14 @@ func (m *Migrator) take(ctx context.Context, device string) (context.Context, *t
 	if wait := m.devices[device].nextTry.Sub(now); wait > 0 {
 		return nil, nil, wait
 	}
+	for t := range m.active[device] {
+		if left := hungAfter - now.Sub(t.since); left > 0 {
+			return nil, nil, left
+		}
+	}
+	if len(m.active[device]) >= len(m.opt.Tiers) { // as many as there are directories that could hang
+		return nil, nil, math.MaxInt64
+	}
 	wait := time.Duration(math.MaxInt64)
 	for i, t := range m.queue {
 		if m.opt.Tiers[m.index[t.move.To]].Device != device {
@@ -68,7 +92,8 @@ func (m *Migrator) take(ctx context.Context, device string) (context.Context, *t
 		}
 		m.queue = slices.Delete(m.queue, i, i+1)
 		taskCtx, cancel := context.WithCancelCause(ctx)
-		t.cancel, t.started = cancel, now
+		t.cancel, t.started, t.since = cancel, now, now
+		m.active[device][t] = struct{}{}
 		t.view = progressView{Progress: Progress{Step: StepPrepare, TotalBytes: 2 * t.move.SizeBytes}, at: now}
 		m.running[keyOf(t.move)] = t
 		return taskCtx, t, 0
@@ -84,6 +109,12 @@ func (m *Migrator) execute(ctx context.Context, t *task) {
 	err := m.attempt(ctx, t)
 	if cause := context.Cause(ctx); err != nil && cause != nil {
 		err = cause // what stopped it says more than where it was
+	}
+	if errors.Is(err, ErrHung) {
+		m.putBack(t, err)
+		t.cancel(nil)
+		close(t.done)
+		return
 	}
 	firstCorrupt := m.finish(t, err)
 	t.cancel(nil)
@@ -101,6 +132,11 @@ func (m *Migrator) attempt(ctx context.Context, t *task) error {
 	m.mu.Unlock()
 	env = env.withDefaults()
 	env.Gate = &taskGate{m: m, gate: env.Gate}
+	at := env.At
+	env.At = func(tier string) {
+		m.touches(t, tier)
+		at(tier)
+	}
 	progress := env.Progress
 	env.Progress = func(p Progress) {
 		m.progressed(t, p)
@@ -112,6 +148,30 @@ func (m *Migrator) attempt(ctx context.Context, t *task) error {
 		}
 	}
 	return Migrate(ctx, job, env)
+}
+
+// touches notes what an attempt waits for from now on.
+func (m *Migrator) touches(t *task, tier string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	t.at, t.since = tier, time.Now()
+}
+
+// putBack returns a planned move to its place in the queue, an ordered one behind the others, until a directory may answer.
+func (m *Migrator) putBack(t *task, err error) {
+	now := time.Now()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.running, keyOf(t.move))
+	r := m.recordLocked(t)
+	r.err, r.nextTry = err.Error(), now.Add(m.opt.MinBackoff)
+	again := m.newTask(t.move, t.queued)
+	again.id, again.rank = t.id, t.rank
+	at := slices.IndexFunc(m.queue, func(o *task) bool { return !isOrdered(o) && (isOrdered(t) || o.rank > t.rank) })
+	if at < 0 {
+		at = len(m.queue)
+	}
+	m.queue = slices.Insert(m.queue, at, again)
 }
 
 func (m *Migrator) removed(move Move, err error) error {
@@ -204,7 +264,7 @@ func (m *Migrator) requeueLocked(t *task, now time.Time) {
 		}
 	}
 	again := m.newTask(t.move, t.queued)
-	again.id = t.id
+	again.id, again.rank = t.id, t.rank
 	m.insertLocked(again)
 }
 

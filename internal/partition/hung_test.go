@@ -148,3 +148,91 @@ func TestHungTierAndRetention(t *testing.T) {
 		noErr(t, w.close())
 	})
 }
+
+// TestHungDirectoryAndMigrations: a migration that waits for a directory keeps those out that need the same one, and no others.
+func TestHungDirectoryAndMigrations(t *testing.T) {
+	const minute = time.Minute
+	moved := func(t *testing.T, w *world, p *partTruth, dir string) (in, elsewhere int) {
+		l, err := w.log(p)
+		noErr(t, err)
+		for _, sv := range l.Segments() {
+			switch {
+			case !sv.Sealed:
+			case sv.Dir == dir:
+				in++
+			default:
+				elsewhere++
+			}
+		}
+		return in, elsewhere
+	}
+	fill := func(t *testing.T, w *world, p *partTruth) {
+		c := p.client("a", 0)
+		for range 12 {
+			noErr(t, errors.Join(w.send(c, 2, 600), w.ack(c)))
+		}
+		synctest.Wait()
+	}
+	t.Run("source", func(t *testing.T) {
+		bubble(t, func(t *testing.T, w *world) {
+			disk := newDeafDisk(vfs.OpRead, ".log")
+			defer disk.release()
+			var board switchboard
+			w.inject = board.of
+			noErr(t, w.open())
+			topic, err := w.create("orders", 1, 2, smallSegments())
+			noErr(t, err)
+			bad, good := homes(t, w, topic)
+			fill(t, w, bad)
+			fill(t, w, good)
+			board.set(0, disk)
+			disk.hang()
+			noErr(t, w.submitMoves(bad))
+			<-disk.hung
+			noErr(t, w.submitMoves(good))
+			time.Sleep(minute)
+			if in, not := moved(t, w, good, "t1"); in == 0 || not > 0 {
+				t.Errorf("of the directory that answers %d segments were moved, %d were not", in, not)
+			}
+			if in, _ := moved(t, w, bad, "t1"); in > 0 {
+				t.Errorf("%d segments were moved that could not be read", in)
+			}
+			disk.release()
+			time.Sleep(minute)
+			if in, not := moved(t, w, bad, "t1"); in == 0 || not > 0 {
+				t.Errorf("when it answers again %d segments are moved, %d are not", in, not)
+			}
+			noErr(t, w.close())
+		})
+	})
+	t.Run("target", func(t *testing.T) {
+		bubble(t, func(t *testing.T, w *world) {
+			disk := newDeafDisk(vfs.OpSync, segment.MigratingSuffix)
+			defer disk.release()
+			var board switchboard
+			w.inject = board.of
+			w.change = func(o *partition.Options) {
+				o.Dirs[1].Tier, o.Dirs[1].MaxUsedBytes, o.Dirs[2].MaxUsedBytes = "t1", 100<<20, 50<<20 // the first has more room
+			}
+			noErr(t, w.open())
+			topic, err := w.create("orders", 1, 1, smallSegments())
+			noErr(t, err)
+			p := topic.parts[0]
+			fill(t, w, p)
+			board.set(1, disk)
+			disk.hang()
+			noErr(t, w.submitMoves(p))
+			<-disk.hung
+			time.Sleep(minute)
+			if in, not := moved(t, w, p, "t1#1"); in == 0 || not != 1 {
+				t.Errorf("%d segments are in the directory that answers, %d are not", in, not)
+			}
+			disk.release()
+			time.Sleep(minute)
+			if in, _ := moved(t, w, p, "t1"); in != 1 {
+				t.Errorf("%d segments are in the directory that did not answer", in)
+			}
+			noErr(t, w.close())
+		})
+	})
+}

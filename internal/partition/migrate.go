@@ -232,9 +232,13 @@ func (s *Store) prepareMove(_ context.Context, m tiering.Move) (tiering.Job, tie
 	if !l.covered(v.segs[i+1].base) {
 		return tiering.Job{}, tiering.Env{}, errNotCovered
 	}
-	from, to := v.segs[i], l.target(m.To)
-	if to == nil {
-		return tiering.Job{}, tiering.Env{}, fmt.Errorf("%w: tier %s", ErrFenced, m.To)
+	from := v.segs[i]
+	if s.migrator.Hung(from.dir.name) {
+		return tiering.Job{}, tiering.Env{}, fmt.Errorf("%w: %s", tiering.ErrHung, from.dir.name)
+	}
+	to, err := l.target(m.To)
+	if err != nil {
+		return tiering.Job{}, tiering.Env{}, err
 	}
 	if !l.beginMove(m.Base, m.From) {
 		return tiering.Job{}, tiering.Env{}, fmt.Errorf("%w: it is being compacted", tiering.ErrGone)
@@ -245,19 +249,30 @@ func (s *Store) prepareMove(_ context.Context, m tiering.Move) (tiering.Job, tie
 }
 
 // target picks the directory of a tier that takes a segment: the one that the partition is pinned to, its home, or that
-// with the most room. nil: there is none.
-func (l *Log) target(tier string) (best *logDir) {
+// with the most room. Errors: ErrFenced, tiering.ErrHung.
+func (l *Log) target(tier string) (best *logDir, err error) {
+	takes := func(d *logDir) bool {
+		switch {
+		case d.fenced() != nil:
+			return false
+		case l.store.migrator.Hung(d.name):
+			err = fmt.Errorf("%w: %s", tiering.ErrHung, d.name)
+			return false
+		}
+		return true
+	}
+	err = fmt.Errorf("%w: tier %s", ErrFenced, tier)
 	for _, d := range []*logDir{l.pinned(), l.home} {
 		if d != nil && d.spec.Tier == tier {
-			if d.fenced() != nil {
-				return nil
+			if takes(d) {
+				return d, nil
 			}
-			return d
+			return nil, err
 		}
 	}
 	most := int64(math.MinInt64)
 	for _, d := range l.store.dirs {
-		if d.spec.Tier != tier || d.fenced() != nil {
+		if d.spec.Tier != tier || !takes(d) {
 			continue
 		}
 		u, err := d.spec.FS.Usage()
@@ -268,7 +283,10 @@ func (l *Log) target(tier string) (best *logDir) {
 			best, most = d, room
 		}
 	}
-	return best
+	if best != nil {
+		return best, nil
+	}
+	return nil, err
 }
 
 func (s *Store) migrationEnv(l *Log, from *logSegment, to *logDir) tiering.Env {
