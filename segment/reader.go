@@ -34,6 +34,8 @@ type Reader struct {
 	holes   atomic.Pointer[[]hole] // damage that reads step over; nil: none known
 	scans   atomic.Uint32          // how often the whole log was checked
 	firstMs atomic.Int64           // 1 + FirstTimestamp, 0: not read yet
+	// timeless: no record of the sealed segment has a time, as far as its time index says, or said when it was sealed.
+	timeless atomic.Bool
 	// noAborted: the sealed segment holds no marker that aborted a transaction.
 	noAborted atomic.Bool
 	healMu    sync.Mutex // one load or rebuild of the index at a time
@@ -95,6 +97,7 @@ func openSealed(fsys vfs.FS, dir string, s Sealed, suffix string, cache *FileCac
 // becomeSealed turns the reader of the active segment into that of a sealed one; its users notice nothing.
 func (r *Reader) becomeSealed(meta Meta, idx *index) {
 	r.sealed.Store(&meta)
+	r.timeless.Store(meta.MaxTimestampMs < 0)
 	r.noAborted.Store(len(idx.aborted) == 0 && idx.txnFault == nil)
 	r.idx.Store(idx)
 	r.act.Store(nil)
@@ -257,6 +260,18 @@ func (r *Reader) Meta() Meta {
 	return *r.sealed.Load()
 }
 
+// KnownTimestamps are FirstTimestamp and MaxTimestamp as far as they can be told without a device.
+func (r *Reader) KnownTimestamps() (first, newest int64, firstKnown, newestKnown bool) {
+	if a := r.act.Load(); a != nil {
+		a.mu.RLock()
+		defer a.mu.RUnlock()
+		return a.firstMs, a.meta.MaxTimestampMs, true, true
+	}
+	read := r.firstMs.Load()
+	newest = r.Meta().MaxTimestampMs
+	return read - 1, newest, read != 0, newest >= 0 || r.timeless.Load()
+}
+
 // FirstTimestamp is the largest timestamp in ms of the segment's first batch, -1 without any. It reads the header through the page cache
 // the first time. The caller has r acquired.
 func (r *Reader) FirstTimestamp() (ms int64, err error) {
@@ -306,7 +321,9 @@ func (r *Reader) MaxTimestamp() (ms int64, at Offset, err error) {
 	if err != nil {
 		return 0, 0, err
 	}
-	if last.ms >= 0 {
+	if last.ms < 0 {
+		r.timeless.Store(true)
+	} else {
 		r.setMaxTimestamp(last.ms, r.base+Offset(last.rel))
 	}
 	return last.ms, r.base + Offset(last.rel), nil

@@ -67,6 +67,7 @@ type logDir struct {
 	harm       dirHarm
 	readsOnWay manyOnWay
 	opensOnWay manyOnWay
+	asksOnWay  manyOnWay        // of Store.ask
 	stalled    [numIOKinds]bool // as Store.watchStalls has told
 	fill       fillTrend
 	reserved   atomic.Int64           // the low-water mark of free bytes, 0 before the first look

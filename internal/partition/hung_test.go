@@ -236,3 +236,57 @@ func TestHungDirectoryAndMigrations(t *testing.T) {
 		})
 	})
 }
+
+// TestHungDirectoryAndPlans: what a plan has to ask a device that does not answer is left out of it, and the rest is planned.
+func TestHungDirectoryAndPlans(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		disk := newDeafDisk(vfs.OpOpen|vfs.OpStat|vfs.OpRead, segment.TimeIndexName(0))
+		defer disk.release()
+		var board switchboard
+		w.inject = board.of
+		w.change = func(o *partition.Options) { o.PlanInterval = 5 * time.Second }
+		noErr(t, w.open())
+		topic, err := w.create("orders", 1, 2, smallSegments())
+		noErr(t, err)
+		bad, good := homes(t, w, topic)
+		for _, p := range topic.parts {
+			c := p.client("a", 0)
+			for range 12 {
+				noErr(t, errors.Join(w.send(c, 2, 600), w.ack(c)))
+			}
+		}
+		noErr(t, w.close())
+		board.set(0, disk)
+		topic.cfg.LocalRetentionBytes = 1
+		disk.hang()
+		noErr(t, w.open()) // when a segment's records came is read when that is asked for
+		time.Sleep(time.Minute)
+		select {
+		case <-disk.hung:
+		default:
+			t.Error("nothing was asked")
+		}
+		cold := func(p *partTruth) (n int) {
+			l, err := w.log(p)
+			noErr(t, err)
+			for _, sv := range l.Segments() {
+				if sv.Tier == "t1" {
+					n++
+				}
+			}
+			return n
+		}
+		if cold(good) == 0 || cold(bad) > 0 {
+			t.Errorf("%d segments of the directory that answers were moved, %d of the other one", cold(good), cold(bad))
+		}
+		if w.s.Unpinned("orders", good.index); cold(bad) > 0 { // a question of people's
+			t.Errorf("%d segments moved", cold(bad))
+		}
+		disk.release()
+		time.Sleep(time.Minute)
+		if cold(bad) != cold(good) {
+			t.Errorf("when it answers again %d segments are moved, %d of the other one", cold(bad), cold(good))
+		}
+		noErr(t, w.close())
+	})
+}

@@ -119,6 +119,7 @@ type logSegment struct {
 	before atomic.Int64
 	extra  atomic.Pointer[[]damage]
 	prep   preparation
+	fileMs atomic.Int64 // modification time of its file, Unix ms, 0: not known
 	pin    segmentPin
 	fills  fills
 	place  place

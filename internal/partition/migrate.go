@@ -84,7 +84,12 @@ func (s *Store) tierSnapshot() tiering.Snapshot {
 		snap.Tiers = append(snap.Tiers, s.tierState(rank, name))
 	}
 	byTopic, readers := map[string]int{}, s.demand()
-	for _, l := range s.Logs() {
+	logs, q := s.Logs(), questions{}
+	for _, l := range logs {
+		l.askAges(q, snap.NowMs)
+	}
+	s.ask(q)
+	for _, l := range logs {
 		if l.Err() != nil {
 			continue
 		}
@@ -184,7 +189,22 @@ func (s *Store) sharedDevice(rank int) string {
 	return strconv.FormatUint(device, 16)
 }
 
-// tierState lists a log's segments for the planner. The time of a file is asked for only where the records do not tell their age.
+// askAges asks for what tierState lacks. The time of a file is asked for only where the records do not tell their age.
+func (l *Log) askAges(q questions, nowMs int64) {
+	if l.Err() != nil {
+		return
+	}
+	for _, s := range l.view.Load().segs {
+		if !s.r.Meta().Sealed {
+			continue
+		}
+		if _, _, known := s.age(nowMs); !known {
+			q[s.dir] = append(q[s.dir], func() { s.learnAge(nowMs) })
+		}
+	}
+}
+
+// tierState lists a log's segments for the planner. One whose age is not known yet stays where it is, and those behind it.
 func (l *Log) tierState(nowMs int64) tiering.PartitionState {
 	st := tiering.PartitionState{Partition: l.partition}
 	v := l.view.Load()
@@ -193,22 +213,15 @@ func (l *Log) tierState(nowMs int64) tiering.PartitionState {
 			continue
 		}
 		m := s.r.Meta()
-		ms, fileMs := m.MaxTimestampMs, int64(0)
-		if m.Sealed && ms < 0 {
-			var err error
-			if ms, _, err = s.r.MaxTimestamp(); err != nil {
-				ms = -1
-			}
-		}
-		if m.Sealed && (ms < 0 || ms > nowMs) {
-			fileMs = nowMs // not known: as if it were new
-			if e, err := s.dir.spec.FS.Stat(s.r.LogName()); err == nil {
-				fileMs = e.ModTime.UnixMilli()
+		ms, fileMs, known := m.MaxTimestampMs, int64(0), true
+		if m.Sealed {
+			if ms, fileMs, known = s.age(nowMs); !known {
+				fileMs = nowMs
 			}
 		}
 		s.r.Release()
 		st.Segments = append(st.Segments, tiering.SegmentState{Base: s.base, SizeBytes: m.SizeBytes, Tier: s.dir.rank, Dir: s.dir.nth,
-			MaxTimestampMs: ms, ModTimeMs: fileMs, Sealed: m.Sealed, Synced: m.Sealed && l.covered(v.next(i)) && !l.claimed(s.base)})
+			MaxTimestampMs: ms, ModTimeMs: fileMs, Sealed: m.Sealed, Synced: m.Sealed && known && l.covered(v.next(i)) && !l.claimed(s.base)})
 	}
 	return st
 }

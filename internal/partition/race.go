@@ -51,7 +51,12 @@ func (g *growth) note(pos int64, now time.Time) {
 func (s *Store) race(now time.Time) {
 	s.racing.Lock()
 	defer s.racing.Unlock()
-	racers := s.racers(now)
+	q := questions{}
+	racers := s.racers(now, q)
+	if len(q) > 0 {
+		s.ask(q)
+		racers = s.racers(now, questions{}) // what has not been answered is asked again next time
+	}
 	s.limitsMu.Lock()
 	devices := make([]admission.DeviceView, len(s.dirs))
 	for i, d := range s.dirs {
@@ -71,8 +76,8 @@ func (s *Store) race(now time.Time) {
 	}
 }
 
-// racers lists the readers at work that have deadlines, those with the first ones.
-func (s *Store) racers(now time.Time) []admission.Racer {
+// racers lists the readers at work that have deadlines, those with the first ones. What is not known for that comes to q.
+func (s *Store) racers(now time.Time, q questions) []admission.Racer {
 	s.readersMu.Lock()
 	views := s.readers.Snapshot(now)
 	s.readersMu.Unlock()
@@ -95,7 +100,7 @@ func (s *Store) racers(now time.Time) []admission.Racer {
 			grown[l] = true
 			l.grow.note(l.endPos.Load(), now)
 		}
-		if d := l.deadlines(segment.Offset(v.Position.Offset), now, 1); len(d) > 0 {
+		if d := l.deadlines(segment.Offset(v.Position.Offset), now, 1, q); len(d) > 0 {
 			runners = append(runners, runner{v, l, d[0].In})
 		}
 	}
@@ -103,7 +108,7 @@ func (s *Store) racers(now time.Time) []admission.Racer {
 	var out []admission.Racer
 	for _, r := range runners[:min(len(runners), maxRacers)] {
 		off := segment.Offset(r.view.Position.Offset)
-		x := admission.Racer{Key: r.view.Key, Device: r.log.deviceAt(off), Deadlines: r.log.deadlines(off, now, maxSegments)}
+		x := admission.Racer{Key: r.view.Key, Device: r.log.deviceAt(off), Deadlines: r.log.deadlines(off, now, maxSegments, q)}
 		for _, n := range r.view.LaneBytesTotal {
 			x.ReadBytes += n
 		}
@@ -122,7 +127,7 @@ func (l *Log) deviceAt(off segment.Offset) string {
 // from the front: a segment goes no earlier than those before it. By time that is retention.ms after its newest record; by
 // size it is when the log has grown by what is missing, at the rate at which it grows. What may go now has a time of 0 or
 // less, although it may stay for up to a retention interval.
-func (l *Log) deadlines(off segment.Offset, now time.Time, n int) (out []admission.Deadline) {
+func (l *Log) deadlines(off segment.Offset, now time.Time, n int, q questions) (out []admission.Deadline) {
 	cfg, v := l.config(), l.view.Load()
 	if !cfg.Delete || cfg.RetentionMs < 0 && cfg.RetentionBytes < 0 {
 		return nil
@@ -138,7 +143,7 @@ func (l *Log) deadlines(off segment.Offset, now time.Time, n int) (out []admissi
 		gone += v.segs[i].bytes()
 		goes := raceAhead + 1
 		if cfg.RetentionMs >= 0 {
-			goes = min(goes, v.segs[i].expiresIn(cfg.RetentionMs, now))
+			goes = min(goes, v.segs[i].expiresIn(cfg.RetentionMs, now, q))
 		}
 		if cfg.RetentionBytes >= 0 {
 			goes = min(goes, l.grow.until(gone-excess))
@@ -164,15 +169,18 @@ func (g *growth) until(n int64) time.Duration {
 	return time.Duration(min(float64(n)/g.rate, (raceAhead+time.Second).Seconds()) * float64(time.Second))
 }
 
-// expiresIn is the time until retention.ms has passed since the newest record; a segment that has none, or cannot be asked, is
+// expiresIn is the time until retention.ms has passed since the newest record; a segment that has none, or of which that is not known, is
 // taken to stay.
-func (s *logSegment) expiresIn(retentionMs int64, now time.Time) time.Duration {
+func (s *logSegment) expiresIn(retentionMs int64, now time.Time, q questions) time.Duration {
 	if !s.r.Acquire() {
 		return 0 // it is gone already
 	}
 	defer s.r.Release()
-	ms, _, err := s.r.MaxTimestamp()
-	if err != nil || ms < 0 {
+	_, ms, _, known := s.r.KnownTimestamps()
+	if !known {
+		q[s.dir] = append(q[s.dir], s.learnTimes)
+	}
+	if ms < 0 {
 		return raceAhead + 1
 	}
 	left := ms - now.UnixMilli() // both far from overflow: a timestamp is checked when it comes in
