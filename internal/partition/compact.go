@@ -26,6 +26,8 @@ const (
 	retryDamaged    = time.Hour
 	// waitForMove is how long a compaction waits for a migration of what it comes to.
 	waitForMove = time.Minute
+	// compactionHangs is how long a compaction that does not get on is waited for; then those that need none of its directories go on beside it.
+	compactionHangs = 10 * time.Second
 )
 
 // compactState is what a log's compaction remembers.
@@ -49,13 +51,13 @@ type movingKey struct {
 	from string // tier
 }
 
-// compactor is the store's compaction: one log at a time.
+// compactor is the store's compaction: one log at a time, but for those whose device does not answer.
 type compactor struct {
 	look chan struct{}
 	one  sync.Mutex // one round at a time
 
 	mu      sync.Mutex
-	current *CompactionRun
+	running map[*Log]*CompactionRun
 }
 
 // CompactionResult is how the last compaction of a partition ended. The zero value: there was none since the start.
@@ -80,6 +82,10 @@ type CompactionRun struct {
 	Rewriting  bool // else the keys are being read
 	DoneBytes  int64
 	TotalBytes int64 // of both steps
+
+	place      logPlace
+	gotOn      time.Time // by the process's own clock: a step ended
+	leftBehind bool      // nobody waits for it any more
 }
 
 // CompactionView is one compacted partition for people.
@@ -92,13 +98,6 @@ type CompactionView struct {
 // Compactions lists the compacted partitions, the one that is due first in front.
 func (s *Store) Compactions() []CompactionView {
 	works := compaction.Plan(s.now().UnixMilli(), s.compactionStates())
-	s.compactor.mu.Lock()
-	var run *CompactionRun
-	if s.compactor.current != nil {
-		r := *s.compactor.current
-		run = &r
-	}
-	s.compactor.mu.Unlock()
 	out := make([]CompactionView, 0, len(works))
 	for _, w := range works {
 		v := CompactionView{Work: w}
@@ -106,9 +105,12 @@ func (s *Store) Compactions() []CompactionView {
 			l.compact.mu.Lock()
 			v.Last = l.compact.last
 			l.compact.mu.Unlock()
-		}
-		if run != nil && run.Topic == w.Topic && run.Partition == w.Partition {
-			v.Run = run
+			s.compactor.mu.Lock()
+			if run := s.compactor.running[l]; run != nil {
+				r := *run
+				v.Run = &r
+			}
+			s.compactor.mu.Unlock()
 		}
 		out = append(out, v)
 	}
@@ -141,7 +143,8 @@ func (s *Store) mayCompactNow(l *Log) {
 	}
 }
 
-// Compact cleans the logs that are due, dirtiest first, until none is, or ctx ends. The background loop calls it; tests do, too.
+// Compact cleans the logs that are due, dirtiest first, until none is, or ctx ends. A compaction that does not get on is left behind, and with it the logs
+// that need a directory of its. The background loop calls it; tests do, too.
 func (s *Store) Compact(ctx context.Context) {
 	s.compactor.one.Lock()
 	defer s.compactor.one.Unlock()
@@ -153,32 +156,78 @@ func (s *Store) Compact(ctx context.Context) {
 			return
 		}
 		if l, ok := s.Log(works[i].Topic, works[i].Partition); ok {
-			s.compactOne(ctx, l, works[i])
+			s.compactBeside(ctx, l, works[i])
 		}
 	}
 }
 
-// mayCompact: the last failure of the log is long enough ago.
+// compactBeside cleans one log on a goroutine of its own, and waits for that as long as it gets on.
+func (s *Store) compactBeside(ctx context.Context, l *Log, w compaction.Work) {
+	c := &s.compactor
+	run := &CompactionRun{Topic: l.topic, Partition: l.partition, Started: s.now(), TotalBytes: w.Clean + 2*w.Dirty, place: s.placeOf(l), gotOn: time.Now()}
+	c.mu.Lock()
+	if c.running == nil {
+		c.running = map[*Log]*CompactionRun{}
+	}
+	c.running[l] = run
+	c.mu.Unlock()
+	done := make(chan struct{})
+	s.wg.Go(func() {
+		defer close(done)
+		s.compactOne(ctx, l, w, run)
+		c.mu.Lock()
+		left := run.leftBehind
+		c.mu.Unlock()
+		if left {
+			s.mayCompactNow(l) // others may have waited for its directories
+		}
+	})
+	timer := time.NewTimer(compactionHangs)
+	defer timer.Stop()
+	for {
+		select {
+		case <-done:
+			return
+		case <-timer.C:
+		}
+		c.mu.Lock()
+		wait := compactionHangs - time.Since(run.gotOn)
+		run.leftBehind = wait <= 0
+		c.mu.Unlock()
+		if wait <= 0 {
+			return
+		}
+		timer.Reset(wait)
+	}
+}
+
+// mayCompact: the last failure of the log is long enough ago, and no compaction is under way that needs the same directory.
 func (s *Store) mayCompact(w compaction.Work) bool {
 	l, ok := s.Log(w.Topic, w.Partition)
 	if !ok {
 		return false
 	}
+	place := s.placeOf(l)
+	s.compactor.mu.Lock()
+	for _, run := range s.compactor.running {
+		if run.place.meets(place) {
+			s.compactor.mu.Unlock()
+			return false
+		}
+	}
+	s.compactor.mu.Unlock()
 	l.compact.mu.Lock()
 	defer l.compact.mu.Unlock()
 	return !s.now().Before(l.compact.retryAt)
 }
 
 // compactOne cleans one log and remembers how that ended.
-func (s *Store) compactOne(ctx context.Context, l *Log, w compaction.Work) {
-	p := &compactPass{store: s, log: l, work: w, run: &CompactionRun{Topic: l.topic, Partition: l.partition, Started: s.now(), TotalBytes: w.Clean + 2*w.Dirty}}
-	s.compactor.mu.Lock()
-	s.compactor.current = p.run
-	s.compactor.mu.Unlock()
+func (s *Store) compactOne(ctx context.Context, l *Log, w compaction.Work, run *CompactionRun) {
+	p := &compactPass{store: s, log: l, work: w, run: run}
 	end, err := p.clean(ctx)
 	now := s.now()
 	s.compactor.mu.Lock()
-	s.compactor.current = nil
+	delete(s.compactor.running, l)
 	s.compactor.mu.Unlock()
 	st := p.filter.Stats
 	r := CompactionResult{At: now, Elapsed: now.Sub(p.run.Started), CleanedTo: segment.Offset(l.compact.cleaned.Load()), BytesRead: st.BytesRead,
@@ -208,12 +257,33 @@ func (s *Store) compactOne(ctx context.Context, l *Log, w compaction.Work) {
 
 // compactionStates is what the planner looks at.
 func (s *Store) compactionStates() (out []compaction.LogState) {
-	for _, l := range s.Logs() {
+	logs, q := s.Logs(), questions{}
+	for _, l := range logs {
+		if l.config().Compact && l.Err() == nil {
+			l.askTimes(q)
+		}
+	}
+	s.ask(q)
+	for _, l := range logs {
 		if l.config().Compact && l.Err() == nil {
 			out = append(out, l.compactionState(l.view.Load()))
 		}
 	}
 	return out
+}
+
+// askTimes asks for what compactionState lacks.
+func (l *Log) askTimes(q questions) {
+	cfg, v, cleaned := l.config(), l.view.Load(), segment.Offset(l.compact.cleaned.Load())
+	if cfg.MinCompactionLagMs <= 0 && cfg.MaxCompactionLagMs == maxLag {
+		return // they count nowhere
+	}
+	for i, s := range v.segs[:len(v.segs)-1] {
+		_, _, first, newest := s.r.KnownTimestamps()
+		if v.next(i) > cleaned && !(first && newest) {
+			q[s.dir] = append(q[s.dir], s.learnTimes)
+		}
+	}
 }
 
 // compactionState describes the log by one view; segments as there.
@@ -226,18 +296,14 @@ func (l *Log) compactionState(v *view) compaction.LogState {
 		next := min(v.next(i), segment.Offset(l.end.Load()))
 		state := compaction.SegmentState{Base: s.base, Next: next, SizeBytes: m.SizeBytes, MaxTimestampMs: m.MaxTimestampMs, FirstMs: -1,
 			Ready: m.Sealed && l.covered(next) && s.dir.fenced() == nil, Place: s.dir.index}
-		if dirty := next > st.Cleaned && i+1 < len(v.segs); dirty && s.r.Acquire() {
-			if st.MinLagMs > 0 { // asked only where it counts: it may open the files
-				if ms, _, err := s.r.MaxTimestamp(); err == nil {
-					state.MaxTimestampMs = ms
-				}
+		if dirty := next > st.Cleaned && i+1 < len(v.segs); dirty {
+			first, newest, firstKnown, newestKnown := s.r.KnownTimestamps()
+			if st.MinLagMs > 0 {
+				state.MaxTimestampMs, state.Ready = newest, state.Ready && newestKnown
 			}
-			if st.MaxLagMs < maxLag {
-				if ms, err := s.r.FirstTimestamp(); err == nil {
-					state.FirstMs = ms
-				}
+			if st.MaxLagMs < maxLag && firstKnown {
+				state.FirstMs = first
 			}
-			s.r.Release()
 		}
 		st.Segments = append(st.Segments, state)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"syscall"
+	"time"
 
 	"lagoon/admission"
 	"lagoon/cachectl"
@@ -238,6 +239,7 @@ func (p *compactPass) scan(ctx context.Context, s *logSegment, fn func(h segment
 func (p *compactPass) advance(n int64) {
 	p.store.compactor.mu.Lock()
 	p.run.DoneBytes += n
+	p.run.gotOn = time.Now()
 	p.store.compactor.mu.Unlock()
 }
 

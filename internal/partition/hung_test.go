@@ -237,6 +237,57 @@ func TestHungDirectoryAndMigrations(t *testing.T) {
 	})
 }
 
+// TestHungDirectoryAndCompaction: a compaction that a device does not answer holds up those that need it, and no others.
+func TestHungDirectoryAndCompaction(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		disk := newDeafDisk(vfs.OpRead, ".log")
+		defer disk.release()
+		var board switchboard
+		w.inject, w.change = board.of, quietCompaction
+		noErr(t, w.open())
+		topic, err := w.create("orders", 1, 2, compacted())
+		noErr(t, err)
+		bad, good := homes(t, w, topic)
+		for i, p := range []*partTruth{bad, good} {
+			l, err := w.log(p)
+			noErr(t, err)
+			k := newKeyed(t, 3)
+			k.codecs = 4
+			for range 40 + 20*(1-i) { // the one that hangs is cleaned first
+				noErr(t, k.write(l, time.Now().UnixMilli()))
+			}
+		}
+		synctest.Wait()
+		cleaned := func(p *partTruth) segment.Offset {
+			for _, v := range w.s.Compactions() {
+				if v.Work.Partition == p.index {
+					return v.Last.CleanedTo
+				}
+			}
+			return 0
+		}
+		board.set(0, disk)
+		disk.hang()
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			w.s.Compact(context.Background())
+		}()
+		<-disk.hung
+		time.Sleep(time.Minute)
+		if cleaned(good) == 0 || cleaned(bad) != 0 {
+			t.Errorf("cleaned to %d where the device answers, to %d where it does not", cleaned(good), cleaned(bad))
+		}
+		disk.release()
+		<-done
+		synctest.Wait()
+		if cleaned(bad) == 0 {
+			t.Error("not cleaned when the device answers again")
+		}
+		noErr(t, w.close())
+	})
+}
+
 // TestHungDirectoryAndPlans: what a plan has to ask a device that does not answer is left out of it, and the rest is planned.
 func TestHungDirectoryAndPlans(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
