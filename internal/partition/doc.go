@@ -30,12 +30,14 @@
 //     pooled buffers, and those of lane bypass are shared with the other lagging readers of the log (convoy.go), of which those in
 //     front wait for those close behind (together.go). Streams are filled by the device queue of the segment's directory, whose order and pace
 //     admission.Scheduler decides. Cold reads therefore never run on a goroutine that answers a fetch.
-//   - The goroutine of the hot windows (hotwindow.go) pins the newest bytes and drops what real-time readers have passed, as
+//   - The goroutines of the hot windows (hotwindow.go) pin the newest bytes and drop what real-time readers have passed, as
 //     hotplan.go says. Neither appends nor reads wait for it. A segment's pin is closed before the segment is retired.
 //   - Harm that cold reads do to the real-time path is counted where it happens (harm.go, one atomic addition each); a loop
 //     (budget.go) gives the counts to one admission.Controller per directory and its answers to the device queues. Its lock,
 //     budgets.mu, comes before coldQueue.mu.
-//   - Compaction (compact*.go) cleans one log at a time. Under Log.maintenance it swaps segments in the view; segments that it rewrites
+//   - Work that goes over logs waits for no device that others do not need: side by side for what lies in different directories (places.go), and
+//     with what is known in memory, where it only plans (ask.go).
+//   - Compaction (compact*.go) cleans one log at a time, but for those that a device does not answer. Under Log.maintenance it swaps segments in the view; segments that it rewrites
 //     are claimed, and those that a migration moves are noted (compactState), so that no segment has copies of two kinds.
 //   - Lock order: Store.mu, Log.syncing, Log.maintenance, Log.mu, cursor.mu, cursorSet.mu, convoy.mu, coldQueue.mu. None is held across device I/O but Log.mu
 //     (one pwrite), Log.maintenance (renames, syncs and unlinks of the segments it is about) and Log.syncing (a sync of the log's file).

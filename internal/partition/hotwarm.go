@@ -77,7 +77,24 @@ func (s *Store) warmTails() {
 		h.warm.total.Add(r.n)
 	}
 	h.warm.running.Store(true)
-	s.wg.Go(func() { s.warmAll(reads) })
+	byDir := map[*logDir][]warmRead{}
+	for _, r := range reads {
+		byDir[r.seg.dir] = append(byDir[r.seg.dir], r)
+	}
+	began, left := s.now(), &atomic.Int64{}
+	left.Store(int64(len(byDir)))
+	for _, reads := range byDir {
+		s.wg.Go(func() {
+			s.warmAll(reads)
+			if left.Add(-1) > 0 {
+				return
+			}
+			if s.ctx.Err() == nil {
+				s.opt.Logger.Info("tails warmed", "bytes", h.warm.done.Load(), "elapsed", s.now().Sub(began))
+			}
+			h.warm.running.Store(false)
+		})
+	}
 }
 
 // warmKnown finds the positions at which the last keep of the log, and parts of it, begin, by the records' own time.
@@ -125,10 +142,10 @@ func (l *Log) warmReads(k hotLog, from int64) (out []warmRead) {
 	return out
 }
 
+// warmAll reads what lies in one directory.
 func (s *Store) warmAll(reads []warmRead) {
 	w := &s.hot.warm
-	defer w.running.Store(false)
-	began, logged := s.now(), s.now()
+	logged := s.now()
 	for _, r := range reads {
 		if s.ctx.Err() != nil {
 			return
@@ -142,7 +159,6 @@ func (s *Store) warmAll(reads []warmRead) {
 			s.opt.Logger.Info("warming tails", "done_bytes", w.done.Load(), "bytes", w.total.Load())
 		}
 	}
-	s.opt.Logger.Info("tails warmed", "bytes", w.done.Load(), "elapsed", s.now().Sub(began))
 }
 
 // warmOne reads one range through the page cache, when it is its turn, unless it is there.

@@ -15,8 +15,8 @@ import (
 )
 
 // hotwindow.go keeps the newest bytes of the partitions that are read in real time in memory, and drops what all such readers
-// have passed. One goroutine does it: neither appends nor fetches wait for a lock, a system call or a page here. Only the
-// committer lets pins grow before it syncs.
+// have passed. One goroutine plans, and others do what was planned, one for each set of directories: neither appends nor fetches wait
+// for a lock, a system call or a page here. Only the committer lets pins grow before it syncs.
 
 // HotWindows configures what stays in the page cache.
 type HotWindows struct {
@@ -72,8 +72,12 @@ const (
 	dropTries = 8 // rounds in which dirty pages may become clean
 )
 
-// hotState is one log's part. The goroutine of the hot windows alone uses it, but for the atomics and pinning.
+// hotState is one log's part. The goroutine of the hot windows alone uses it, but for the atomics and pinning; while acting is set, the one that does
+// what was planned.
 type hotState struct {
+	acting atomic.Bool  // what was planned is not done: its device has not answered
+	pinned atomic.Int64 // bytes, by the last plan that was done
+
 	known bool
 	marks [hotMarks]struct { // ring of where the end was
 		end int64
@@ -164,7 +168,7 @@ type hotWindows struct {
 	memoryAt time.Time
 	pinned   int64
 	room     atomic.Int64 // bytes by which all pins may grow until the next plan
-	small    int          // of pinPlan, what is left of this plan's
+	small    atomic.Int64 // of pinPlan, what is left of this plan's
 	spacing  atomic.Int64 // between two small steps of a log's syncs, nanoseconds
 	growth   int64        // left free by the next plan: four times the bytes that came in before the last one: plans come late on a busy machine
 
@@ -173,6 +177,7 @@ type hotWindows struct {
 	known []hotLog
 	views []*HotView
 	marks []hotMark
+	acts  map[uint64][]hotAct // nil when some of the last round's are left behind
 }
 
 type hotMetrics struct {
@@ -381,7 +386,12 @@ func (s *Store) hotRound(now time.Time) (end int64, busy bool) {
 		h.logs = append(h.logs, l)
 	}
 	s.mu.RUnlock()
+	held := int64(0) // by logs that have no plan now
 	h.logs = slices.DeleteFunc(h.logs, func(l *Log) bool {
+		if l.hot.acting.Load() {
+			held += l.hot.pinned.Load()
+			return true
+		}
 		if l.Err() != nil {
 			l.unpin()
 			return true
@@ -401,14 +411,20 @@ func (s *Store) hotRound(now time.Time) (end int64, busy bool) {
 		h.known, h.views = append(h.known, k), append(h.views, v)
 	}
 	known := h.known
+	budget = max(0, budget-held)
 	lim := hotLimits{budget: budget - min(h.growth+edges, budget/4), keep: h.opt.Keep, drop: h.opt.Drop, memory: h.memory}
 	p := planHot(lim, known)
 	h.growth = 0
-	drop := int64(dropStep)
-	h.pinned = 0
-	h.small = pinPlan
+	h.pinned = held
+	h.small.Store(pinPlan)
 	h.spacing.Store(int64(busyLogs) * int64(hotEvery) / pinSmall)
 	room := budget - p.kept
+	if h.acts == nil {
+		h.acts = map[uint64][]hotAct{}
+	}
+	for dirs, acts := range h.acts {
+		h.acts[dirs] = acts[:0]
+	}
 	for i, l := range h.logs {
 		k := p.logs[i]
 		// Also what is not durable yet: once it is, its pages are clean and can be taken.
@@ -430,24 +446,24 @@ func (s *Store) hotRound(now time.Time) (end int64, busy bool) {
 		} else { // whoever is still on his way finds what plans have pinned; growing with each sync is not worth its price for him
 			l.hot.planned.Store(0)
 		}
-		pinned, err := l.keepHot(k, end, now)
-		if err != nil {
-			l.log.Debug("hot window not pinned", "err", err)
-		}
-		h.pinned += pinned
-		if k.drop > l.hot.dropped && drop > 0 {
-			drop -= l.dropHot(k.drop, drop)
-		}
 		v := h.views[i]
-		v.From, v.Bytes, v.Pinned = k.from-known[i].start, known[i].end-k.from, pinned
-		if pinned > 0 {
-			v.Reach = l.hotAge(known[i].end-pinned, now)
+		v.From, v.Bytes = k.from-known[i].start, known[i].end-k.from
+		from := min(k.from, known[i].end-l.hot.pinned.Load())
+		if k.drop > l.hot.dropped {
+			from = min(from, l.hot.dropped)
 		}
-		l.hot.view.Store(v)
-		busy = busy || v.Bytes > 0 || k.drop-l.hot.dropped >= cachectl.WindowBytes
+		dirs := l.hotDirs(from)
+		h.acts[dirs] = append(h.acts[dirs], hotAct{l, k, known[i].end, end, v})
 	}
-	h.room.Store(max(0, budget-h.pinned))
-	sum := &HotSummary{Budget: budget, Wanted: p.wanted, Kept: p.kept, Pinned: h.pinned, Tail: max(0, p.seconds), Memory: h.memory,
+	busy, done := s.actAll(h.acts, now)
+	if !done {
+		h.acts = nil
+	}
+	for _, l := range h.logs {
+		h.pinned += l.hot.pinned.Load()
+	}
+	h.room.Store(max(0, budget+held-h.pinned))
+	sum := &HotSummary{Budget: budget + held, Wanted: p.wanted, Kept: p.kept, Pinned: h.pinned, Tail: max(0, p.seconds), Memory: h.memory,
 		Dropping: p.dropping, Trouble: s.opt.Cache.PinTrouble()}
 	h.summary.Store(sum)
 	m := h.metrics
@@ -459,7 +475,87 @@ func (s *Store) hotRound(now time.Time) (end int64, busy bool) {
 	if sum.Dropping {
 		m.dropping.Set(1)
 	}
-	return end, busy
+	return end, busy || held > 0
+}
+
+// hotAct is what a plan says of one log.
+type hotAct struct {
+	log        *Log
+	keep       hotKeep
+	known, end int64 // the log's end, by the plan, and that up to which pages are kept
+	view       *HotView
+}
+
+// hotWait is how long a round waits until what it has planned is done. Looking at pages takes no device; writing them back does, and bringing in
+// those that went a moment ago.
+const hotWait = stallAfter
+
+// hotDirs tells in which directories what the log has from byte from on lies: a bit for each, as in logPlace.
+func (l *Log) hotDirs(from int64) (dirs uint64) {
+	v := l.view.Load()
+	for i := len(v.segs) - 1; i >= 0; i-- {
+		if _, end := v.span(i, math.MaxInt64); end <= from {
+			break
+		}
+		dirs |= v.segs[i].dir.bit()
+	}
+	return dirs
+}
+
+// actAll does what was planned, side by side for what lies in different directories. What a device does not answer is left behind, and its logs have
+// no plan until it does; done is false then. busy says that time alone changes something.
+func (s *Store) actAll(acts map[uint64][]hotAct, now time.Time) (busy, done bool) {
+	drop, waits := &atomic.Int64{}, &atomic.Bool{}
+	drop.Store(dropStep)
+	var dones []chan struct{}
+	for _, acts := range acts {
+		if len(acts) == 0 {
+			continue
+		}
+		for _, a := range acts {
+			a.log.hot.acting.Store(true)
+		}
+		done := make(chan struct{})
+		dones = append(dones, done)
+		s.wg.Go(func() {
+			defer close(done)
+			for _, a := range acts {
+				if a.log.actHot(a, drop, now) {
+					waits.Store(true)
+				}
+				a.log.hot.acting.Store(false)
+			}
+		})
+	}
+	late := time.NewTimer(hotWait)
+	defer late.Stop()
+	for _, done := range dones {
+		select {
+		case <-done:
+		case <-late.C:
+			return true, false
+		}
+	}
+	return waits.Load(), true
+}
+
+// actHot does what was planned for the log; of all logs together no more is dropped than drop says.
+func (l *Log) actHot(a hotAct, drop *atomic.Int64, now time.Time) (busy bool) {
+	pinned, err := l.keepHot(a.keep, a.end, now)
+	if err != nil {
+		l.log.Debug("hot window not pinned", "err", err)
+	}
+	l.hot.pinned.Store(pinned)
+	if left := drop.Load(); a.keep.drop > l.hot.dropped && left > 0 {
+		drop.Add(-l.dropHot(a.keep.drop, left))
+	}
+	v := a.view
+	v.Pinned = pinned
+	if pinned > 0 {
+		v.Reach = l.hotAge(a.known-pinned, now)
+	}
+	l.hot.view.Store(v)
+	return v.Bytes > 0 || a.keep.drop-l.hot.dropped >= cachectl.WindowBytes
 }
 
 // hotKnown is what the planner has to know of the log.
@@ -673,8 +769,7 @@ func (l *Log) holdSegment(s *logSegment, from, to int64, now time.Time) error {
 
 // smallStep tells whether a step of less than pinStep may be made now, when the last one was so long ago.
 func (h *hotWindows) smallStep(since time.Duration) bool {
-	if since >= pinDelay && h.small > 0 {
-		h.small--
+	if since >= pinDelay && h.small.Add(-1) >= 0 {
 		return true
 	}
 	return since >= pinLate

@@ -10,6 +10,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"lagoon/cachectl"
+	"lagoon/cachectl/cachetest"
 	"lagoon/internal/partition"
 	"lagoon/internal/vfs"
 	"lagoon/segment"
@@ -339,5 +341,72 @@ func TestHungDirectoryAndPlans(t *testing.T) {
 			t.Errorf("when it answers again %d segments are moved, %d of the other one", cold(bad), cold(good))
 		}
 		noErr(t, w.close())
+	})
+}
+
+// deafKernel locks no page of one partition's files from hang to release.
+type deafKernel struct {
+	*cachetest.Sim
+	dir  atomic.Pointer[string]
+	free chan struct{}
+}
+
+func (k *deafKernel) MapFile(f vfs.File, room int64) (cachectl.Mapping, error) {
+	m, err := k.Sim.MapFile(f, room)
+	return deafMapping{m, k}, err
+}
+
+type deafMapping struct {
+	cachectl.Mapping
+	k *deafKernel
+}
+
+func (m deafMapping) Lock(f vfs.File, off, n int64) error {
+	if dir := m.k.dir.Load(); dir != nil && strings.HasPrefix(f.Name(), *dir) {
+		<-m.k.free
+	}
+	return m.Mapping.Lock(f, off, n)
+}
+
+// TestHungDirectoryAndHotWindows: pages that a device does not bring in hold up the windows of what lies there, and no others.
+func TestHungDirectoryAndHotWindows(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		kernel := &deafKernel{Sim: cachetest.New(cachetest.Options{CapacityBytes: 256 * mib}), free: make(chan struct{})}
+		release := sync.OnceFunc(func() { close(kernel.free) })
+		defer release()
+		s := open(t, func(o *partition.Options) {
+			o.Dirs[1].Tier = "t0"
+			o.Cache = cachectl.New(kernel, cachectl.Options{VerifyEvery: -1})
+			o.Hot = partition.HotWindows{Share: 0.5, Keep: time.Hour, Memory: func() (cachectl.Memory, error) {
+				return cachectl.Memory{Limit: 1 << 30, Free: 1 << 29, Available: 1 << 29}, nil
+			}}
+		}, kernel.FS(vfs.NewMem(1)), kernel.FS(vfs.NewMem(2)))
+		load(t, s, config(), 2)
+		bad, good := s.Logs()[0], s.Logs()[1]
+		write := func(l *partition.Log) {
+			produce(t, l, batch("hot", 8, 64<<10, nil, time.Now().UnixMilli()))
+		}
+		for range 3 {
+			write(bad)
+			write(good)
+			time.Sleep(time.Second)
+		}
+		dir := "orders-0/"
+		kernel.dir.Store(&dir)
+		was, wasBad := good.HotWindow().Pinned, bad.HotWindow().Pinned
+		for range 10 {
+			write(bad)
+			write(good)
+			time.Sleep(time.Second)
+		}
+		if now := good.HotWindow().Pinned; was == 0 || now < was+10*(512<<10) || bad.HotWindow().Pinned != wasBad {
+			t.Errorf("%d bytes pinned of the log whose device answers, %d before; %d of the other one", now, was, bad.HotWindow().Pinned)
+		}
+		release()
+		time.Sleep(2 * time.Second)
+		if now := bad.HotWindow().Pinned; now < wasBad+10*(512<<10) {
+			t.Errorf("when the device answers again %d bytes are pinned, %d before", now, wasBad)
+		}
+		closeStore(t, s)
 	})
 }
