@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -21,6 +22,47 @@ const (
 	// directTries is how often another file is looked for when all those that were listed are gone before anything could be read.
 	directTries = 5
 )
+
+// quietTime is how long writing back may take: dirty pages of a large machine on one hard disk.
+const quietTime = 10 * time.Minute
+
+// writeBack returns when the file systems that paths lie on have nothing more to write, and the devices below have emptied their caches. It
+// takes no error away from the broker: each descriptor is told of a failed write-back by itself.
+func writeBack(ctx context.Context, paths []string) error {
+	done := make(chan error, 1)
+	go func() {
+		var errs []error
+		seen := map[uint64]bool{}
+		for _, name := range paths {
+			if device, _ := deviceOf(name); !seen[device] {
+				seen[device] = true
+				errs = append(errs, syncFS(name))
+			}
+		}
+		done <- errors.Join(errs...)
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(quietTime):
+		return fmt.Errorf("%s: not written back within %v", strings.Join(paths, ", "), quietTime)
+	}
+}
+
+// syncFS is syncfs(2) of the file system that a file or folder lies on; with barriers, as is the rule, it flushes the device, too.
+func syncFS(name string) error {
+	f, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := unix.Syncfs(int(f.Fd())); err != nil {
+		return fmt.Errorf("write back %s: %w", name, err)
+	}
+	return nil
+}
 
 // measureDevice reads files one after the other, 1 MiB at a time with O_DIRECT, until directTime has passed or they end: those of the
 // device that holds most of their bytes. A broker that moves segments takes files away meanwhile; they are passed over, and list is

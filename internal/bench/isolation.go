@@ -240,12 +240,25 @@ func (r *runner) prepare(ctx context.Context) error {
 			return err
 		}
 	}
-	files := r.sealedOld
+	return r.measure(ctx)
+}
+
+// measure finds the device's own limit, once nothing is left to be written that filling brought: a head that writes meanwhile gives a reader
+// a fraction of it, and the base phase would have the rest.
+func (r *runner) measure(ctx context.Context) error {
+	files, quiet := r.sealedOld, slices.Clone(r.o.Outside.DataDirs)
 	if name := r.o.DeviceLimitFile; name != "" {
 		if _, err := os.Stat(name); err != nil {
 			return fmt.Errorf("--device-limit-file: %w", err)
 		}
-		files = func() []string { return []string{name} }
+		files, quiet = func() []string { return []string{name} }, append(quiet, name)
+	}
+	begun := time.Now()
+	if err := writeBack(ctx, quiet); err != nil {
+		return err
+	}
+	if took := time.Since(begun); took > time.Second {
+		r.logf("waited %v for what was still to be written", took.Round(time.Second))
 	}
 	if len(files()) == 0 {
 		r.note("the device's own limit was not measured: give --data-dir or --device-limit-file")
