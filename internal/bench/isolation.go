@@ -191,7 +191,7 @@ func (o *IsolationOptions) load() report.Load {
 		Brokers: o.Brokers, LiveBytesPerSec: o.LiveRate, LivePartitions: o.LivePartitions, SlowBytesPerSec: o.SlowRate, SlowPartitions: o.SlowPartitions,
 		OldBytes: o.OldBytes, OldPartitions: o.OldPartitions, RecordBytes: o.RecordBytes, LingerSeconds: o.Linger.Seconds(),
 		BehindSeconds: o.Behind.Seconds(), BacklogRange: o.BacklogRange, BacklogMaxBytes: o.BacklogMaxBytes, Groups: o.Groups,
-		PhaseSeconds: o.Phase.Seconds(), SettleSeconds: o.Settle.Seconds(), Repeats: o.Repeat, TopicConfigs: slices.Concat(o.TopicConfigs, o.OldConfigs),
+		PhaseSeconds: ceilSecond(o.Phase).Seconds(), SettleSeconds: o.Settle.Seconds(), Repeats: o.Repeat, TopicConfigs: slices.Concat(o.TopicConfigs, o.OldConfigs),
 	}
 }
 

@@ -33,15 +33,16 @@ func (r *runner) count(ctx context.Context) counters {
 			c.devices = append(c.devices, d)
 		}
 	}
+	r.mu.Lock()
+	for _, b := range r.readers {
+		c.served = append(c.served, b.bytes.Load())
+	}
+	r.mu.Unlock()
+	// Last: a broker under load takes its time to answer, and what is served meanwhile is not in at.
 	if r.o.Outside.Admin != "" {
 		if n, err := r.o.Outside.coldBytes(ctx, r.topic("live"), r.topic("slow")); err == nil {
 			c.live = &n
 		}
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, b := range r.readers {
-		c.served = append(c.served, b.bytes.Load())
 	}
 	return c
 }
@@ -154,6 +155,7 @@ func (r *runner) use(p *report.Phase, a, b counters) {
 	if len(r.lowest) > 0 {
 		u.HotWindow = r.lowest
 	}
+	r.lowest = nil // what is seen up to the next phase, whose backlog begins before it, is in none
 	if n := len(r.result.Residency); n > 0 {
 		u.CacheBytes = r.result.Residency[n-1].Bytes
 	}
@@ -343,10 +345,10 @@ func (r *runner) sampleBacklog(now time.Time, last int64) int64 {
 	}
 	// What has come up to now came in the second before.
 	if second--; second >= 0 && second < maxSeconds {
-		for len(r.result.Backlog) < second {
+		for len(r.result.Backlog) <= second {
 			r.result.Backlog = append(r.result.Backlog, 0)
 		}
-		r.result.Backlog = append(r.result.Backlog[:second], float64(total-last)/1e6)
+		r.result.Backlog[second] += float64(total-last) / 1e6 // two looks may fall into one second
 	}
 	return total
 }
@@ -381,7 +383,9 @@ func (r *runner) sampleCache(now time.Time) error {
 
 // shell runs an operator's command.
 func shell(ctx context.Context, command string) error {
-	out, err := exec.CommandContext(ctx, "/bin/sh", "-c", command).CombinedOutput()
+	c := exec.CommandContext(ctx, "/bin/sh", "-c", command)
+	c.WaitDelay = time.Second // what the shell had started has its output still open
+	out, err := c.CombinedOutput()
 	if err != nil && len(out) > 0 {
 		return &commandError{err, string(out)}
 	}
