@@ -9,6 +9,7 @@ import (
 	"io"
 	"math"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -106,7 +107,7 @@ func (o *Outside) check(ctx context.Context) ([]string, error) {
 		}
 	}
 	if o.Admin != "" {
-		if _, err := o.coldBytes(ctx); err != nil {
+		if _, err := o.coldBytesOf(ctx, "none"); err != nil {
 			return nil, err
 		}
 	}
@@ -285,8 +286,8 @@ func evictFile(name string) error {
 func (o *Outside) ask(ctx context.Context, path string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	url := strings.TrimSuffix(o.Admin, "/") + path
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	address := strings.TrimSuffix(o.Admin, "/") + path
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
 		return nil, fmt.Errorf("--admin: %w", err)
 	}
@@ -297,18 +298,34 @@ func (o *Outside) ask(ctx context.Context, path string) ([]byte, error) {
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, 64<<20))
 	if err == nil && resp.StatusCode != http.StatusOK {
-		err = fmt.Errorf("--admin: %s answers %s", url, resp.Status)
+		err = fmt.Errorf("--admin: %s answers %s", address, resp.Status)
 	}
 	return body, err
 }
 
 // coldBytes is how many bytes readers of topics have had from devices, whatever the broker takes the readers for.
 func (o *Outside) coldBytes(ctx context.Context, topics ...string) (sum int64, err error) {
-	body, err := o.ask(ctx, "/api/v1/readers?limit=1000")
+	for _, topic := range topics {
+		n, err := o.coldBytesOf(ctx, topic)
+		if err != nil {
+			return 0, err
+		}
+		sum += n
+	}
+	return sum, nil
+}
+
+// mostReaders is the most that Lagoon lists in one answer.
+const mostReaders = 10_000
+
+// coldBytesOf asks for the readers of one topic only: backlog readers of old alone may be more than one answer has.
+func (o *Outside) coldBytesOf(ctx context.Context, topic string) (sum int64, err error) {
+	body, err := o.ask(ctx, fmt.Sprintf("/api/v1/readers?limit=%d&topic=%s", mostReaders, url.QueryEscape(topic)))
 	if err != nil {
 		return 0, err
 	}
 	var list struct {
+		Total   int `json:"total"`
 		Readers []struct {
 			Topic     string `json:"topic"`
 			ColdBytes int64  `json:"cold_bytes_total"`
@@ -317,8 +334,11 @@ func (o *Outside) coldBytes(ctx context.Context, topics ...string) (sum int64, e
 	if err := json.Unmarshal(body, &list); err != nil {
 		return 0, fmt.Errorf("--admin: %w", err)
 	}
+	if list.Total > len(list.Readers) {
+		return 0, fmt.Errorf("--admin: of %d readers of %s only %d are listed", list.Total, topic, len(list.Readers))
+	}
 	for _, r := range list.Readers {
-		if slices.Contains(topics, r.Topic) {
+		if r.Topic == topic {
 			sum += r.ColdBytes
 		}
 	}
