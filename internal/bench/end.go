@@ -82,6 +82,27 @@ func (r *runner) drain(ctx context.Context) {
 	}
 }
 
+// askForRest asks the broker what it holds of the streams that a reader lacks records of: who is behind has not lost them.
+func (r *runner) askForRest(ctx context.Context) {
+	for _, one := range r.readings {
+		s := one.stream
+		if one.check(nil).Lost == 0 || s.there != nil {
+			continue
+		}
+		_, end, err := r.c.offsets(ctx, s.topic, int32(s.partitions))
+		if err != nil {
+			r.note("what of %s is lost and what was only not read in time is not known: %v", s.topic, err)
+			continue
+		}
+		s.mu.Lock()
+		s.there = make([]int64, len(end))
+		for p := range end {
+			s.there[p] = end[p] - s.first[p]
+		}
+		s.mu.Unlock()
+	}
+}
+
 // missing says what the run still waits for, "" when there is nothing.
 func (r *runner) missing() string {
 	var out []string

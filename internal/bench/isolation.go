@@ -363,6 +363,7 @@ func (r *runner) run(ctx context.Context) error {
 	stopProducing()
 	if err == nil {
 		r.drain(roles)
+		r.askForRest(roles)
 	}
 	if cause := context.Cause(roles); cause != nil {
 		err = cause
@@ -535,19 +536,32 @@ func (r *runner) reader(i, n int, got *tally, at *positions) map[string]*backlog
 func (r *runner) finish(err error) {
 	r.result.Interrupted = err != nil
 	end := time.Now().UnixNano()
-	for _, one := range r.readings {
-		late := func(due int64) { one.rec.unfinished(due, end) }
-		if err != nil { // cut short: what is missing is nobody's fault
-			late = nil
+	whole := r.begun.UnixNano() // the end of the last whole phase
+	if n := len(r.result.Phases); n > 0 {
+		whole += int64(r.result.Phases[n-1].ToSeconds * float64(time.Second))
+	}
+	// A run that is cut short owes nothing for what was due after its last whole phase.
+	unfinished := func(rec *recorder, due int64) {
+		if err == nil || due < whole {
+			rec.unfinished(due, end)
 		}
-		c := one.check(late)
+	}
+	for _, s := range []*stream{r.live, r.slow} {
+		if s != nil {
+			s.unanswered(func(due int64) { unfinished(s.ack, due) })
+			s.held(whole, func(_, due int64) { s.ack.unfinished(due, end) })
+		}
+	}
+	for _, one := range r.readings {
+		one.held(whole, func(due int64) { one.rec.unfinished(due, end) })
+		c := one.check(func(due int64) { unfinished(one.rec, due) })
 		if err == nil {
 			r.result.Checks = append(r.result.Checks, c)
 		}
 	}
 	for _, s := range []*stream{r.live, r.slow} {
 		if s != nil && s.failures > 0 {
-			r.note("%d records of %s were refused; the first: %v", s.failures, s.topic, s.failure)
+			r.note("%d records of %s were refused or not acknowledged in time; the first: %v", s.failures, s.topic, s.failure)
 		}
 	}
 	for i := range r.result.Phases {

@@ -31,6 +31,7 @@ type stream struct {
 	failed   []numbers // sequences by partition whose produce failed
 	failure  error     // the first
 	failures int64
+	there    []int64 // records that the broker holds by partition, asked for at the end when a reader lacked some; nil: not asked
 }
 
 const (
@@ -101,6 +102,32 @@ func (s *stream) owed() (ended bool, owed int64) {
 	return s.ended, s.stopped - s.acked - s.failures
 }
 
+// unanswered calls fn with the due time of each record that was handed over and not acknowledged.
+func (s *stream) unanswered(fn func(due int64)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for p, failed := range s.failed {
+		for _, h := range failed.spans {
+			for n := h.from; n < h.to; n++ {
+				fn(s.atSequence(int64(p), n))
+			}
+		}
+	}
+}
+
+// held calls fn with the partition and due time of each record that was due before a moment and never handed over: the client's buffer was
+// full until the end. Nobody lost it, and everybody waited for it.
+func (s *stream) held(before int64, fn func(partition, due int64)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.ended { // how many were handed over is not known
+		return
+	}
+	for k := s.stopped; s.at(k) < before; k++ {
+		fn(k%s.partitions, s.at(k))
+	}
+}
+
 // settle takes the broker's answer for one record.
 func (s *stream) settle(r *kgo.Record, err error) {
 	now := time.Now().UnixNano()
@@ -169,6 +196,15 @@ func (r *reading) next(partition int32) int64 {
 	return r.parts[partition].next
 }
 
+// held calls fn with the time at which the role wanted each record that was never handed over, of those that it wanted before a moment.
+func (r *reading) held(before int64, fn func(due int64)) {
+	r.stream.held(before-r.behind, func(partition, due int64) {
+		if r.parts[int32(partition)] != nil {
+			fn(due + r.behind)
+		}
+	})
+}
+
 // check sums up; late is called with the due time, in ns, of each record that is missing.
 func (r *reading) check(late func(due int64)) report.Check {
 	s := r.stream
@@ -183,20 +219,28 @@ func (r *reading) check(late func(due int64)) report.Check {
 		c.Reordered += seq.reordered
 		end := s.inPartition(s.stopped, int64(p))
 		c.Produced += end
+		failed := int64(0)
+		for _, h := range s.failed[p].spans {
+			failed += h.to - h.from
+		}
+		c.Failed += failed
+		// What comes after all that was read is not lost when the broker holds as many records as it acknowledged: nobody has got that far.
+		complete := s.there != nil && s.there[p] >= end-failed
 		seq.missing(end, func(h span) {
 			for n := h.from; n < h.to; n++ {
 				if s.failed[p].has(n) {
 					continue
 				}
-				c.Lost++
+				if complete && n >= seq.next {
+					c.NotRead++
+				} else {
+					c.Lost++
+				}
 				if late != nil {
 					late(s.atSequence(int64(p), n) + r.behind)
 				}
 			}
 		})
-		for _, h := range s.failed[p].spans {
-			c.Failed += h.to - h.from
-		}
 	}
 	c.Produced -= c.Failed
 	return c

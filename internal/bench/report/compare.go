@@ -33,7 +33,7 @@ func Compare(w io.Writer, markdown bool, runs ...*Isolation) error {
 	rows(useRows(runs, names))
 	heading("Seconds until as in base after the backlog stopped")
 	rows(recoveryRows(runs, names))
-	heading("Records checked: acknowledged, lost / duplicates / out of order / corrupt / refused")
+	heading("Records checked: acknowledged, lost / duplicates / out of order / corrupt / refused / not read")
 	rows(checkRows(runs, names))
 	for i, r := range runs {
 		for _, n := range r.Notes {
@@ -213,7 +213,7 @@ func checkRows(runs []*Isolation, names []string) [][]string {
 		row := each(runs, []string{role}, func(r *Isolation) string {
 			for _, c := range r.Checks {
 				if c.Role == role {
-					return fmt.Sprintf("%d, %d / %d / %d / %d / %d", c.Produced, c.Lost, c.Duplicates, c.Reordered, c.Corrupt, c.Failed)
+					return fmt.Sprintf("%d, %d / %d / %d / %d / %d / %d", c.Produced, c.Lost, c.Duplicates, c.Reordered, c.Corrupt, c.Failed, c.NotRead)
 				}
 			}
 			return "-"

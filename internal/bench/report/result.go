@@ -166,6 +166,7 @@ type Check struct {
 	Failed     int64  `json:"failed"`   // whose produce failed; may or may not be there
 	Read       int64  `json:"read"`
 	Lost       int64  `json:"lost"`
+	NotRead    int64  `json:"not_read"` // acknowledged, still in the broker, and not read by the end of the run
 	Duplicates int64  `json:"duplicates"`
 	Reordered  int64  `json:"reordered"`
 	Corrupt    int64  `json:"corrupt"`

@@ -357,10 +357,10 @@ func (v *Recovery) cell() string {
 }
 
 func (r *Isolation) checks(b *strings.Builder) {
-	rows := [][]string{{"role", "topic", "acknowledged", "read", "lost", "duplicates", "out of order", "corrupt", "refused"}}
+	rows := [][]string{{"role", "topic", "acknowledged", "read", "lost", "duplicates", "out of order", "corrupt", "refused", "not read"}}
 	for _, c := range r.Checks {
 		rows = append(rows, []string{c.Role, c.Topic, fmt.Sprint(c.Produced), fmt.Sprint(c.Read), fmt.Sprint(c.Lost), fmt.Sprint(c.Duplicates),
-			fmt.Sprint(c.Reordered), fmt.Sprint(c.Corrupt), fmt.Sprint(c.Failed)})
+			fmt.Sprint(c.Reordered), fmt.Sprint(c.Corrupt), fmt.Sprint(c.Failed), fmt.Sprint(c.NotRead)})
 	}
 	table(b, rows)
 }
