@@ -1,6 +1,9 @@
 package bench
 
 import (
+	"cmp"
+	"math/bits"
+	"slices"
 	"sync"
 	"time"
 
@@ -20,7 +23,7 @@ type recorder struct {
 
 	mu      sync.Mutex
 	phases  []phaseHistogram
-	seconds []*hdrhistogram.Histogram // nil: nothing yet
+	seconds []distribution
 }
 
 type phaseHistogram struct {
@@ -70,14 +73,56 @@ func (r *recorder) add(due, latency, unfinished int64) {
 	for len(r.seconds) <= second {
 		r.seconds = append(r.seconds, nil)
 	}
-	if r.seconds[second] == nil {
-		r.seconds[second] = hdrhistogram.New(1, maxLatency, 2)
-	}
-	_ = r.seconds[second].RecordValue(us)
+	r.seconds[second].add(us)
 }
 
-// maxSeconds bounds the memory of a chart: 28 KiB a second and role. Longer runs have figures for every phase, but a chart of the beginning.
+// maxSeconds bounds the memory of a chart: 1 or 2 KiB a second and role. Longer runs have figures for every phase, but a chart of the beginning.
 const maxSeconds = 7200
+
+// distribution is a histogram as hdrhistogram's of two digits, but only of what occurs: the values of one second lie close together, and all
+// the buckets of every second and role were a gigabyte after an hour. Sorted by bucket.
+type distribution []bucketCount
+
+type bucketCount struct{ bucket, count uint32 }
+
+// bucketBits: values of up to 8 bits are told apart, larger ones by their first 8.
+const bucketBits = 8
+
+func (d *distribution) add(v int64) {
+	shift := max(bits.Len64(uint64(v))-bucketBits, 0)
+	b := uint32(shift)<<bucketBits | uint32(v>>shift)
+	i, found := slices.BinarySearchFunc(*d, b, func(c bucketCount, b uint32) int { return cmp.Compare(c.bucket, b) })
+	if !found {
+		*d = slices.Insert(*d, i, bucketCount{bucket: b})
+	}
+	(*d)[i].count++
+}
+
+// largest is the largest value of a bucket.
+func (c bucketCount) largest() int64 {
+	shift, first := c.bucket>>bucketBits, int64(c.bucket&(1<<bucketBits-1))
+	return (first+1)<<shift - 1
+}
+
+// figures are the number of values, two quantiles and the largest one.
+func (d distribution) figures() (count, p50, p99, most int64) {
+	for _, c := range d {
+		count += int64(c.count)
+	}
+	at := func(share float64) int64 {
+		seen := int64(0)
+		for _, c := range d {
+			if seen += int64(c.count); seen >= int64(share*float64(count)+0.5) {
+				return c.largest()
+			}
+		}
+		return 0
+	}
+	if count == 0 {
+		return 0, 0, 0, 0
+	}
+	return count, at(0.5), at(0.99), d[len(d)-1].largest()
+}
 
 // latency is what the i-th phase came to.
 func (r *recorder) latency(i int) report.Latency {
@@ -91,8 +136,9 @@ func (r *recorder) latency(i int) report.Latency {
 	return out
 }
 
+func ms(us int64) float64 { return float64(us) / 1000 }
+
 func summary(h *hdrhistogram.Histogram) report.Latency {
-	ms := func(us int64) float64 { return float64(us) / 1000 }
 	return report.Latency{Count: h.TotalCount(), P50: ms(h.ValueAtQuantile(50)), P99: ms(h.ValueAtQuantile(99)), P999: ms(h.ValueAtQuantile(99.9)), Max: ms(h.Max())}
 }
 
@@ -103,8 +149,8 @@ func (r *recorder) second(i int) (report.Point, bool) {
 	if i < 0 || i >= len(r.seconds) || r.seconds[i] == nil {
 		return report.Point{}, false
 	}
-	l := summary(r.seconds[i])
-	return report.Point{Second: i, Count: l.Count, P50: l.P50, P99: l.P99, Max: l.Max}, true
+	count, p50, p99, most := r.seconds[i].figures()
+	return report.Point{Second: i, Count: count, P50: ms(p50), P99: ms(p99), Max: ms(most)}, true
 }
 
 // series is all of them.
