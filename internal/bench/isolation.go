@@ -290,7 +290,7 @@ func (r *runner) prepareOld(ctx context.Context) error {
 	for p := range first {
 		have += (end[p] - first[p]) * int64(r.o.RecordBytes)
 	}
-	// The last percent is batch overhead that fill counts and this does not.
+	// For a little that is missing nothing is written just before the measurement.
 	if missing := r.o.OldBytes - have; missing > r.o.OldBytes/20 {
 		begun := time.Now()
 		err := r.c.fill(ctx, topic, r.o.OldPartitions, missing, r.o.RecordBytes, func(done, size int64) {
