@@ -224,6 +224,25 @@ func TestLagoonBenchTables(t *testing.T) {
 	b.Stop()
 }
 
+// TestLagoonBenchRefused: a broker that refuses what is produced ends the measurement, with each client.
+func TestLagoonBenchRefused(t *testing.T) {
+	t.Parallel() // it waits most of the time
+	bench, b := lagoontest.BuildBench(t), lagoontest.Start(t, lagoontest.Options{})
+	for _, client := range []string{"raw", "franz"} {
+		ctx, cancel := context.WithTimeout(context.Background(), benchTime/4)
+		out, err := exec.CommandContext(ctx, bench, "throughput", "--brokers", b.Bootstrap(), "--clients", client, "--modes", "produce", "--partitions", "1",
+			"--bytes", "1MB", "--least", "0ms", "--topic-config", "max.message.bytes=1000").CombinedOutput()
+		if code := exitCode(err); code != 1 || ctx.Err() != nil || !bytes.Contains(out, []byte("MESSAGE_TOO_LARGE")) {
+			t.Errorf("%s: code %d, %v:\n%s", client, code, ctx.Err(), out)
+		}
+		cancel()
+	}
+	if left := topics(t, b); len(left) != 0 {
+		t.Errorf("topics %v are left", left)
+	}
+	b.Stop()
+}
+
 // TestLagoonBenchUsage: mistakes end with code 2 and a line that says what to do, before anything is made.
 func TestLagoonBenchUsage(t *testing.T) {
 	bench := lagoontest.BuildBench(t)
