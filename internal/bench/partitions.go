@@ -101,11 +101,11 @@ func (o *PartitionsOptions) measure(ctx context.Context, c *cluster, n int) (map
 	}
 	l := summary(loop.latency)
 	row := map[string]string{"partitions": fmt.Sprint(n), "create_seconds": fmt.Sprintf("%.1f", created.Seconds()),
-		"records_per_second": fmt.Sprintf("%.0f", float64(l.Count)/loop.seconds),
+		"records_per_second": fmt.Sprintf("%.0f", float64(loop.acked)/loop.seconds),
 		"ack_p50_ms":         fmt.Sprintf("%.1f", l.P50), "ack_p99_ms": fmt.Sprintf("%.1f", l.P99),
 		"ack_p999_ms": fmt.Sprintf("%.1f", l.P999), "ack_max_ms": fmt.Sprintf("%.1f", l.Max)}
-	if loop.cpu != nil && l.Count > 0 {
-		row["broker_cpu_seconds_per_million_records"] = fmt.Sprintf("%.2f", loop.cpu.Seconds()/(float64(l.Count)/1e6))
+	if loop.cpu != nil && loop.acked > 0 {
+		row["broker_cpu_seconds_per_million_records"] = fmt.Sprintf("%.2f", loop.cpu.Seconds()/(float64(loop.acked)/1e6))
 		row["broker_anonymous_mib"] = fmt.Sprintf("%.1f", float64(loop.anon)/mib)
 	}
 	if o.Keep {
@@ -116,10 +116,23 @@ func (o *PartitionsOptions) measure(ctx context.Context, c *cluster, n int) (map
 
 // closedLoop is what one measurement counted.
 type closedLoop struct {
-	latency *hdrhistogram.Histogram
-	seconds float64
-	cpu     *time.Duration // of the broker
-	anon    int64
+	from, to time.Time
+	acked    int64                   // records that were acknowledged between them
+	latency  *hdrhistogram.Histogram // of those that were sent between them, however late their acknowledgement came
+	seconds  float64
+	cpu      *time.Duration // of the broker
+	anon     int64
+}
+
+// took takes the acknowledgement of one record.
+func (c *closedLoop) took(sent, now time.Time) {
+	within := func(t time.Time) bool { return !t.Before(c.from) && t.Before(c.to) }
+	if within(now) {
+		c.acked++
+	}
+	if within(sent) {
+		_ = c.latency.RecordValue(min(now.Sub(sent).Microseconds(), maxLatency))
+	}
 }
 
 func (o *PartitionsOptions) loop(ctx context.Context, topic string, partitions int) (*closedLoop, error) {
@@ -134,12 +147,13 @@ func (o *PartitionsOptions) loop(ctx context.Context, topic string, partitions i
 	value := make([]byte, o.RecordBytes)
 	newNoise(1).fill(value, 0)
 	var (
-		mu       sync.Mutex
-		failed   error
-		out      = &closedLoop{latency: hdrhistogram.New(1, maxLatency, 3)}
-		from, to = time.Now().Add(o.Settle), time.Now().Add(o.Settle + o.Time)
-		slots    = make(chan struct{}, o.InFlight)
-		before   *procUse
+		mu     sync.Mutex
+		failed error
+		from   = time.Now().Add(o.Settle)
+		to     = from.Add(o.Time)
+		out    = &closedLoop{from: from, to: to, latency: hdrhistogram.New(1, maxLatency, 3)}
+		slots  = make(chan struct{}, o.InFlight)
+		before *procUse
 	)
 	for i := 0; ; i++ {
 		select {
@@ -164,8 +178,8 @@ func (o *PartitionsOptions) loop(ctx context.Context, topic string, partitions i
 			switch {
 			case err != nil && failed == nil:
 				failed = err
-			case err == nil && now.After(from) && now.Before(to): // by when it is acknowledged, so that the rate is right
-				_ = out.latency.RecordValue(min(now.Sub(sent).Microseconds(), maxLatency))
+			case err == nil:
+				out.took(sent, now)
 			}
 			mu.Unlock()
 			<-slots
