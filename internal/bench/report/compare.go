@@ -59,9 +59,18 @@ func columns(runs []*Isolation) []string {
 	return out
 }
 
+// inCells keeps a label from ending its cell.
+func inCells(row []string) []string {
+	out := make([]string, len(row))
+	for i, text := range row {
+		out[i] = strings.ReplaceAll(text, "|", `\|`)
+	}
+	return out
+}
+
 func markdownTable(b *strings.Builder, rows [][]string) {
 	for i, row := range rows {
-		fmt.Fprintf(b, "| %s |\n", strings.Join(row, " | "))
+		fmt.Fprintf(b, "| %s |\n", strings.Join(inCells(row), " | "))
 		if i == 0 {
 			fmt.Fprintf(b, "|%s\n", strings.Repeat("---|", len(row)))
 		}

@@ -232,6 +232,34 @@ func TestTablesComeBack(t *testing.T) {
 	}
 }
 
+// TestInterruptedTableSaysSo wherever it is shown: rows that are missing cannot be seen.
+func TestInterruptedTableSaysSo(t *testing.T) {
+	cut := &Table{Tool: "lagoon-bench partitions", Label: "cut", Interrupted: true, Keys: []string{"partitions"}, Columns: []string{"partitions", "cpu"},
+		Rows: []map[string]string{{"partitions": "1", "cpu": "2"}}}
+	whole := *cut
+	whole.Label, whole.Interrupted = "whole", false
+	var text, side strings.Builder
+	if err := errors.Join(cut.Text(&text), CompareTables(&side, false, cut, &whole)); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(text.String(), "note: interrupted") {
+		t.Errorf("text:\n%s", &text)
+	}
+	if !strings.Contains(side.String(), "* cut: interrupted") || strings.Contains(side.String(), "* whole") {
+		t.Errorf("compare:\n%s", &side)
+	}
+}
+
+// TestLabelsStayInTheirCells of a Markdown table.
+func TestLabelsStayInTheirCells(t *testing.T) {
+	r := healthy()
+	r.Label = "sync|S"
+	var out strings.Builder
+	if err := Compare(&out, true, r); err != nil || !strings.Contains(out.String(), `|  | sync\|S |`) {
+		t.Errorf("%v\n%s", err, &out)
+	}
+}
+
 func TestRatios(t *testing.T) {
 	r := harmed()
 	if q := r.Phases[1].Latency[Ack].Ratio; q == nil || math.Abs(q.P99-28900.0/8) > 1e-9 {

@@ -39,11 +39,19 @@ func (t *Table) Text(w io.Writer) error {
 		rows = append(rows, row)
 	}
 	table(&b, rows)
-	for _, n := range t.Notes {
+	for _, n := range t.notes() {
 		b.WriteString("note: " + n + "\n")
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// notes are what is to be known beside the rows.
+func (t *Table) notes() []string {
+	if !t.Interrupted {
+		return t.Notes
+	}
+	return append(slices.Clone(t.Notes), "interrupted: rows are missing")
 }
 
 // ParseTable reads a result back.
@@ -114,7 +122,7 @@ func CompareTables(w io.Writer, markdown bool, tables ...*Table) error {
 		table(&b, out)
 	}
 	for _, t := range tables {
-		for _, n := range t.Notes {
+		for _, n := range t.notes() {
 			fmt.Fprintf(&b, "* %s: %s\n", t.Label, n)
 		}
 	}
