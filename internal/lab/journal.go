@@ -68,7 +68,7 @@ func revert(dir string) error {
 func (u undo) revert() error {
 	switch u.Kind {
 	case "write":
-		return os.WriteFile(u.Path, []byte(u.Value), 0)
+		return restore(u.Path, u.Value)
 	case "unmount":
 		return unmount(u.Path)
 	case "discard":
@@ -79,6 +79,22 @@ func (u undo) revert() error {
 		return removeCgroup(u.Path)
 	}
 	return fmt.Errorf("unknown entry %q", u.Kind)
+}
+
+// restore writes a setting back. That of a device which is gone, as after a restart of the machine, is gone with it.
+func restore(path, value string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_TRUNC, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(value)
+	if errors.Is(err, unix.ENODEV) { // a throttle
+		err = nil
+	}
+	return errors.Join(err, f.Close())
 }
 
 // unmount waits a little for the last user: a process that was just killed may still be going.

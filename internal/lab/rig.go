@@ -70,6 +70,15 @@ type RigOptions struct {
 
 // Rig makes the disks of a device and a memory group.
 func (l *Lab) Rig(o RigOptions) (*Rig, error) {
+	if o.Device != SSD && o.SlowInMemory > 0 {
+		available, err := availableMemory()
+		if err != nil {
+			return nil, err
+		}
+		if err := fits(o.SlowInMemory, o.Memory, available); err != nil {
+			return nil, err
+		}
+	}
 	r := &Rig{lab: l, Device: o.Device, Memory: o.Memory}
 	// cgroup v1 has no dirty limit of a group: the machine's is set to what the group's would be.
 	for name, share := range map[string]int64{"vm.dirty_background_bytes": 10, "vm.dirty_bytes": 20} {
