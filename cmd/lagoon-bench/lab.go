@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"lagoon/conf"
 	"lagoon/internal/lab"
 )
 
@@ -21,6 +22,12 @@ func (a *app) labCommand() *cobra.Command {
 		Long: `Slow disks, little memory and brokers in them, on this machine. It needs root, loop devices and a temporary directory on a
 disk (LAGOON_LAB_DIR, else TMPDIR or /tmp). Everything that is made is noted first, and is taken back at the end, after Ctrl-C,
 and, should the program be killed, by a process that outlives it or by the next lab command. One laboratory runs at a time.`,
+		RunE: func(c *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usagef("unknown command %q for %q (see %s --help)", args[0], c.CommandPath(), c.CommandPath())
+			}
+			return c.Help()
+		},
 	}
 	c.AddCommand(a.labUpCommand(), a.labDownCommand(), a.labMeasureCommand(), a.labRunCommand())
 	return c
@@ -62,6 +69,9 @@ func (f *labFlags) rig(ctx context.Context, log io.Writer) (*lab.Lab, *lab.Rig, 
 	if err != nil {
 		return nil, nil, usageError{err}
 	}
+	if err := f.sizes(); err != nil {
+		return nil, nil, err
+	}
 	l, err := lab.Open(ctx, log)
 	if err != nil {
 		return nil, nil, err
@@ -73,6 +83,22 @@ func (f *labFlags) rig(ctx context.Context, log io.Writer) (*lab.Lab, *lab.Rig, 
 		}
 	}
 	return nil, nil, errors.Join(err, l.Close())
+}
+
+// leastSize is the least that a file system or a broker can live in.
+const leastSize = 32 * mib
+
+// sizes names those of which nothing can be made, before anything is.
+func (f *labFlags) sizes() error {
+	for _, s := range []struct {
+		name  string
+		bytes int64
+	}{{"disk-size", f.bytes}, {"memory", f.memory}, {"slow-disk-in-memory", f.slow}} {
+		if s.bytes < leastSize && (s.name != "slow-disk-in-memory" || s.bytes != 0) {
+			return usagef("--%s %v: at least %v", s.name, conf.Bytes(s.bytes), conf.Bytes(leastSize))
+		}
+	}
+	return nil
 }
 
 // labState is what is told of a laboratory with a broker in it.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -28,7 +29,8 @@ type labRun struct {
 	brokers []string
 	flush   []string
 	results string
-	args    []string // of the measurement: isolation --quick
+	labels  map[string]int // how often each was used
+	args    []string       // of the measurement: isolation --quick
 }
 
 func (a *app) labRunCommand() *cobra.Command {
@@ -69,6 +71,9 @@ func (r *labRun) run(ctx context.Context) error {
 	if err != nil || command == r.root {
 		return usagef("%s is no command of lagoon-bench", r.args[0])
 	}
+	if command.Name() == "lab" {
+		return usagef("lab run makes a laboratory for each broker: %s is not measured in one", strings.Join(r.args, " "))
+	}
 	for _, device := range r.devices {
 		if _, err := lab.ParseDevice(strings.ToUpper(device)); err != nil {
 			return usageError{err}
@@ -87,6 +92,7 @@ func (r *labRun) run(ctx context.Context) error {
 			plan = append(plan, o)
 		}
 	}
+	r.labels = map[string]int{}
 	if err := os.MkdirAll(r.results, 0o755); err != nil {
 		return err
 	}
@@ -136,9 +142,23 @@ func (r *labRun) self(ctx context.Context, args []string) error {
 	c.Cancel = func() error { return c.Process.Signal(syscall.SIGINT) }
 	c.WaitDelay = 30 * time.Second
 	if err := c.Run(); err != nil {
-		return fmt.Errorf("%s: %w", args[0], err)
+		return fmt.Errorf("%s: %w", args[0], sameCode(err))
 	}
 	return nil
+}
+
+// sameCode has what a command ended with decide what this one ends with.
+func sameCode(err error) error {
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		switch exit.ExitCode() {
+		case exitUsage:
+			return usageError{err}
+		case exitCheck:
+			return checkError{err}
+		}
+	}
+	return err
 }
 
 // labMeasurement is the measurement of one broker.
@@ -147,6 +167,24 @@ type labMeasurement struct {
 	command *cobra.Command
 	label   string // once the broker runs
 }
+
+// name gives the measurement a label that no other of this call has, and removes the result that an earlier call left under it: it is not
+// this one's, however this one ends.
+func (m *labMeasurement) name(label string) error {
+	if m.labels[label]++; m.labels[label] > 1 {
+		label = fmt.Sprintf("%s %d", label, m.labels[label])
+	}
+	m.label = label
+	for _, name := range []string{m.result(), m.page()} {
+		if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// page is the result as HTML.
+func (m *labMeasurement) page() string { return strings.TrimSuffix(m.result(), ".json") + ".html" }
 
 func (m *labMeasurement) result() string {
 	return filepath.Join(m.results, strings.ReplaceAll(m.label, " ", "-")+"-"+m.args[0]+".json")
@@ -163,7 +201,9 @@ func (m *labMeasurement) run(ctx context.Context, o lab.BrokerOptions) (err erro
 		return err
 	}
 	s := stateOf(rig, b)
-	m.label = strings.Join([]string{s.Broker, s.Device, s.Flush}, " ")
+	if err := m.name(strings.Join([]string{s.Broker, s.Device, s.Flush}, " ")); err != nil {
+		return err
+	}
 	fmt.Fprintf(m.app.stdout, "\n== %s\n", m.label)
 	s.text(m.app.stdout, rig.Device.Explain())
 	args := append(slices.Clone(m.args), m.told(s)...)
@@ -196,7 +236,7 @@ func (m *labMeasurement) told(s labState) (args []string) {
 		{"device", strings.Join(devices, ",")},
 		{"admin", s.Admin},
 		{"json", m.result()},
-		{"html", strings.TrimSuffix(m.result(), ".json") + ".html"},
+		{"html", m.page()},
 	} {
 		if f.value != "" && m.has(f.name) && !m.said(f.name) {
 			args = append(args, "--"+f.name+"="+f.value)

@@ -293,6 +293,38 @@ func TestKilled(t *testing.T) {
 	w.nothingStays(p.state)
 }
 
+// TestRunShowsItsOwn takes about 15 s: what an earlier call left is not taken for a result, two runs of one broker are two results, and the
+// code is that of what was run.
+func TestRunShowsItsOwn(t *testing.T) {
+	w := newWorld(t)
+	results := t.TempDir()
+	run := func(args ...string) (string, int) {
+		args = append([]string{"run", "--device", "S", "--lagoon-binary", w.lagoon, "--disk-size", "256MiB", "--memory", "256MiB", "--results", results}, args...)
+		c := w.command(args...)
+		out, _ := c.CombinedOutput() // its code is looked at
+		return string(out), c.ProcessState.ExitCode()
+	}
+	for _, flush := range []string{"sync", "interval"} {
+		stale := `{"tool":"lagoon-bench partitions","format":1,"label":"stale","keys":["partitions"],"columns":["partitions","cpu"],"rows":[{"partitions":"1","cpu":"2"}]}`
+		if err := os.WriteFile(filepath.Join(results, "lagoon-S-"+flush+"-partitions.json"), []byte(stale), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if said, code := run("--brokers", "lagoon", "--flush", "sync,interval", "--", "partitions", "--partitions", "0"); code != 2 || strings.Contains(said, "stale") {
+		t.Errorf("a measurement that is used wrongly: code %d\n%s", code, said)
+	}
+	said, code := run("--brokers", "lagoon,lagoon", "--", "partitions", "--partitions", "1", "--time", "1s", "--settle", "0s")
+	if code != 0 || !strings.Contains(said, "lagoon S sync 2") {
+		t.Errorf("the same broker twice: code %d\n%s", code, said)
+	}
+	for _, name := range []string{"lagoon-S-sync", "lagoon-S-sync-2"} {
+		if _, err := os.Stat(filepath.Join(results, name+"-partitions.json")); err != nil {
+			t.Error(err)
+		}
+	}
+	w.nothingStays(state{})
+}
+
 // TestDown ends a laboratory that runs.
 func TestDown(t *testing.T) {
 	w := newWorld(t)
