@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
 
 	"lagoon/internal/bench"
 	"lagoon/internal/bench/report"
@@ -97,7 +99,7 @@ deleted at its end, also after Ctrl-C, unless --keep. Ctrl-C reports the phases 
 			return usagef("--backlog-max-bytes: at most 1GiB")
 		}
 		o.BacklogMaxBytes, o.RecordBytes = int32(maxBytes), int(min(record, 1<<30))
-		if err := o.Validate(); err != nil {
+		if err := errors.Join(o.Validate(), writable(out.json), writable(out.html)); err != nil {
 			return usageError{err}
 		}
 		result, err := bench.RunIsolation(c.Context(), o, a.stderr)
@@ -150,6 +152,23 @@ func (a *app) isolationResult(r *report.Isolation, out outputs) error {
 		errs = append(errs, checkError{errors.New("the broker lost, repeated, reordered or damaged records: see the table")})
 	}
 	return errors.Join(errs...)
+}
+
+// writable tells early that a result could not be written at the end, which may be hours away. "" is none.
+func writable(name string) error {
+	if name == "" {
+		return nil
+	}
+	err := unix.Access(name, unix.W_OK)
+	if errors.Is(err, unix.ENOENT) {
+		err = unix.Access(filepath.Dir(name), unix.W_OK)
+	} else if info, statErr := os.Stat(name); statErr == nil && info.IsDir() {
+		err = unix.EISDIR
+	}
+	if err != nil {
+		return fmt.Errorf("%s cannot be written: %w", name, err)
+	}
+	return nil
 }
 
 func writeHTML(name string, runs ...*report.Isolation) error {

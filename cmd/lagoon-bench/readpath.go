@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"os"
 	"time"
 
@@ -51,7 +52,7 @@ for warm ones.
 			}
 			o.Sizes = append(o.Sizes, int64(n))
 		}
-		if err := o.Validate(); err != nil {
+		if err := errors.Join(o.Validate(), writable(file)); err != nil {
 			return usageError{err}
 		}
 		exe, err := os.Executable()

@@ -58,7 +58,7 @@ Each case has a topic of its own, which is deleted after it unless --keep.`,
 			o.BatchSizes = append(o.BatchSizes, int64(n))
 		}
 		o.RecordBytes = int(min(record, 1<<30))
-		if err := o.Validate(); err != nil {
+		if err := errors.Join(o.Validate(), writable(out)); err != nil {
 			return usageError{err}
 		}
 		result, err := bench.RunThroughput(c.Context(), o, a.stderr)
@@ -98,7 +98,7 @@ lagoon.flush=interval for the opposite with Lagoon.`,
 	f.StringVar(&out, "json", "", "file for the result as JSON")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		o.RecordBytes = int(min(record, 1<<30))
-		if err := o.Validate(); err != nil {
+		if err := errors.Join(o.Validate(), writable(out)); err != nil {
 			return usageError{err}
 		}
 		result, err := bench.RunPartitions(c.Context(), o, a.stderr)

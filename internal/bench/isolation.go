@@ -102,8 +102,11 @@ func (o *IsolationOptions) Validate() error {
 			errs = append(errs, fmt.Errorf(format, args...))
 		}
 	}
-	_, err := parsePhases(o.Phases)
+	specs, err := parsePhases(o.Phases)
 	errs = append(errs, err)
+	// A phase whose load does not exist would be shown as one that harms nobody.
+	bad(o.OldBytes == 0 && slices.ContainsFunc(specs, phaseSpec.cold), "--phases %s without --old-size: there is nothing to read", strings.Join(o.Phases, ","))
+	bad(o.LiveRate == 0 && slices.ContainsFunc(specs, func(s phaseSpec) bool { return s.mixed }), "--phases %s without --live-rate: mixed reads live, too", strings.Join(o.Phases, ","))
 	_, err = topicConfigs(slices.Concat(o.TopicConfigs, o.OldConfigs))
 	errs = append(errs, err)
 	bad(o.RecordBytes < valueHeader || o.RecordBytes > 512<<10, "--record-size %d: from %d bytes to 512 KiB", o.RecordBytes, valueHeader)
@@ -179,6 +182,9 @@ func RunIsolation(ctx context.Context, o IsolationOptions, log io.Writer) (resul
 	defer debug.SetGCPercent(debug.SetGCPercent(1000))
 	r.result = &report.Isolation{Tool: "lagoon-bench isolation", Format: report.Format, Label: o.Label, Machine: machine(), Load: o.load()}
 	if err := r.prepare(ctx); err != nil || o.FillOnly {
+		if ctx.Err() != nil { // whatever it was that noticed first
+			err = ErrInterrupted
+		}
 		return nil, err
 	}
 	err = r.run(ctx)

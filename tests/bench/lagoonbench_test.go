@@ -163,6 +163,40 @@ func TestLagoonBenchInterrupted(t *testing.T) {
 	b.Stop()
 }
 
+// TestLagoonBenchInterruptedWhileFilling: it says that it was interrupted, and not which connection noticed first.
+func TestLagoonBenchInterruptedWhileFilling(t *testing.T) {
+	t.Parallel() // it waits most of the time
+	bench, b := lagoontest.BuildBench(t), lagoontest.Start(t, lagoontest.Options{})
+	ctx, cancel := context.WithTimeout(context.Background(), benchTime)
+	defer cancel()
+	c := exec.CommandContext(ctx, bench, "isolation", "--brokers", b.Bootstrap(), "--old-size", "1TiB")
+	progress, err := c.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var all strings.Builder
+	told := false // a second one would end the process at once
+	for s := bufio.NewScanner(progress); s.Scan(); {
+		all.WriteString(s.Text() + "\n")
+		if strings.HasPrefix(s.Text(), "filling ") && !told {
+			told = true
+			if err := c.Process.Signal(syscall.SIGINT); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if code := exitCode(c.Wait()); code != 1 || !strings.HasSuffix(all.String(), "\nlagoon-bench: interrupted\n") {
+		t.Errorf("exit code %d:\n%s", code, all.String())
+	}
+	if left := topics(t, b); len(left) != 0 {
+		t.Errorf("topics %v are left", left)
+	}
+	b.Stop()
+}
+
 // TestLagoonBenchBrokerDies: the run ends at once and says which role noticed, and what could not be deleted.
 func TestLagoonBenchBrokerDies(t *testing.T) {
 	t.Parallel() // it waits most of the time
@@ -261,6 +295,16 @@ func TestLagoonBenchUsage(t *testing.T) {
 		{[]string{"compare"}, 2, "isolation --json"},
 		{[]string{"compare", "/dev/null"}, 1, "no result of lagoon-bench isolation"},
 		{[]string{"isolate"}, 2, "unknown command"},
+		{[]string{"isolation", "--brokers", "127.0.0.1:1", "--old-size", "0B", "--phases", "base,x1"}, 2, "without --old-size"},
+		{[]string{"isolation", "--brokers", "127.0.0.1:1", "--live-rate", "0", "--phases", "x1,mixed"}, 2, "without --live-rate"},
+		{[]string{"lab", "dwon"}, 2, "unknown command"},
+		{[]string{"lab", "up", "--memory", "0B"}, 2, "--memory 0B: at least 32MiB"},
+		{[]string{"lab", "measure", "--disk-size", "unlimited"}, 2, "--disk-size"},
+		{[]string{"lab", "measure", "--slow-disk-in-memory", "1MiB"}, 2, "--slow-disk-in-memory"},
+		{[]string{"lab", "run", "--", "lab", "measure"}, 2, "is not measured in one"},
+		{[]string{"readpath", "--cell", "0ms"}, 2, "more than nothing"},
+		{[]string{"isolation", "--brokers", "127.0.0.1:1", "--json", "/nowhere/r.json"}, 2, "/nowhere/r.json cannot be written"},
+		{[]string{"partitions", "--brokers", "127.0.0.1:1", "--json", "/tmp"}, 2, "/tmp cannot be written"},
 	} {
 		out, err := exec.Command(bench, c.args...).CombinedOutput()
 		if code := exitCode(err); code != c.code || !strings.Contains(string(out), c.says) {

@@ -44,6 +44,9 @@ func (o *Options) Validate() error {
 			errs = append(errs, fmt.Errorf("size %d: want a multiple of 4 KiB up to 64 MiB that divides the file's %d bytes", n, o.FileBytes))
 		}
 	}
+	if o.Cell <= 0 {
+		errs = append(errs, fmt.Errorf("%v for a figure: want more than nothing", o.Cell))
+	}
 	if o.FileBytes <= 0 || o.FileBytes > 64<<30 {
 		errs = append(errs, fmt.Errorf("file of %d bytes: want up to 64 GiB", o.FileBytes))
 	}
