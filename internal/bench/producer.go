@@ -217,6 +217,7 @@ func (r *reading) check(late func(due int64)) report.Check {
 		c.Read += seq.read
 		c.Duplicates += seq.duplicates
 		c.Reordered += seq.reordered
+		c.Lost += seq.forgotten
 		end := s.inPartition(s.stopped, int64(p))
 		c.Produced += end
 		failed := int64(0)

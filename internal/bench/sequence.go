@@ -5,8 +5,9 @@ import "slices"
 // span is the sequence numbers [from, to).
 type span struct{ from, to int64 }
 
-// maxSpans bounds what is remembered of holes; numbers in holes beyond that stay counted as missing.
-const maxSpans = 4096
+// maxSpans bounds what is remembered of holes, 16 MiB of them; numbers in holes beyond that stay counted as missing. A broker that refuses
+// batches for a minute makes thousands, and what it loses afterwards must still be found.
+const maxSpans = 1 << 20
 
 // sequence checks one partition of one reader: numbers 0, 1, 2… must come once each and in order.
 type sequence struct {
@@ -15,6 +16,7 @@ type sequence struct {
 	read       int64  // different numbers that came
 	duplicates int64
 	reordered  int64 // came after a later one
+	forgotten  int64 // numbers in holes that are not remembered
 }
 
 // see takes the next number that came. It tells whether the number is new.
@@ -25,6 +27,8 @@ func (s *sequence) see(n int64) bool {
 	case n > s.next:
 		if len(s.holes) < maxSpans {
 			s.holes = append(s.holes, span{s.next, n})
+		} else {
+			s.forgotten += n - s.next
 		}
 		s.next = n + 1
 	case s.fillHole(n):
@@ -38,8 +42,8 @@ func (s *sequence) see(n int64) bool {
 }
 
 func (s *sequence) fillHole(n int64) bool {
-	i := slices.IndexFunc(s.holes, func(h span) bool { return n >= h.from && n < h.to })
-	if i < 0 {
+	i, found := search(s.holes, n)
+	if !found {
 		return false
 	}
 	h := s.holes[i]
@@ -52,6 +56,19 @@ func (s *sequence) fillHole(n int64) bool {
 	}
 	s.holes = slices.Replace(s.holes, i, i+1, rest...)
 	return true
+}
+
+// search finds the span that holds n; spans are in order and do not overlap.
+func search(spans []span, n int64) (int, bool) {
+	return slices.BinarySearchFunc(spans, n, func(h span, n int64) int {
+		switch {
+		case h.to <= n:
+			return -1
+		case h.from > n:
+			return 1
+		}
+		return 0
+	})
 }
 
 // missing calls fn with the numbers below end that never came.
@@ -87,5 +104,6 @@ func (s *numbers) add(n int64) {
 }
 
 func (s *numbers) has(n int64) bool {
-	return slices.ContainsFunc(s.spans, func(h span) bool { return n >= h.from && n < h.to })
+	_, found := search(s.spans, n)
+	return found
 }

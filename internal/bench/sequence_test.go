@@ -82,6 +82,23 @@ func TestSequenceOrder(t *testing.T) {
 	}
 }
 
+// TestManyHoles: refusals make a hole each, and a record that is lost after thousands of them is found; one that comes late is no duplicate.
+func TestManyHoles(t *testing.T) {
+	const holes = 10_000
+	var s sequence
+	for n := range int64(holes) {
+		s.see(2 * n)
+	}
+	if !s.see(2*holes-3) || s.duplicates != 0 || s.reordered != 1 {
+		t.Errorf("one that came late: %d duplicates, %d out of order", s.duplicates, s.reordered)
+	}
+	gone := int64(0)
+	s.missing(2*holes-1, func(h span) { gone += h.to - h.from })
+	if gone+s.forgotten != holes-2 {
+		t.Errorf("%d are missing and %d forgotten, want %d", gone, s.forgotten, holes-2)
+	}
+}
+
 func testStream(rate, partitions int64) *stream {
 	return &stream{topic: "live", run: 7, valueBytes: 100, random: newNoise(1), schedule: schedule{start: 1e18, rate: rate, partitions: partitions},
 		failed: make([]numbers, partitions), ack: newRecorder(report.Ack, time.Unix(1e9, 0))}
