@@ -192,9 +192,14 @@ func RunIsolation(ctx context.Context, o IsolationOptions, log io.Writer) (resul
 	return r.result, err
 }
 
+// whole is a rate as it is produced: whole records a second.
+func (o *IsolationOptions) whole(rate int64) int64 {
+	return rate / int64(o.RecordBytes) * int64(o.RecordBytes)
+}
+
 func (o *IsolationOptions) load() report.Load {
 	return report.Load{
-		Brokers: o.Brokers, LiveBytesPerSec: o.LiveRate, LivePartitions: o.LivePartitions, SlowBytesPerSec: o.SlowRate, SlowPartitions: o.SlowPartitions,
+		Brokers: o.Brokers, LiveBytesPerSec: o.whole(o.LiveRate), LivePartitions: o.LivePartitions, SlowBytesPerSec: o.whole(o.SlowRate), SlowPartitions: o.SlowPartitions,
 		OldBytes: o.OldBytes, OldPartitions: o.OldPartitions, RecordBytes: o.RecordBytes, LingerSeconds: o.Linger.Seconds(),
 		BehindSeconds: o.Behind.Seconds(), BacklogRange: o.BacklogRange, BacklogMaxBytes: o.BacklogMaxBytes, Groups: o.Groups,
 		PhaseSeconds: ceilSecond(o.Phase).Seconds(), SettleSeconds: o.Settle.Seconds(), Repeats: o.Repeat, TopicConfigs: slices.Concat(o.TopicConfigs, o.OldConfigs),

@@ -76,11 +76,11 @@ func TestChartLosesNothing(t *testing.T) {
 	}
 }
 
-// TestPhaseSeconds: the report says how long phases are, which are whole seconds.
-func TestPhaseSeconds(t *testing.T) {
-	o := IsolationOptions{Phase: 2400 * time.Millisecond}
-	if l := o.load(); l.PhaseSeconds != 3 {
-		t.Errorf("%v s", l.PhaseSeconds)
+// TestLoadIsWhatIsDone: the report says how long phases are, which are whole seconds, and how much is produced, which is whole records a second.
+func TestLoadIsWhatIsDone(t *testing.T) {
+	o := IsolationOptions{Phase: 2400 * time.Millisecond, RecordBytes: 400 << 10, LiveRate: mib, SlowRate: 800 << 10}
+	if l := o.load(); l.PhaseSeconds != 3 || l.LiveBytesPerSec != 800<<10 || l.SlowBytesPerSec != 800<<10 {
+		t.Errorf("phases of %v s, %d and %d bytes/s", l.PhaseSeconds, l.LiveBytesPerSec, l.SlowBytesPerSec)
 	}
 }
 
