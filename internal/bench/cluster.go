@@ -202,6 +202,44 @@ func (c *cluster) offsets(ctx context.Context, topic string, partitions int32) (
 	return first, end, err
 }
 
+const (
+	watchEvery = time.Second
+	// deadTime is above what a broker takes to start again. One that stalls still takes connections: the kernel does that for it.
+	deadTime = 10 * time.Second
+)
+
+// errDead is a broker that takes no connection.
+var errDead = errors.New("no broker answers")
+
+// watch returns a context that ends with errDead when no broker has taken a connection for deadTime: clients that try again for ever would
+// wait for ever. It ends with ErrInterrupted when ctx does.
+func (c *cluster) watch(ctx context.Context) (watched context.Context, stop func()) {
+	return watch(ctx, func() bool {
+		return slices.ContainsFunc(c.brokers, func(addr string) bool {
+			conn, err := net.DialTimeout("tcp", addr, watchEvery)
+			if err == nil {
+				_ = conn.Close()
+			}
+			return err == nil
+		})
+	})
+}
+
+func watch(ctx context.Context, answers func() bool) (context.Context, func()) {
+	watched, end := context.WithCancelCause(context.WithoutCancel(ctx))
+	forget := context.AfterFunc(ctx, func() { end(ErrInterrupted) })
+	go func() {
+		for last := time.Now(); pause(watched, watchEvery); {
+			if answers() {
+				last = time.Now()
+			} else if time.Since(last) > deadTime {
+				end(fmt.Errorf("%w for %v", errDead, deadTime))
+			}
+		}
+	}()
+	return watched, func() { forget(); end(nil) }
+}
+
 // pause waits; false: ctx ended first.
 func pause(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)

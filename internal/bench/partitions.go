@@ -68,6 +68,8 @@ func RunPartitions(ctx context.Context, o PartitionsOptions, log io.Writer) (res
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, c.close(o.Keep)) }()
+	ctx, stop := c.watch(ctx)
+	defer stop()
 	result = &report.Table{Tool: "lagoon-bench partitions", Format: report.Format, Label: o.Label, Started: time.Now(), Machine: machine(),
 		Brokers: o.Brokers, Keys: partitionsColumns[:1], Columns: partitionsColumns}
 	if o.Outside.PID == 0 {
@@ -78,7 +80,7 @@ func RunPartitions(ctx context.Context, o PartitionsOptions, log io.Writer) (res
 		if err != nil {
 			result.Interrupted = true
 			if ctx.Err() != nil {
-				return result, ErrInterrupted
+				return result, context.Cause(ctx)
 			}
 			return result, fmt.Errorf("%d partitions: %w", n, err)
 		}

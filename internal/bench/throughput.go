@@ -98,6 +98,8 @@ func RunThroughput(ctx context.Context, o ThroughputOptions, log io.Writer) (res
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, c.close(o.Keep)) }()
+	ctx, stop := c.watch(ctx)
+	defer stop()
 	t := &throughput{o: o, c: c, log: log, result: &report.Table{Tool: "lagoon-bench throughput", Format: report.Format, Label: o.Label,
 		Started: time.Now(), Machine: machine(), Brokers: o.Brokers, Keys: throughputColumns[:throughputKeys], Columns: throughputColumns}}
 	if o.Repeat == 1 { // there is nothing but the figure
@@ -114,7 +116,7 @@ func RunThroughput(ctx context.Context, o ThroughputOptions, log io.Writer) (res
 			if err := t.topic(ctx, partitions, size); err != nil {
 				t.result.Interrupted = true
 				if ctx.Err() != nil {
-					err = ErrInterrupted
+					err = context.Cause(ctx)
 				}
 				return t.result, err
 			}

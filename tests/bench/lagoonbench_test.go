@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kgo"
+
 	"lagoon/internal/bench/report"
 	"lagoon/tests/internal/lagoontest"
 )
@@ -221,6 +223,43 @@ func TestLagoonBenchBrokerDies(t *testing.T) {
 	code := exitCode(c.Wait())
 	if text := all.String(); code != 1 || ctx.Err() != nil || !strings.Contains(text, "no broker answers") || strings.Contains(text, "interrupted") {
 		t.Errorf("exit code %d:\n%s", code, text)
+	}
+}
+
+// TestLagoonBenchTableBrokerDies: a client that tries again for ever does not make the measurement wait for ever.
+func TestLagoonBenchTableBrokerDies(t *testing.T) {
+	bench := lagoontest.BuildBench(t)
+	for name, c := range map[string]struct {
+		topic string
+		args  []string
+	}{
+		"partitions": {"bench-partitions-1", []string{"partitions", "--partitions", "1", "--time", "1h"}},
+		"produce":    {"bench-throughput-franz-1-65536", []string{"throughput", "--clients", "franz", "--modes", "produce", "--partitions", "1", "--least", "1h"}},
+		"consume":    {"bench-throughput-franz-1-65536", []string{"throughput", "--clients", "franz", "--modes", "consume", "--partitions", "1", "--bytes", "1MB", "--least", "1h"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel() // it waits most of the time
+			b := lagoontest.Start(t, lagoontest.Options{})
+			ctx, cancel := context.WithTimeout(context.Background(), benchTime)
+			defer cancel()
+			var said bytes.Buffer
+			p := exec.CommandContext(ctx, bench, append(c.args, "--brokers", b.Bootstrap())...)
+			p.Stdout, p.Stderr = &said, &said
+			if err := p.Start(); err != nil {
+				t.Fatal(err)
+			}
+			client, err := kgo.NewClient(kgo.SeedBrokers(b.Bootstrap()), kgo.ConsumeTopics(c.topic), kgo.MetadataMinAge(100*time.Millisecond), kgo.MetadataMaxAge(200*time.Millisecond))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for client.PollFetches(ctx).NumRecords() == 0 && ctx.Err() == nil { // the load is on
+			}
+			client.Close()
+			b.Kill()
+			if code := exitCode(p.Wait()); code != 1 || ctx.Err() != nil || !bytes.Contains(said.Bytes(), []byte("no broker answers for 10s")) {
+				t.Errorf("exit code %d, %v:\n%s", code, ctx.Err(), &said)
+			}
+		})
 	}
 }
 
