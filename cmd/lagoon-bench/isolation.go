@@ -51,6 +51,7 @@ Phases   base            no backlog: what ratios refer to
 
 Every reader checks every record of live and slow (sequence, partition, checksum); backlog readers check that batches follow each
 other, and a part of one response in 64 in full. A record that is lost, repeated, out of order or damaged makes the exit code 3.
+What the broker still holds a minute after the end and a reader has not come to is not lost: it is "not read".
 
 With --groups each reader is a member of a consumer group (classic protocol): it joins, is assigned what it reads, heartbeats every 3s and
 commits its positions every 5s over a connection of its own, and leaves. A heartbeat or commit that is refused, and a rebalance, are counted.
