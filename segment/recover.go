@@ -138,10 +138,7 @@ func (r *recovery) adoptAborted(cache *FileCache) error {
 	if len(list) == all {
 		return nil
 	}
-	if err := writeTxnIndex(r.fs, r.dir, r.base, "", list); err != nil {
-		return err
-	}
-	return r.fs.SyncDir(r.dir)
+	return writeTxnIndex(r.fs, r.dir, r.base, "", list)
 }
 
 func (r *recovery) run() error {

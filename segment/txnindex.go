@@ -82,10 +82,14 @@ func readTxnIndex(fsys vfs.FS, dir string, base Offset, suffix string) ([]Aborte
 func writeTxnIndex(fsys vfs.FS, dir string, base Offset, suffix string, list []AbortedTxn) error {
 	name := inDir(dir, TxnIndexName(base)+suffix)
 	if len(list) == 0 {
-		if err := fsys.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		err := fsys.Remove(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
 			return err
 		}
-		return nil
+		return fsys.SyncDir(dir)
 	}
 	return vfs.WriteFileAtomic(fsys, name, encodeTxns(list))
 }

@@ -3,6 +3,7 @@ package segment_test
 import (
 	"bytes"
 	"errors"
+	"io/fs"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -184,5 +185,18 @@ func TestKafkaDumpsOurTxnIndex(t *testing.T) {
 	out = java(t, libs, dumpLogSegments, "--deep-iteration", "--files", filepath.Join(root, dir, segment.LogName(100)))
 	if strings.Count(out, "endTxnMarker: ABORT coordinatorEpoch: 1") != 3 || strings.Count(out, "endTxnMarker: COMMIT") != 1 {
 		t.Errorf("markers:\n%s", out)
+	}
+}
+
+// A list that becomes empty is gone for good once that is told: no power cut brings it back.
+func TestEmptyTxnIndexStaysAway(t *testing.T) {
+	mem := newDir(t)
+	w, _, _ := writeAborted(t, mem, true)
+	r := w.Reader()
+	r.Acquire()
+	defer r.Release()
+	check(t, r.SetAborted(nil))
+	if _, err := mem.Crash(vfs.CrashOptions{}).Stat(dir + "/" + segment.TxnIndexName(100)); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the power cut left the list: %v", err)
 	}
 }
