@@ -15,7 +15,7 @@ func DecodeIndexForTest(base Offset, offsets, times []byte, logSize int64) (offs
 
 // DecodeFramesForTest gives the entries that an index checkpoint holds, in the format of the index files.
 func DecodeFramesForTest(base Offset, b []byte, logSize int64) (offsets, times []byte) {
-	x := decodeFrames(base, b, logSize)
+	x, _ := decodeFrames(base, b, logSize)
 	return x.encodeEntries(nil, 0), x.encodeTimes(nil, 0)
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"sort"
 )
 
@@ -118,6 +119,12 @@ func (x *index) truncate(keep func(indexEntry) bool) {
 	}
 	t := sort.Search(len(x.times), func(i int) bool { return n == 0 || x.times[i].rel > last })
 	x.times = x.times[:t]
+}
+
+// continues tells whether x begins with what y holds.
+func (x *index) continues(y index) bool {
+	return len(y.entries) <= len(x.entries) && slices.Equal(x.entries[:len(y.entries)], y.entries) &&
+		len(y.times) <= len(x.times) && slices.Equal(x.times[:len(y.times)], y.times)
 }
 
 // encodeEntries appends the entries from i on in the format of .index.

@@ -76,9 +76,9 @@ func frameCRC(frame []byte) uint32 {
 	return crc32.Update(crc, castagnoli, frame[frameHeaderSize:])
 }
 
-// decodeFrames reads the whole frames at the front of b and stops at the first that is torn or does not fit.
-func decodeFrames(base Offset, b []byte, logSize int64) *index {
-	x := &index{base: base}
+// decodeFrames reads the whole frames at the front of b and stops at the first that is torn or does not fit; whole: there is none.
+func decodeFrames(base Offset, b []byte, logSize int64) (x *index, whole bool) {
+	x = &index{base: base}
 	for len(b) >= frameHeaderSize && binary.BigEndian.Uint32(b) == frameMagic {
 		entries := int64(binary.BigEndian.Uint32(b[4:])) * indexEntrySize
 		times := int64(binary.BigEndian.Uint32(b[8:])) * timeEntrySize
@@ -97,19 +97,20 @@ func decodeFrames(base Offset, b []byte, logSize int64) *index {
 		x.entries, x.times = e, t
 		b = b[len(frame):]
 	}
-	return x
+	return x, len(b) == 0
 }
 
-// readIndexCheckpoint gives what is usable of the index checkpoint, maybe nothing.
-func readIndexCheckpoint(fsys vfs.FS, dir string, base Offset, logSize int64) (*index, error) {
+// readIndexCheckpoint gives what is usable of the index checkpoint, maybe nothing; whole: all that is in the file.
+func readIndexCheckpoint(fsys vfs.FS, dir string, base Offset, logSize int64) (x *index, whole bool, err error) {
 	b, err := vfs.ReadFile(fsys, inDir(dir, fileName(base, indexCheckpointSuffix)), maxIndexFileBytes)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, vfs.ErrTooLarge) {
-		return &index{base: base}, nil
+		return &index{base: base}, errors.Is(err, fs.ErrNotExist), nil
 	}
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	return decodeFrames(base, b, logSize), nil
+	x, whole = decodeFrames(base, b, logSize)
+	return x, whole, nil
 }
 
 func removeIndexCheckpoint(fsys vfs.FS, dir string, base Offset) error {

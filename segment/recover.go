@@ -28,7 +28,7 @@ type RecoverResult struct {
 // from there on every checksum is verified. The first bad byte at or above the recovery point is where the torn tail
 // begins: it is cut, and kept in quarantine/ when valid batches are in it. Damage below the recovery point is reported,
 // kept and stepped over, never cut (with it nothing is cut at all, because the end of the durable bytes is then not
-// sure), and its offsets are never given out again. What remains above the recovery point is then written anew and synced, so what
+// sure), and its offsets are never given out again. An index checkpoint that does not fit what remains is removed. What remains above the recovery point is then written anew and synced, so what
 // readers see afterwards cannot be taken back: a sync that failed before leaves bytes in the page cache that are not on the disk, and
 // that no later sync writes. Recover is idempotent: a crash anywhere inside leaves a segment that recovers to the same result.
 //
@@ -37,12 +37,25 @@ type RecoverResult struct {
 // sealed; when its Next is not the following segment's base, the following ones hold nothing durable.
 func Recover(fsys vfs.FS, dir string, base, recoveryPoint Offset, opt Options, ps *ProducerState, nowMs int64, cache *FileCache) (RecoverResult, *Writer, error) {
 	r := recovery{fs: fsys, dir: dir, path: inDir(dir, LogName(base)), base: base, point: max(recoveryPoint, base), strict: true, ps: ps, nowMs: nowMs}
-	r.entries = func() (*index, error) { return readIndexCheckpoint(fsys, dir, base, r.size) }
+	saved, whole := index{}, false
+	r.entries = func() (x *index, err error) {
+		if x, whole, err = readIndexCheckpoint(fsys, dir, base, r.size); err == nil {
+			saved = index{entries: slices.Clone(x.entries), times: slices.Clone(x.times)}
+		}
+		return x, err
+	}
 	w, err := r.open(opt, cache)
 	if err != nil {
 		return RecoverResult{}, nil, fmt.Errorf("recover %s: %w", r.path, err)
 	}
-	if err := w.SyncData(); err != nil {
+	// What the file says of bytes that are not in the log would be believed by a later recovery, of those that take their place.
+	if !whole || !w.act.idx.continues(saved) {
+		err = removeIndexCheckpoint(fsys, dir, base)
+	}
+	if err == nil {
+		err = w.SyncData() // with the directory
+	}
+	if err != nil {
 		return RecoverResult{}, nil, errors.Join(fmt.Errorf("recover %s: %w", r.path, err), w.Close(false))
 	}
 	return r.res, w, nil

@@ -243,7 +243,15 @@ func TestRecoverReadsOnlyTheTail(t *testing.T) {
 // TestRecoverDistrustsTheIndexCheckpoint flips every bit of it: the result is always the same.
 func TestRecoverDistrustsTheIndexCheckpoint(t *testing.T) {
 	fx := newFixture(t, true)
-	want := fx.recover(t, fx.log)
+	recoverWith := func(fx fixture) recovered {
+		mem := newDir(t)
+		writeFile(t, mem, dir+"/"+segment.LogName(recoverBase), fx.log)
+		writeFile(t, mem, checkpointName, fx.frames)
+		res, w, err := segment.Recover(mem, dir, recoverBase, fx.point, smallIndex, nil, 1, newCache()) // with producers to be found it walks all headers
+		check(t, err)
+		return recovered{mem: mem, res: res, w: w}
+	}
+	want := recoverWith(fx)
 	wantMeta := want.w.Reader().Meta()
 	must[segment.Meta](t)(want.w.Seal())
 	if len(fx.frames) < 30 {
@@ -253,7 +261,7 @@ func TestRecoverDistrustsTheIndexCheckpoint(t *testing.T) {
 		damaged := fx
 		damaged.frames = bytes.Clone(fx.frames)
 		damaged.frames[bit/8] ^= 1 << (bit % 8)
-		got := damaged.recover(t, fx.log)
+		got := recoverWith(damaged)
 		if got.res.Next != want.res.Next || got.w.Reader().Meta() != wantMeta {
 			t.Errorf("bit %d: %+v", bit, got.res)
 		}
@@ -456,5 +464,115 @@ func TestRecoverRandomDamage(t *testing.T) {
 			t.Fatalf("durable bytes were cut: %+v, %d bytes", r.res, size)
 		}
 		fx.goesOn(t, r, "random damage")
+	}
+}
+
+// What the index checkpoint says of a tail that a power cut took must not be believed once other batches lie there: not after the next
+// crash, whose recovery point is above them, whether recovery had to cut the log or found it cut.
+func TestRecoverForgetsIndexOfLostTail(t *testing.T) {
+	spec := batchSpec{records: 1, valueSize: 102} // of an even size
+	for _, torn := range []bool{false, true} {
+		mem := newDir(t)
+		w := must[*segment.Writer](t)(segment.Create(mem, dir, recoverBase, smallIndex, newCache()))
+		var size int64
+		for range 12 { // each has an entry
+			b, _ := appendBatch(t, w, spec)
+			size = int64(len(b))
+		}
+		check(t, w.CheckpointIndex())
+		left := readLog(t, mem, recoverBase)[:6*size]
+		if torn {
+			left = append(left, make([]byte, 7*size)...)
+		}
+		crashed := newDir(t)
+		writeFile(t, crashed, dir+"/"+segment.LogName(recoverBase), left)
+		writeFile(t, crashed, checkpointName, must[[]byte](t)(vfs.ReadFile(mem, checkpointName, 1<<20)))
+		_, w, err := segment.Recover(crashed, dir, recoverBase, recoverBase+4, smallIndex, nil, 1, newCache())
+		check(t, err)
+		if w.Size() != 6*size {
+			t.Fatalf("%d bytes left of %d", w.Size(), 6*size)
+		}
+		// A batch begins where the newest of the old entries points, as any may, and the recovery point is above that entry.
+		long := spec
+		for len(buildBatch(long)) < int(5*size/2) {
+			long.valueSize++
+		}
+		want := map[segment.Offset][]byte{}
+		for _, next := range []batchSpec{long, long, spec, spec, spec, spec, spec} {
+			at := w.Next()
+			want[at], _ = appendBatch(t, w, next)
+		}
+		if w.Size() != 16*size {
+			t.Fatalf("%d bytes in the log, want %d", w.Size(), 16*size)
+		}
+		check(t, w.SyncData())
+		killed := crashed.Kill()
+		_, again, err := segment.Recover(killed, dir, recoverBase, w.Next(), smallIndex, nil, 1, newCache())
+		check(t, err)
+		r := recovered{mem: killed, w: again}
+		for at, b := range want {
+			if err := r.readable(t, decode(t, b), b); err != nil {
+				t.Errorf("torn %v, offset %d: %v", torn, at, err)
+			}
+		}
+	}
+}
+
+// TestIndexOutlivesPowerCuts: whatever a few power cuts leave of log and index checkpoint, each batch is found where it is. Batches have two
+// sizes, so that later ones often begin where earlier ones did.
+func TestIndexOutlivesPowerCuts(t *testing.T) {
+	specs := []batchSpec{{valueSize: 102}, {valueSize: 102}}
+	for len(buildBatch(specs[1])) < 2*len(buildBatch(specs[0])) {
+		specs[1].valueSize++
+	}
+	for seed := range uint64(200) {
+		rng := rand.New(rand.NewPCG(seed, 1))
+		mem := newDir(t)
+		w := must[*segment.Writer](t)(segment.Create(mem, dir, recoverBase, smallIndex, newCache()))
+		check(t, w.SyncData())
+		point := recoverBase
+		var all [][]byte
+		for life := range 4 {
+			for range rng.IntN(30) {
+				b, _ := appendBatch(t, w, specs[rng.IntN(2)])
+				all = append(all, b)
+				switch rng.IntN(12) {
+				case 0, 1:
+					check(t, w.SyncData())
+					point = w.Next()
+				case 2:
+					check(t, w.CheckpointIndex())
+				}
+			}
+			mem = mem.Crash(vfs.CrashOptions{Seed: rng.Uint64(), KeepPercent: vfs.KeepRandom, Tear: true})
+			res, again, err := segment.Recover(mem, dir, recoverBase, point, smallIndex, nil, 1, newCache())
+			check(t, err)
+			if w = again; rng.IntN(2) == 0 {
+				point = res.Next
+			}
+			all = all[:res.Next-recoverBase] // one record each
+			r := recovered{mem: mem, w: w}
+			for _, b := range all {
+				if err := r.readable(t, decode(t, b), b); err != nil {
+					t.Fatalf("seed %d, life %d, recovery point %d: %v", seed, life, point, err)
+				}
+			}
+		}
+	}
+}
+
+// A segment that begins where an earlier one did (one that was set aside, behind a torn one) has nothing to do with its index checkpoint.
+func TestCreateForgetsIndexCheckpoint(t *testing.T) {
+	mem := newDir(t)
+	w := must[*segment.Writer](t)(segment.Create(mem, dir, recoverBase, smallIndex, newCache()))
+	for range 6 {
+		appendBatch(t, w, batchSpec{valueSize: 100})
+	}
+	check(t, w.CheckpointIndex())
+	check(t, mem.Remove(dir+"/"+segment.LogName(recoverBase)))
+	w = must[*segment.Writer](t)(segment.Create(mem, dir, recoverBase, smallIndex, newCache()))
+	check(t, w.SyncData())
+	if _, err := mem.Crash(vfs.CrashOptions{}).Stat(checkpointName); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the index checkpoint of the earlier segment is there: %v", err)
 	}
 }

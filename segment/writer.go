@@ -45,6 +45,10 @@ func Create(fsys vfs.FS, dir string, base Offset, opt Options, cache *FileCache)
 	if err := opt.Validate(); err != nil {
 		return nil, err
 	}
+	// That of a segment at base that was set aside, or whose removal a power cut took back, is not about this one.
+	if err := removeIndexCheckpoint(fsys, dir, base); err != nil {
+		return nil, fmt.Errorf("create segment: %w", err)
+	}
 	f, err := fsys.Create(inDir(dir, LogName(base)))
 	if err != nil {
 		return nil, fmt.Errorf("create segment: %w", err)
