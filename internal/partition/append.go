@@ -213,7 +213,7 @@ func (l *Log) rollLocked(cfg *Config, now time.Time) error {
 	v := l.view.Load()
 	segs := append(v.segs[:len(v.segs):len(v.segs)], newLogSegment(w.Reader(), l.home, next, l.endPos.Load()))
 	l.sealing = append(l.sealing, l.w)
-	l.w, l.rolledAt, l.snapshotDue, l.writtenBack = w, now, true, 0
+	l.w, l.rolledAt, l.snapshotDue, l.writtenBack, l.indexSaved = w, now, true, 0, 0
 	l.setViewLocked(segs, v.start)
 	l.home.commit.scheduleFile(l)
 	l.store.metrics.rolls.Inc()
