@@ -410,3 +410,42 @@ func TestHungDirectoryAndHotWindows(t *testing.T) {
 		closeStore(t, s)
 	})
 }
+
+// TestHungDirectoryAndTheLastReader: whoever lets go of a deleted segment last does not wait for the device that it lies on.
+func TestHungDirectoryAndTheLastReader(t *testing.T) {
+	disk := newDeafDisk(vfs.OpRename, segment.DeletedSuffix)
+	defer disk.release()
+	s := open(t, func(o *partition.Options) { o.RetentionInterval = time.Hour }, vfs.WithFaults(osFS(t), disk))
+	cfg := config()
+	cfg.SegmentBytes = 30_000
+	l := load(t, s, cfg, 1)
+	for range 10 {
+		produce(t, l, batch("x", 10, 1000, nil, 1))
+	}
+	res, err := l.Read(partition.ReadRequest{Reader: partition.ReaderRef{ClientID: "a"}, MaxBytes: 1000, MustServe: true})
+	if err != nil || res.Chunk == nil {
+		t.Fatalf("%+v, %v", res, err)
+	}
+	cfg.RetentionBytes = 1
+	s.SetConfig("orders", cfg)
+	disk.hang()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.Retain(time.Now()) // of the first segment only: the others have no reader, and hang
+	}()
+	<-disk.hung
+	released := make(chan struct{})
+	go func() {
+		defer close(released)
+		res.Chunk.Release()
+	}()
+	select {
+	case <-released:
+	case <-time.After(time.Minute):
+		t.Error("the reader waits for the device")
+	}
+	disk.release()
+	<-done
+	closeStore(t, s)
+}

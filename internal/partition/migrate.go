@@ -312,14 +312,16 @@ func (s *Store) migrationEnv(l *Log, from *logSegment, to *logDir) tiering.Env {
 		Retire: func(job tiering.Job, remove func() error) {
 			size := job.SizeBytes
 			from.pin.close()
-			from.r.Retire(func() {
+			from.r.Retire(func() { // on the goroutine of the last reader, which must not wait for the device
 				from.dir.used.Add(-size)
-				l.onFiles(func() {
-					if err := remove(); err != nil {
-						l.log.Warn("old copy of a migrated segment not removed: the next start removes it", "segment", job.Base, "err", err)
-						return
-					}
-					l.endMove(job.Base, from.dir.spec.Tier)
+				s.wg.Go(func() {
+					l.onFiles(func() {
+						if err := remove(); err != nil {
+							l.log.Warn("old copy of a migrated segment not removed: the next start removes it", "segment", job.Base, "err", err)
+							return
+						}
+						l.endMove(job.Base, from.dir.spec.Tier)
+					})
 				})
 			})
 		},

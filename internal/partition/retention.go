@@ -174,44 +174,49 @@ func (d drop) discard(recorded bool) {
 // unlinked file.delete.delay.ms later (or at the next start). gone: the renaming is done, and durable if that was asked for.
 func (l *Log) discard(s *logSegment, durably bool) (gone bool) {
 	size := s.r.Meta().SizeBytes
-	fsys, dir := s.dir.spec.FS, l.dir
-	done := make(chan error, 1)
+	begun, done := make(chan struct{}), make(chan error, 1)
 	s.pin.close()
-	s.r.Retire(func() {
+	s.r.Retire(func() { // on the goroutine of the last reader, which must not wait for the device
 		s.dir.used.Add(-size)
-		names := segment.Files(s.base)
-		l.onFiles(func() {
-			var errs []error
-			for _, n := range names {
-				if err := fsys.Rename(dir+"/"+n, dir+"/"+n+segment.DeletedSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
-					errs = append(errs, err)
-				}
-			}
-			if durably {
-				errs = append(errs, fsys.SyncDir(dir))
-			}
-			err := errors.Join(errs...)
-			if err != nil {
-				l.log.Warn("segment files not renamed for deletion", "segment", s.base, "err", err)
-			}
-			done <- err
-		})
-		l.store.later(l.config().FileDeleteDelay, func() {
-			l.onFiles(func() {
-				for _, n := range names {
-					if err := fsys.Remove(dir + "/" + n + segment.DeletedSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
-						l.log.Warn("deleted segment file not removed: the next start removes it", "file", n, "err", err)
-					}
-				}
-			})
-		})
+		close(begun)
+		l.store.wg.Go(func() { done <- l.removeFiles(s, durably) })
 	})
 	select {
-	case err := <-done:
-		return err == nil
+	case <-begun:
+		return <-done == nil
 	default:
 		return false // a reader still has it
 	}
+}
+
+// removeFiles renames the files of a discarded segment, and unlinks them later. The error is that of the first.
+func (l *Log) removeFiles(s *logSegment, durably bool) (err error) {
+	fsys, dir, names := s.dir.spec.FS, l.dir, segment.Files(s.base)
+	err = ErrClosed
+	l.onFiles(func() {
+		var errs []error
+		for _, n := range names {
+			if err := fsys.Rename(dir+"/"+n, dir+"/"+n+segment.DeletedSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				errs = append(errs, err)
+			}
+		}
+		if durably {
+			errs = append(errs, fsys.SyncDir(dir))
+		}
+		if err = errors.Join(errs...); err != nil {
+			l.log.Warn("segment files not renamed for deletion", "segment", s.base, "err", err)
+		}
+	})
+	l.store.later(l.config().FileDeleteDelay, func() {
+		l.onFiles(func() {
+			for _, n := range names {
+				if err := fsys.Remove(dir + "/" + n + segment.DeletedSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+					l.log.Warn("deleted segment file not removed: the next start removes it", "file", n, "err", err)
+				}
+			}
+		})
+	})
+	return err
 }
 
 // onFiles runs fn, which touches segment files by name, unless the partition is deleted: its directory goes as a whole, and
