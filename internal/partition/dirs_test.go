@@ -504,3 +504,31 @@ func TestDirectoryOfAnotherTopic(t *testing.T) {
 		})
 	}
 }
+
+// TestRetentionOfNothing: with retention.bytes=0 all records go, as in Kafka, those of the active segment, too.
+func TestRetentionOfNothing(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		noErr(t, w.open())
+		cfg := smallSegments()
+		cfg.RetentionBytes = 0
+		topic, err := w.create("orders", 1, 1, cfg)
+		noErr(t, err)
+		p := topic.parts[0]
+		l, err := w.log(p)
+		noErr(t, err)
+		for _, n := range []int{1, 12} {
+			c := p.client("a", 0)
+			for range n {
+				noErr(t, errors.Join(w.send(c, 2, 600), w.ack(c)))
+			}
+			for range 3 { // one to roll; what is sealed then goes
+				w.retain(p)
+				synctest.Wait()
+			}
+			if o := l.Offsets(); o.LogStart != o.End || len(l.Segments()) != 1 {
+				t.Errorf("%d segments, %+v", len(l.Segments()), o)
+			}
+		}
+		noErr(t, w.close())
+	})
+}

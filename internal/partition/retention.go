@@ -68,7 +68,7 @@ type drop struct {
 
 // retain takes whole segments off the cold end: those below the log start, and, with cleanup.policy delete, those that are
 // too old or too much. Only what is durable in its file and sealed goes; an active segment in which every record is too old is rolled,
-// so that the next round takes it.
+// so that the next round takes it, and so is any where retention.bytes is 0.
 func (l *Log) retain(now time.Time) (drop, error) {
 	l.maintenance.Lock()
 	defer l.maintenance.Unlock()
@@ -90,8 +90,11 @@ func (l *Log) retain(now time.Time) (drop, error) {
 		}
 		excess -= size
 	}
-	if n+1 == len(v.segs) && l.expired(v.active(), cfg, now) {
-		l.rollExpired(v.active(), cfg, now)
+	if n+1 == len(v.segs) {
+		active := v.active()
+		if nothing := cfg.Delete && cfg.RetentionBytes == 0; nothing || l.expired(active, cfg, now) {
+			l.rollExpired(active, cfg, now)
+		}
 	}
 	if n == 0 {
 		return drop{}, nil
