@@ -140,7 +140,11 @@ func (b *backend) Checks(context.Context) []admin.Check {
 	out = append(out, tiers)
 	for _, d := range b.store.Dirs() {
 		if d.Full {
-			out = append(out, admin.Check{Name: "space-" + d.Name, Severity: "warn", Text: d.Path + " is below its free-space reserve: appends are refused"})
+			what := "appends are refused"
+			if d.Rank > 0 {
+				what = "nothing is compacted there"
+			}
+			out = append(out, admin.Check{Name: "space-" + d.Name, Severity: "warn", Text: d.Path + " is below its free-space reserve: " + what})
 		}
 	}
 	out = append(out, devicesCheck(b.store.Stalls()))

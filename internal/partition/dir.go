@@ -154,9 +154,18 @@ func (d *logDir) checkSpace() (free int64, ok bool) {
 	reserve := d.reserve(u.TotalBytes)
 	d.reserved.Store(reserve)
 	low := u.FreeBytes < reserve
-	if was := d.full.Swap(low); was && !low {
+	if was := d.full.Swap(low); was == low {
+		return u.FreeBytes, true
+	}
+	switch {
+	case d.commit == nil && low: // migrations have a limit of their own
+		d.log.Warn("log directory below its free-space reserve: nothing is compacted there until space is free",
+			"tier", d.spec.Tier, "path", d.spec.FS.Root(), "free_bytes", u.FreeBytes, "reserve_bytes", reserve)
+	case d.commit == nil:
+		d.log.Info("log directory has space again: compaction resumed", "tier", d.spec.Tier, "path", d.spec.FS.Root(), "free_bytes", u.FreeBytes)
+	case !low:
 		d.log.Info("log directory has space again: appends resumed", "tier", d.spec.Tier, "path", d.spec.FS.Root(), "free_bytes", u.FreeBytes)
-	} else if !was && low {
+	default:
 		d.log.Warn("log directory below its free-space reserve: appends are refused until space is free",
 			"tier", d.spec.Tier, "path", d.spec.FS.Root(), "free_bytes", u.FreeBytes, "reserve_bytes", reserve)
 	}

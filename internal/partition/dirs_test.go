@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"strings"
 	"sync"
@@ -503,6 +504,25 @@ func TestDirectoryOfAnotherTopic(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestFullColdDirectory: appends never go to a cold tier, and where one is short of space nothing says that they are refused.
+func TestFullColdDirectory(t *testing.T) {
+	logged := newWaitedLog()
+	s := open(t, func(o *partition.Options) {
+		o.Dirs[1].ReserveBytes = 1 << 60
+		o.Logger = slog.New(slog.NewTextHandler(logged, nil))
+	}, osFS(t), osFS(t))
+	l := load(t, s, config(), 1)
+	produce(t, l, batch("x", 1, 100, nil, 1))
+	logged.await("below its free-space reserve", "tier=t1")
+	logged.mu.Lock()
+	text := logged.b.String()
+	logged.mu.Unlock()
+	if strings.Contains(text, "appends are refused") || !strings.Contains(text, "nothing is compacted") {
+		t.Errorf("log says\n%s", text)
+	}
+	closeStore(t, s)
 }
 
 // TestRetentionOfNothing: with retention.bytes=0 all records go, as in Kafka, those of the active segment, too.
