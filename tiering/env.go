@@ -62,7 +62,8 @@ type Env struct {
 	Drop      func(f vfs.File, pos, n int64)
 	// Progress is told after each chunk. nil: nobody.
 	Progress func(Progress)
-	// At is told the name of the tier, From's or To's, that is touched next: it is the one that does not answer when nothing more is heard. nil: nobody.
+	// At is told the name of the tier, From's or To's, that is touched next: it is the one that does not answer when nothing more is heard. "" at the
+	// end. nil: nobody.
 	At func(tier string)
 	// Publish makes readers use the new copy from now on: it either swaps the partition's view and returns nil, or leaves
 	// the view as it was and returns an error, and the new copy is removed. It must answer ErrGone when the old copy is no

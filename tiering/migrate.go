@@ -64,6 +64,7 @@ func migrate(ctx context.Context, job Job, env Env, chunkBytes int) error {
 		return errors.New("migrate: Env.Publish and Env.Retire are required")
 	}
 	m := &migration{job: job, env: env.withDefaults(), buf: segment.ScanBuffer(chunkBytes)}
+	defer m.env.At("")
 	if err := m.run(ctx); err != nil {
 		return fmt.Errorf("migrate %s from %s to %s: %w", fileName(job.Dir, job.Base, logSuffix), job.From.Name, job.To.Name, err)
 	}

@@ -28,7 +28,9 @@ func (s *Store) ask(q questions) {
 				if s.ctx.Err() != nil {
 					return
 				}
+				end := s.work(d)
 				answer()
+				end()
 			}
 		})
 	}

@@ -90,7 +90,10 @@ func (s *Store) writeMarksLocked(d *logDir, c *checkpoints) error {
 		if !c.doubtful && maps.Equal(*saved, now) {
 			return nil
 		}
-		if err := segment.WriteCheckpoint(d.spec.FS, name, now); err != nil {
+		end := s.work(d)
+		err := segment.WriteCheckpoint(d.spec.FS, name, now)
+		end()
+		if err != nil {
 			c.doubtful = true
 			return fmt.Errorf("log directory %s: %w", d.spec.FS.Root(), err)
 		}

@@ -224,7 +224,7 @@ func (p *compactPass) scan(ctx context.Context, s *logSegment, fn func(h segment
 		return errChanged
 	}
 	defer s.r.Release()
-	gate := deviceGate{store: p.store, log: p.log, flow: compactionFlow, from: s.dir, to: s.dir}
+	gate := deviceGate{store: p.store, log: p.log, flow: compactionFlow, from: s.dir, to: s.dir, io: &workIO{store: p.store}}
 	pace := func(ctx context.Context, pos, n int64) (func(), error) {
 		done, err := gate.Wait(ctx, tiering.Transfer{Tier: s.dir.name, Pos: pos, Bytes: n})
 		if err == nil {
@@ -275,7 +275,7 @@ func (w *cleanedWriter) add(ctx context.Context, b []byte) error {
 }
 
 func (w *cleanedWriter) gate() deviceGate {
-	return deviceGate{store: w.pass.store, log: w.pass.log, flow: compactionFlow, from: w.dir, to: w.dir}
+	return deviceGate{store: w.pass.store, log: w.pass.log, flow: compactionFlow, from: w.dir, to: w.dir, io: &workIO{store: w.pass.store}}
 }
 
 // write writes what has come together, if anything: the last batch may have gone by itself.
@@ -304,7 +304,10 @@ func (w *cleanedWriter) write(ctx context.Context) error {
 // settle makes what was written durable, and takes it out of the page cache unless what it replaces was there. A failed sync is final
 // for the new file alone: it is given up.
 func (w *cleanedWriter) settle(to int64) error {
-	if err := w.c.File().SyncData(); err != nil {
+	end := w.pass.store.work(w.dir)
+	err := w.c.File().SyncData()
+	end()
+	if err != nil {
 		return fmt.Errorf("sync cleaned segment: %w", err)
 	}
 	if !w.keepCached {

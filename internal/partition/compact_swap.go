@@ -55,7 +55,9 @@ func (l *Log) swapIn(g group, c *segment.Cleaned) error {
 	if !l.holds(g) {
 		return errors.Join(errChanged, l.abandon(d, c))
 	}
+	done := l.store.work(d)
 	r, err := c.Commit(g.end, l.store.files)
+	done()
 	if err != nil && c.Doubtful() {
 		// Whether a restart would find the new segment is not known: nothing may be built on the old ones any more.
 		d.fence("swap in compacted segment", err)

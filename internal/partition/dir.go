@@ -67,6 +67,7 @@ type logDir struct {
 	harm       dirHarm
 	readsOnWay manyOnWay
 	opensOnWay manyOnWay
+	workOnWay  manyOnWay
 	asksOnWay  manyOnWay        // of Store.ask
 	stalled    [numIOKinds]bool // as Store.watchStalls has told
 	fill       fillTrend

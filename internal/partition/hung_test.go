@@ -3,6 +3,7 @@ package partition_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -168,6 +169,19 @@ func TestHungDirectoryAndMigrations(t *testing.T) {
 		}
 		return in, elsewhere
 	}
+	told := func(t *testing.T, w *world, dirs ...string) {
+		t.Helper()
+		var got []string
+		for _, stall := range w.s.Stalls() {
+			if stall.IO != "background" || stall.For < 55*time.Second {
+				t.Errorf("told: %+v", stall)
+			}
+			got = append(got, stall.Dir)
+		}
+		if !slices.Equal(got, dirs) {
+			t.Errorf("%q do not answer; told: %q", dirs, got)
+		}
+	}
 	fill := func(t *testing.T, w *world, p *partTruth) {
 		c := p.client("a", 0)
 		for range 12 {
@@ -199,8 +213,10 @@ func TestHungDirectoryAndMigrations(t *testing.T) {
 			if in, _ := moved(t, w, bad, "t1"); in > 0 {
 				t.Errorf("%d segments were moved that could not be read", in)
 			}
+			told(t, w, "t0")
 			disk.release()
 			time.Sleep(minute)
+			told(t, w)
 			if in, not := moved(t, w, bad, "t1"); in == 0 || not > 0 {
 				t.Errorf("when it answers again %d segments are moved, %d are not", in, not)
 			}
@@ -229,8 +245,10 @@ func TestHungDirectoryAndMigrations(t *testing.T) {
 			if in, not := moved(t, w, p, "t1#1"); in == 0 || not != 1 {
 				t.Errorf("%d segments are in the directory that answers, %d are not", in, not)
 			}
+			told(t, w, "t1")
 			disk.release()
 			time.Sleep(minute)
+			told(t, w)
 			if in, _ := moved(t, w, p, "t1"); in != 1 {
 				t.Errorf("%d segments are in the directory that did not answer", in)
 			}

@@ -303,9 +303,12 @@ func (l *Log) target(tier string) (best *logDir, err error) {
 }
 
 func (s *Store) migrationEnv(l *Log, from *logSegment, to *logDir) tiering.Env {
+	io := &workIO{store: s}
+	dirs := map[string]*logDir{from.dir.name: from.dir, to.name: to}
 	return tiering.Env{
 		Open:      s.openBypass,
-		Gate:      deviceGate{store: s, log: l, flow: migrationFlow, from: from.dir, to: to},
+		Gate:      deviceGate{store: s, log: l, flow: migrationFlow, from: from.dir, to: to, io: io},
+		At:        func(tier string) { io.at(dirs[tier]) },
 		WriteBack: func(f vfs.File, pos, n int64) { _ = s.opt.Cache.WriteBack(f, pos, n) }, // advice
 		Drop:      func(f vfs.File, pos, n int64) { _, _ = s.opt.Cache.Evict(f, pos, n) },  // advice
 		Publish:   func(_ context.Context, job tiering.Job) error { return l.publishMoved(from, to, job) },
@@ -316,6 +319,7 @@ func (s *Store) migrationEnv(l *Log, from *logSegment, to *logDir) tiering.Env {
 				from.dir.used.Add(-size)
 				s.wg.Go(func() {
 					l.onFiles(func() {
+						defer s.work(from.dir)()
 						if err := remove(); err != nil {
 							l.log.Warn("old copy of a migrated segment not removed: the next start removes it", "segment", job.Base, "err", err)
 							return
@@ -363,6 +367,7 @@ type deviceGate struct {
 	log      *Log
 	flow     admission.Subject
 	from, to *logDir
+	io       *workIO
 }
 
 // migrationFlow is the migrations' subject at the schedulers. Client ids of that name share it; they gain nothing by it.
@@ -377,6 +382,7 @@ func (g deviceGate) Wait(ctx context.Context, t tiering.Transfer) (func(), error
 	if t.Tier == g.to.name {
 		d = g.to
 	}
+	g.io.at(nil) // waiting is no I/O
 	if err := d.fenced(); err != nil {
 		return nil, err
 	}
@@ -389,7 +395,9 @@ func (g deviceGate) Wait(ctx context.Context, t tiering.Transfer) (func(), error
 		return nil, err
 	}
 	began := time.Now()
+	g.io.at(d)
 	return func() {
+		g.io.at(nil)
 		d.moves.took(t.Bytes, time.Since(began))
 		done()
 	}, nil

@@ -114,6 +114,10 @@ func (l *Log) expired(s *logSegment, cfg *Config, now time.Time) bool {
 		return false
 	}
 	// The hint first: a segment that is young by it need not be looked into.
+	if _, ms, _, known := s.r.KnownTimestamps(); known && ms >= 0 && now.UnixMilli()-ms <= cfg.RetentionMs {
+		return false
+	}
+	defer l.store.work(s.dir)()
 	ms, _, err := s.r.MaxTimestamp()
 	if err != nil || ms >= 0 && now.UnixMilli()-ms <= cfg.RetentionMs {
 		return false
@@ -197,6 +201,7 @@ func (l *Log) removeFiles(s *logSegment, durably bool) (err error) {
 	fsys, dir, names := s.dir.spec.FS, l.dir, segment.Files(s.base)
 	err = ErrClosed
 	l.onFiles(func() {
+		defer l.store.work(s.dir)()
 		var errs []error
 		for _, n := range names {
 			if err := fsys.Rename(dir+"/"+n, dir+"/"+n+segment.DeletedSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -212,6 +217,7 @@ func (l *Log) removeFiles(s *logSegment, durably bool) (err error) {
 	})
 	l.store.later(l.config().FileDeleteDelay, func() {
 		l.onFiles(func() {
+			defer l.store.work(s.dir)()
 			for _, n := range names {
 				if err := fsys.Remove(dir + "/" + n + segment.DeletedSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
 					l.log.Warn("deleted segment file not removed: the next start removes it", "file", n, "err", err)

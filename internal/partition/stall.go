@@ -18,14 +18,17 @@ const stallAfter = 4 * time.Second
 type ioKind uint8
 
 const (
-	ioAppend ioKind = iota // a write at the end of a log, or its next segment
-	ioCommit               // write-out, sync and seal of a log; a round of the commit journal, and a piece that is written out for it
-	ioRead                 // a read for a reader, around the page cache or through it
-	ioOpen                 // descriptor and index of a segment
+	ioAppend     ioKind = iota // a write at the end of a log, or its next segment
+	ioCommit                   // write-out, sync and seal of a log; a round of the commit journal, and a piece that is written out for it
+	ioRead                     // a read for a reader, around the page cache or through it
+	ioOpen                     // descriptor and index of a segment
+	ioBackground               // for migrations, compactions, retention, checkpoints and plans
 	numIOKinds
 )
 
-func (k ioKind) String() string { return [...]string{"append", "commit", "read", "open"}[k] }
+func (k ioKind) String() string {
+	return [...]string{"append", "commit", "read", "open", "background"}[k]
+}
 
 // onWay is the one I/O of a kind that a log can have on its way. The zero value: none is.
 type onWay struct{ since atomic.Int64 } // ns since Store.opened, plus 1: a jump of the wall clock is no part of that
@@ -74,6 +77,29 @@ func (m *manyOnWay) age(now time.Time) (oldest time.Duration) {
 	return oldest
 }
 
+// work notes background I/O of d until end is called.
+func (s *Store) work(d *logDir) (end func()) { return d.workOnWay.begin(s.now()) }
+
+// workIO is the background I/O of one goroutine, which goes from one directory to another. nil: nobody wants to know.
+type workIO struct {
+	store *Store
+	end   func() // nil: none is on its way
+}
+
+// at notes that what follows is I/O of d; nil: none.
+func (w *workIO) at(d *logDir) {
+	if w == nil {
+		return
+	}
+	if w.end != nil {
+		w.end()
+		w.end = nil
+	}
+	if d != nil {
+		w.end = w.store.work(d)
+	}
+}
+
 // oldestIO is for how long the oldest I/O of each directory and kind is on its way, 0 without one.
 func (s *Store) oldestIO() [][numIOKinds]time.Duration {
 	out, now := make([][numIOKinds]time.Duration, len(s.dirs)), s.now()
@@ -86,7 +112,7 @@ func (s *Store) oldestIO() [][numIOKinds]time.Duration {
 	}
 	s.mu.RUnlock()
 	for i, d := range s.dirs {
-		out[i][ioRead], out[i][ioOpen] = d.readsOnWay.age(now), d.opensOnWay.age(now)
+		out[i][ioRead], out[i][ioOpen], out[i][ioBackground] = d.readsOnWay.age(now), d.opensOnWay.age(now), d.workOnWay.age(now)
 		if j := d.journal; j != nil {
 			out[i][ioCommit] = max(out[i][ioCommit], j.roundOnWay.age(uptime), j.pieceOnWay.age(uptime))
 		}
@@ -97,7 +123,7 @@ func (s *Store) oldestIO() [][numIOKinds]time.Duration {
 // Stall is a log directory whose device has not answered for some seconds.
 type Stall struct {
 	Dir, Tier, Path string
-	IO              string        // append, commit, read, open
+	IO              string        // append, commit, read, open, background
 	For             time.Duration // the oldest is on its way
 }
 
