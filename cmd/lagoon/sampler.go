@@ -30,6 +30,8 @@ const (
 	samplerWatch = 5 * time.Second
 	// watchTime is how long a question keeps its partitions in front.
 	watchTime = 30 * time.Second
+	// samplerWait is how long a look is waited for: a file that is not open is opened for it, and a device may not answer.
+	samplerWait = time.Second
 )
 
 // segmentKey names one copy of a segment: after a migration it is another.
@@ -90,12 +92,19 @@ type sampler struct {
 	method  string
 	samples map[segmentKey]*segmentSample
 	watched map[rowKey]time.Time // until when
+	onWay   map[string]*onWay    // looks, by log directory
+}
+
+// onWay are looks at a log directory's segments that have not ended.
+type onWay struct {
+	n     int
+	since time.Time // the first began, or one ended
 }
 
 func newSampler(list func() []sampled, every time.Duration, now func() time.Time) *sampler {
 	return &sampler{list: list, every: every, now: now, method: "none",
 		budget: budget{share: samplerShare, tokens: samplerBurst}, asked: budget{share: askShare, tokens: samplerBurst},
-		samples: map[segmentKey]*segmentSample{}, watched: map[rowKey]time.Time{}}
+		samples: map[segmentKey]*segmentSample{}, watched: map[rowKey]time.Time{}, onWay: map[string]*onWay{}}
 }
 
 // register exports what the sampler costs and how old its oldest answer is.
@@ -235,14 +244,55 @@ func (s *sampler) refresh(ctx context.Context, list []sampled) {
 	s.look(ctx, old, began, true)
 }
 
-// look asks the kernel about one segment after the other while there is budget, and pays for the time since began.
+// look has lookAt look, and waits samplerWait for it.
 func (s *sampler) look(ctx context.Context, list []sampled, began time.Time, question bool) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.lookAt(ctx, list, began, question)
+	}()
+	late := time.NewTimer(samplerWait)
+	defer late.Stop()
+	select {
+	case <-done:
+	case <-late.C:
+	}
+}
+
+// begin notes a look at a segment of dir; false while others there do not come back.
+func (s *sampler) begin(dir string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	w := s.onWay[dir]
+	if w == nil {
+		w = &onWay{since: s.now()}
+		s.onWay[dir] = w
+	}
+	if s.now().Sub(w.since) >= samplerWait {
+		return false
+	}
+	w.n++
+	return true
+}
+
+// endLocked notes that a look has come back. Called with mu held.
+func (s *sampler) endLocked(dir string) {
+	w := s.onWay[dir]
+	w.since = s.now()
+	if w.n--; w.n == 0 {
+		delete(s.onWay, dir)
+	}
+}
+
+// lookAt asks the kernel about one segment after the other while there is budget, and pays for the time since began: what one of them waits for a
+// device is no processor time.
+func (s *sampler) lookAt(ctx context.Context, list []sampled, began time.Time, question bool) {
 	pay := func() bool {
 		now := s.now()
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		left, asked := s.budget.fill(now), s.asked.fill(now)
-		took := now.Sub(began)
+		took := min(now.Sub(began), samplerBurst)
 		began = now
 		s.spent += took
 		s.budget.tokens -= took
@@ -256,8 +306,12 @@ func (s *sampler) look(ctx context.Context, list []sampled, began time.Time, que
 		if !pay() || ctx.Err() != nil {
 			return
 		}
+		if !s.begin(c.key.dir) {
+			continue
+		}
 		g, method, err := look(c.size, c.stat)
 		s.mu.Lock()
+		s.endLocked(c.key.dir)
 		s.keep(c, g, method, err != nil)
 		s.mu.Unlock()
 	}

@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -267,4 +270,68 @@ func TestNothingToLookAtIsNoFault(t *testing.T) {
 	if c := s.check(); c.OK {
 		t.Errorf("nothing is told: %+v", c)
 	}
+}
+
+// TestSamplerAndAHungDirectory: files that a device does not let open hold up the looks at their directory, and no others; the time that was waited
+// costs nothing.
+func TestSamplerAndAHungDirectory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		looked := map[string]int{}
+		var mu sync.Mutex
+		var hangs atomic.Bool
+		var list []sampled
+		for _, dir := range []string{"bad", "good"} {
+			for i := range 3 {
+				f := &pages{text: "####"}
+				list = append(list, sampled{key: segmentKey{dir, fmt.Sprint(i)}, row: rowKey{dir, int32(i)}, size: 4 * pageSize, busy: true,
+					stat: func(pos, n int64) (cachectl.Residency, error) {
+						if dir == "bad" && hangs.Load() {
+							<-release
+						}
+						mu.Lock()
+						defer mu.Unlock()
+						looked[dir]++
+						return f.stat(pos, n)
+					}})
+			}
+		}
+		times := func(dir string) int {
+			mu.Lock()
+			defer mu.Unlock()
+			return looked[dir]
+		}
+		s := newSampler(func() []sampled { return list }, time.Second, time.Now)
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			s.run(ctx)
+		}()
+		time.Sleep(10 * time.Second)
+		if times("bad") == 0 {
+			t.Error("not looked at")
+		}
+		hangs.Store(true)
+		time.Sleep(time.Minute)
+		was := times("good")
+		began := time.Now()
+		s.refresh(ctx, list) // a question
+		if took := time.Since(began); took > 2*time.Second {
+			t.Errorf("a question took %v", took)
+		}
+		time.Sleep(time.Minute)
+		if times("good") < was+10 {
+			t.Errorf("looked at what answers %d times in a minute", times("good")-was)
+		}
+		hangs.Store(false)
+		close(release)
+		was = times("bad")
+		time.Sleep(2 * time.Minute)
+		if times("bad") < was+10 {
+			t.Errorf("looked at what answers again %d times in two minutes", times("bad")-was)
+		}
+		cancel()
+		<-ended
+	})
 }
