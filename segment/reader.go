@@ -220,6 +220,9 @@ func (r *Reader) Ready() bool {
 	return r.act.Load() != nil || r.idx.Load() != nil && r.file.Load() != nil
 }
 
+// Indexed tells whether Floor and BatchBoundaryBefore can answer without a device. A hint, as Ready is.
+func (r *Reader) Indexed() bool { return r.act.Load() != nil || r.idx.Load() != nil }
+
 // Prepare makes the reader Ready. It may block on the device for as long as that takes. The caller has it acquired.
 // Errors: those of File, and of loading and rebuilding the index.
 func (r *Reader) Prepare() error {

@@ -467,3 +467,36 @@ func TestHungDirectoryAndTheLastReader(t *testing.T) {
 	<-done
 	closeStore(t, s)
 }
+
+// TestHungDirectoryAndLag: how far a group is behind is told without an index that a device does not give.
+func TestHungDirectoryAndLag(t *testing.T) {
+	fsys := osFS(t)
+	disk := newDeafDisk(vfs.OpOpen|vfs.OpRead|vfs.OpStat, segment.IndexName(0))
+	defer disk.release()
+	cfg := config()
+	cfg.SegmentBytes = 60_000
+	s := open(t, nil, fsys)
+	l := load(t, s, cfg, 1)
+	for range 10 {
+		produce(t, l, batch("x", 10, 1000, nil, 1))
+	}
+	closeStore(t, s)
+	s = open(t, nil, vfs.WithFaults(fsys, disk))
+	l = load(t, s, cfg, 1)
+	disk.hang()
+	for _, hangs := range []bool{true, false} {
+		told := make(chan partition.Lag, 1)
+		go func() { told <- l.LagOf(35) }()
+		select {
+		case lag := <-told:
+			if whole := l.SizeBytes(); lag.Records != 65 || (lag.Bytes == whole) != hangs || lag.Bytes < whole*7/10 {
+				t.Errorf("%+v of %d bytes", lag, whole)
+			}
+		case <-time.After(time.Minute):
+			t.Fatal("the lag of a group waits for the device")
+		}
+		disk.release()
+		waitFor(t, "the index", func() bool { return l.LagOf(35).Bytes < l.SizeBytes() })
+	}
+	closeStore(t, s)
+}

@@ -385,7 +385,7 @@ type Lag struct {
 	Age       time.Duration // since the record at the offset was appended; negative: not known, for a record of before the last start that is young
 }
 
-// LagOf tells about an offset, whether or not somebody reads there. It asks no device for data.
+// LagOf tells about an offset, whether or not somebody reads there. It asks no device for data, and for an index a second at most.
 func (l *Log) LagOf(from segment.Offset) Lag {
 	o := l.Offsets()
 	from = max(from, o.LogStart) // what was deleted is not left to read
@@ -399,13 +399,28 @@ func (l *Log) LagOf(from segment.Offset) Lag {
 		if from >= sv.Next && i+1 < len(segments) {
 			continue
 		}
-		at, err := l.Floor(sv, from)
-		if err != nil || from < sv.Base {
-			at = 0
-		}
+		at := l.floorSoon(sv, from)
 		last := segments[len(segments)-1]
 		lag.Bytes = max(0, last.Before+last.SizeBytes-sv.Before-at)
 		break
 	}
 	return lag
+}
+
+// floorSoon is Floor, and where the index is not in memory and does not come soon the segment's first byte.
+func (l *Log) floorSoon(sv SegmentView, off segment.Offset) int64 {
+	if off <= sv.Base {
+		return 0
+	}
+	if !sv.seg.r.Indexed() {
+		l.store.ask(questions{sv.seg.dir: {func() { _, _ = l.Floor(sv, off) }}}) // it stays in memory for a while
+		if !sv.seg.r.Indexed() {
+			return 0
+		}
+	}
+	at, err := l.Floor(sv, off)
+	if err != nil {
+		return 0
+	}
+	return at
 }
