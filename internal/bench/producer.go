@@ -71,9 +71,9 @@ func (s *stream) produce(ctx, stop context.Context, cl *kgo.Client) error {
 		case <-ticker.C:
 		case <-stop.Done():
 			running = false
-			continue
 		}
-		for due := s.due(time.Now().UnixNano()); k < due && stop.Err() == nil; k++ {
+		// At the end, too, what is due is handed over: a late tick takes no record away, only a full buffer does.
+		for due := s.due(time.Now().UnixNano()); k < due && (stop.Err() == nil || ctx.Err() == nil && cl.BufferedProduceRecords() < buffered); k++ {
 			at, partition := s.at(k), k%s.partitions
 			r := pool.Get().(*kgo.Record)
 			encodeValue(r.Value, s.run, partition, k/s.partitions, at, s.random)
