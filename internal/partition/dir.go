@@ -71,6 +71,7 @@ type logDir struct {
 	asksOnWay  manyOnWay        // of Store.ask
 	stalled    [numIOKinds]bool // as Store.watchStalls has told
 	fill       fillTrend
+	lookups    chan struct{}          // semaphore
 	reserved   atomic.Int64           // the low-water mark of free bytes, 0 before the first look
 	errors     *prometheus.CounterVec // tier, op
 	lastFile   atomic.Uint64          // names files to the device's queue

@@ -500,3 +500,55 @@ func TestHungDirectoryAndLag(t *testing.T) {
 	}
 	closeStore(t, s)
 }
+
+// TestHungDirectoryAndLookups: lookups by time that a device does not answer keep none from being answered elsewhere.
+func TestHungDirectoryAndLookups(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		disk := newDeafDisk(vfs.OpRead, ".log")
+		defer disk.release()
+		var board switchboard
+		w.inject = board.of
+		noErr(t, w.open())
+		topic, err := w.create("orders", 1, 2, smallSegments())
+		noErr(t, err)
+		bad, good := homes(t, w, topic)
+		for _, p := range topic.parts {
+			c := p.client("a", 0)
+			noErr(t, errors.Join(w.send(c, 2, 600), w.ack(c)))
+		}
+		board.set(0, disk)
+		disk.hang()
+		var wg sync.WaitGroup
+		ask := func(p *partTruth) {
+			l, err := w.log(p)
+			noErr(t, err)
+			wg.Go(func() {
+				if found, err := l.OffsetForTime(context.Background(), 0); err != nil || found.Offset != 0 {
+					t.Errorf("%s: %+v, %v", p.name(), found, err)
+				}
+			})
+		}
+		for range 10 {
+			ask(bad)
+		}
+		synctest.Wait()
+		answered := make(chan partition.TimestampOffset, 1)
+		l, err := w.log(good)
+		noErr(t, err)
+		wg.Go(func() {
+			found, _ := l.OffsetForTime(context.Background(), 0)
+			answered <- found
+		})
+		synctest.Wait()
+		select {
+		case found := <-answered:
+			if found.Offset != 0 {
+				t.Errorf("found %+v", found)
+			}
+		default:
+			t.Error("not answered")
+		}
+		disk.release()
+		wg.Wait()
+	})
+}

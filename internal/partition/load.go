@@ -55,7 +55,7 @@ func Open(opt Options) (_ *Store, err error) {
 		return nil, err
 	}
 	opt = opt.withDefaults()
-	s := &Store{opt: opt, limitsMu: &sync.Mutex{}, logs: map[logKey]*Log{}, corrupt: map[string]bool{}, checkpoints: map[*logDir]*checkpoints{}, planNow: make(chan struct{}, 1), compactor: compactor{look: make(chan struct{}, 1)}, lookups: make(chan struct{}, lookupParallel)}
+	s := &Store{opt: opt, limitsMu: &sync.Mutex{}, logs: map[logKey]*Log{}, corrupt: map[string]bool{}, checkpoints: map[*logDir]*checkpoints{}, planNow: make(chan struct{}, 1), compactor: compactor{look: make(chan struct{}, 1)}}
 	s.opened, s.began = opt.Now(), time.Now()
 	s.durableWaiters.New = newDurableWaiter
 	s.ctx, s.stop = context.WithCancel(context.Background())
@@ -170,7 +170,8 @@ func (s *Store) openDir(index int, spec DirSpec) error {
 	if err != nil {
 		return errors.Join(err, lock.Close())
 	}
-	d := &logDir{spec: spec, name: name, index: index, rank: rank, nth: nth, log: s.opt.Logger, lock: lock, cold: cold, onFence: s.dirFenced, errors: s.metrics.dirErrors}
+	d := &logDir{spec: spec, name: name, index: index, rank: rank, nth: nth, log: s.opt.Logger, lock: lock, cold: cold, onFence: s.dirFenced, errors: s.metrics.dirErrors,
+		lookups: make(chan struct{}, lookupParallel)}
 	for _, op := range []string{"read", "open", "append", "write", "sync"} { // present from the start, so that a rate never begins with a hole
 		d.errors.WithLabelValues(name, op)
 	}

@@ -10,7 +10,7 @@ import (
 	"lagoon/segment"
 )
 
-// lookupParallel bounds the lookups that read a device at a time: each holds one pooled buffer and one thread.
+// lookupParallel bounds the lookups that read in one directory at a time: each holds one pooled buffer and one thread.
 const lookupParallel = 4
 
 // OffsetForTime finds the first record whose timestamp is at least ms, as Kafka's ListOffsets does. Offset -1 when there is
@@ -265,10 +265,9 @@ func (l *Log) scanSegment(ctx context.Context, s *logSegment, from segment.Offse
 
 // scan feeds whole batches of s from byte pos on to fn until it says stop, reading around the cache.
 func (l *Log) scan(ctx context.Context, s *logSegment, pos int64, fn func(h segment.BatchHeader, full []byte) (more bool, err error)) error {
-	st := l.store
 	select {
-	case st.lookups <- struct{}{}:
-		defer func() { <-st.lookups }()
+	case s.dir.lookups <- struct{}{}:
+		defer func() { <-s.dir.lookups }()
 	case <-ctx.Done():
 		return ctx.Err()
 	}

@@ -147,7 +147,6 @@ type Store struct {
 	planNow   chan struct{}
 	retaining atWork
 	compactor compactor
-	lookups   chan struct{} // semaphore
 	recovered recovery
 
 	durableWaiters sync.Pool // of *durableWaiter
