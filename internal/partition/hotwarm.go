@@ -53,12 +53,9 @@ func (s *Store) warmTails() {
 	}
 	lim := hotLimits{budget: min(h.opt.WarmBytes, hotBudget(h.opt.Share, m, 0, s.opt.Pool.Stats().CapacityBytes+hotReserve)), keep: h.opt.Keep, drop: DropOff}
 	logs := slices.DeleteFunc(s.Logs(), func(l *Log) bool { return l.Err() != nil })
-	known := make([]hotLog, len(logs))
-	for i, l := range logs {
-		if s.ctx.Err() != nil {
-			return
-		}
-		known[i] = l.warmKnown(h.opt.Keep)
+	known := s.warmAsk(logs)
+	if s.ctx.Err() != nil {
+		return
 	}
 	p := planHot(lim, known)
 	var reads []warmRead
@@ -97,16 +94,60 @@ func (s *Store) warmTails() {
 	}
 }
 
+// warmWait is how long the first plan waits until it is known where the tails begin.
+const warmWait = 30 * time.Second
+
+// warmAsk has the home directories say where the tails of their logs begin, side by side. Of logs about which that is not known in time nothing is warmed.
+func (s *Store) warmAsk(logs []*Log) []hotLog {
+	type answer struct {
+		i     int
+		known hotLog
+	}
+	known, byHome := make([]hotLog, len(logs)), map[*logDir][]int{}
+	for i, l := range logs {
+		known[i] = l.warmUnknown()
+		byHome[l.home] = append(byHome[l.home], i)
+	}
+	answers := make(chan answer, len(logs))
+	for _, list := range byHome {
+		s.wg.Go(func() {
+			for _, i := range list {
+				if s.ctx.Err() != nil {
+					return
+				}
+				answers <- answer{i, logs[i].warmKnown(s.hot.opt.Keep)}
+			}
+		})
+	}
+	late := time.NewTimer(warmWait)
+	defer late.Stop()
+	for range logs {
+		select {
+		case a := <-answers:
+			known[a.i] = a.known
+		case <-late.C:
+			return known
+		case <-s.ctx.Done():
+			return known
+		}
+	}
+	return known
+}
+
+// warmUnknown is a log of whose tail nothing is known.
+func (l *Log) warmUnknown() hotLog {
+	end := l.endPos.Load()
+	return hotLog{start: l.view.Load().segs[0].before.Load(), end: end, reader: -1, wanted: true, marks: []hotMark{{end, 0}}}
+}
+
 // warmKnown finds the positions at which the last keep of the log, and parts of it, begin, by the records' own time.
 func (l *Log) warmKnown(keep time.Duration) hotLog {
-	v := l.view.Load()
-	end := l.endPos.Load()
-	k := hotLog{start: v.segs[0].before.Load(), end: end, reader: -1, wanted: true}
+	k := l.warmUnknown()
 	last, err := l.MaxTimestamp(l.store.ctx)
 	if err != nil || last.TimestampMs < 0 || l.store.now().Sub(time.UnixMilli(last.TimestampMs)) >= warmAge {
-		k.marks = []hotMark{{end, 0}}
 		return k
 	}
+	k.marks = nil
 	for _, part := range []int64{8, 4, 2, 1} {
 		age := keep * time.Duration(part) / 8
 		at, err := l.OffsetForTime(l.store.ctx, last.TimestampMs-age.Milliseconds())
@@ -117,7 +158,7 @@ func (l *Log) warmKnown(keep time.Duration) hotLog {
 			k.marks = append(k.marks, hotMark{pos, age})
 		}
 	}
-	k.marks = append(k.marks, hotMark{end, 0})
+	k.marks = append(k.marks, hotMark{k.end, 0})
 	return k
 }
 

@@ -552,3 +552,41 @@ func TestHungDirectoryAndLookups(t *testing.T) {
 		wg.Wait()
 	})
 }
+
+// TestHungDirectoryAndWarming: a start does not wait for ever until a device says where tails begin: the others' are warmed, and hot windows are kept.
+func TestHungDirectoryAndWarming(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk := newDeafDisk(vfs.OpRead|vfs.OpOpen|vfs.OpStat, segment.TimeIndexName(0)) // which nothing needs that is opened cleanly
+		defer disk.release()
+		mems := []vfs.FS{vfs.NewMem(1), vfs.NewMem(2)}
+		start := func() *partition.Store {
+			sim := cachetest.New(cachetest.Options{CapacityBytes: 256 * mib})
+			return open(t, func(o *partition.Options) {
+				o.Dirs[1].Tier = "t0"
+				o.Cache = cachectl.New(sim, cachectl.Options{VerifyEvery: -1})
+				o.Hot = partition.HotWindows{Share: 0.5, Keep: time.Hour, WarmBytes: 64 * mib, Memory: func() (cachectl.Memory, error) {
+					return cachectl.Memory{Limit: 1 << 30, Free: 1 << 29, Available: 1 << 29}, nil
+				}}
+			}, sim.FS(vfs.WithFaults(mems[0], disk)), sim.FS(mems[1]))
+		}
+		s := start()
+		load(t, s, config(), 2)
+		for range 6 {
+			for _, l := range s.Logs() {
+				produce(t, l, batch("hot", 8, 64<<10, nil, time.Now().UnixMilli()))
+			}
+		}
+		closeStore(t, s)
+		s = start()
+		disk.hang()
+		load(t, s, config(), 2)
+		time.Sleep(2 * time.Minute)
+		for _, l := range s.Logs() {
+			if hot := l.HotWindow(); l.Segments()[0].Dir == "t0#1" && hot.Pinned < 2*mib {
+				t.Errorf("%+v", hot)
+			}
+		}
+		disk.release()
+		closeStore(t, s)
+	})
+}
