@@ -20,7 +20,8 @@ import (
 //     connection's user is ANONYMOUS.
 //   - A limit is in force and durable when the answer is sent. Each entity is changed in one step; an entity or key named twice is
 //     INVALID_REQUEST. The texts are those of Kafka's ClientQuotaControlManager and ClientQuotasImage.
-//   - An address has to be one: host names are not looked up.
+//   - An address has to be one: host names are not looked up. However it is spelled, it is one entity, shown as netip.Addr.String has it.
+//   - Removing what is not there is no error, whatever its name: a key of another release can go.
 //   - cold_fetch_byte_rate, of client ids only, caps what they read past the page cache (admission); it never mutes a connection.
 //     The default is each reader's without a cap of its own, in place of throttle.per_reader.max.
 //
@@ -97,6 +98,7 @@ func (b *Broker) alterQuotas(asked kmsg.AlterClientQuotasRequestEntry, seen map[
 	if err := entity.Check(); err != nil {
 		return err
 	}
+	entity = entity.Canonical()
 	if n := len(entity.ClientID.Name); n > maxClientID {
 		return refuse(kerr.InvalidRequest, "A client-id of %d bytes would never be met: only the first %d bytes of what clients call themselves count", n, maxClientID)
 	}
@@ -105,15 +107,16 @@ func (b *Broker) alterQuotas(asked kmsg.AlterClientQuotasRequestEntry, seen map[
 	}
 	seen[entity] = true
 	set, del := map[string]float64{}, []string(nil)
+	there, named := b.meta.Snapshot().Quotas[entity], map[string]bool{}
 	for _, op := range asked.Ops {
-		if _, twice := set[op.Key]; twice || slices.Contains(del, op.Key) {
+		if named[op.Key] {
 			return refuse(kerr.InvalidRequest, "Duplicate quota key %.100s not updating quota for this entity %.200s", op.Key, entity.String())
 		}
+		named[op.Key] = true
 		if op.Remove {
-			if _, known := quotas.ParseKey(op.Key); !known {
-				return refuse(kerr.InvalidRequest, "Invalid configuration key %.100s", op.Key)
+			if _, ok := there[op.Key]; ok {
+				del = append(del, op.Key)
 			}
-			del = append(del, op.Key)
 			continue
 		}
 		if err := quotas.CheckLimit(entity, op.Key, op.Value, metadata.MinCatchupBytesPerSecond); err != nil {
@@ -221,6 +224,7 @@ func quotaFilterOf(req *kmsg.DescribeClientQuotasRequest) (quotaFilter, error) {
 	if (f.exact.IP.Set || f.any[entityIP]) && f.parts > 1 {
 		return f, refuse(kerr.InvalidRequest, "Invalid entity filter component combination. IP filter component should not be used with user or clientId filter component.")
 	}
+	f.exact = f.exact.Canonical()
 	return f, nil
 }
 

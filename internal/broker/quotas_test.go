@@ -132,13 +132,44 @@ func TestClientQuotas(t *testing.T) {
 			"client-id="+strings.Repeat("x", 257)+" producer_byte_rate=1"),
 			"42 Invalid empty client quota entity", "42 Empty user not supported", "42 Unhandled client quota entity type: group",
 			"42 Invalid client quota entity, duplicate entity entry user", "42 nowhere is not a valid IP address", "42 Invalid configuration key nonsense_rate",
-			"42 Quota producer_byte_rate must be greater than 0", "42 Ignoring duplicate entity user=a", "42 Invalid configuration key nonsense_rate",
+			"42 Quota producer_byte_rate must be greater than 0", "42 Ignoring duplicate entity user=a", "0 <null>",
 			"0 <null>", "42 Ignoring duplicate entity client-id=c",
 			"42 cold_fetch_byte_rate is for client ids; a group has lagoon.catchup.max.bytes.per.second (kafka-configs --entity-type groups)",
 			"42 A client-id of 257 bytes would never be met: only the first 256 bytes of what clients call themselves count")
 		if got := a.meta.Snapshot().ClientCap(quotas.Named("c")); got != 20000 {
 			t.Errorf("cap of cold reads %d", got)
 		}
+	}
+}
+
+// An address is one entity however it is spelled; the last word on it counts, also after a restart.
+func TestAddressQuotaHasOneSpelling(t *testing.T) {
+	a := newAdminBroker(t, nil)
+	alter := func(entries ...string) {
+		t.Helper()
+		for i, e := range ask[*kmsg.AlterClientQuotasResponse](a, 1, alterQuotas(entries...)).Entries {
+			if e.ErrorCode != 0 {
+				t.Errorf("%s: %d %s", entries[i], e.ErrorCode, text(e.ErrorMessage))
+			}
+		}
+	}
+	alter("ip=10.0.0.1 connection_creation_rate=5", "ip=0:0:0:0:0:0:0:1 connection_creation_rate=6")
+	alter("ip=::ffff:10.0.0.1 connection_creation_rate=7", "ip=::1 connection_creation_rate=8")
+	want := "ip=10.0.0.1 connection_creation_rate:7\nip=::1 connection_creation_rate:8"
+	if got := describeQuotas(a, 1, true, "ip?"); got != want {
+		t.Errorf("described as\n%s\nwant\n%s", got, want)
+	}
+	if got := describeQuotas(a, 1, true, "ip=::ffff:a00:1"); got != "ip=10.0.0.1 connection_creation_rate:7" {
+		t.Errorf("asked for in another spelling: %q", got)
+	}
+	for ip, want := range map[string]float64{"10.0.0.1": 7, "::1": 8} {
+		if limit, _ := a.limits.table.Load().AddressLimit(ip); limit != want {
+			t.Errorf("%s is limited to %v a second, want %v", ip, limit, want)
+		}
+	}
+	alter("ip=::ffff:10.0.0.1 -connection_creation_rate", "ip=0::1 -connection_creation_rate")
+	if got := describeQuotas(a, 1, true, "ip?"); got != "" {
+		t.Errorf("after removal: %q", got)
 	}
 }
 

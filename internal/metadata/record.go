@@ -341,10 +341,11 @@ func (r tierPut) apply(s *Snapshot) error {
 
 func (r quotaLimits) apply(s *Snapshot) error {
 	s.Quotas = own(s, s.Quotas)
+	e := r.entity.Canonical() // older catalogues hold addresses as they were spelled: the last word on an address counts
 	if len(r.limits) == 0 {
-		delete(s.Quotas, r.entity)
+		delete(s.Quotas, e)
 	} else {
-		s.Quotas[r.entity] = r.limits
+		s.Quotas[e] = r.limits
 	}
 	return nil
 }

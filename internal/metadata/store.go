@@ -271,6 +271,7 @@ func (s *Store) AlterQuotas(e quotas.Entity, set map[string]float64, del []strin
 	if err := e.Check(); err != nil {
 		return err
 	}
+	e = e.Canonical()
 	for _, p := range []quotas.Part{e.User, e.ClientID, e.IP} {
 		if len(p.Name) > maxNameBytes || !utf8.ValidString(p.Name) {
 			return fmt.Errorf("%w: name of %d bytes in a quota entity, want at most %d of UTF-8", ErrInvalidName, len(p.Name), maxNameBytes)

@@ -1,9 +1,11 @@
 package metadata_test
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"reflect"
 	"strings"
 	"sync"
@@ -84,6 +86,31 @@ func fill(t testing.TB, s *metadata.Store) {
 	ok(s.SetTier("ssd", "uuid-1"))
 	if first := must[int64](t)(s.ReserveProducerIDs(1000)); first != 0 {
 		t.Fatalf("first producer id %d, want 0", first)
+	}
+}
+
+// A catalogue of an earlier release may hold an address in several spellings: its last word counts, and one removal removes it.
+func TestAddressesOfOlderCatalogues(t *testing.T) {
+	mem := vfs.NewMem(1)
+	if err := open(t, mem, metadata.Options{}).Close(); err != nil {
+		t.Fatal(err)
+	}
+	log := metadata.LogHeader(1)
+	for i, ip := range []string{"10.0.0.1", "::ffff:10.0.0.1"} {
+		payload := append([]byte("\x0c\x00\x00\x02"), byte(len(ip)))
+		payload = append(append(payload, ip...), "\x01\x18connection_creation_rate"...)
+		payload = binary.BigEndian.AppendUint64(payload, math.Float64bits(float64(5+i)))
+		log = metadata.SealFrame(log, uint64(i+1), payload)
+	}
+	f := must[vfs.File](t)(mem.Open(dir+"/00000000000000000001.log", vfs.ReadWrite))
+	must[int](t)(f.WriteAt(log, 0))
+	s := open(t, mem, metadata.Options{})
+	want := map[quotas.Entity]map[string]float64{{IP: quotas.Named("10.0.0.1")}: {"connection_creation_rate": 6}}
+	if got := s.Snapshot().Quotas; !reflect.DeepEqual(got, want) {
+		t.Errorf("quotas %v, want %v", got, want)
+	}
+	if err := s.AlterQuotas(quotas.Entity{IP: quotas.Named("::ffff:a00:1")}, nil, []string{"connection_creation_rate"}); err != nil || len(s.Snapshot().Quotas) != 0 {
+		t.Errorf("after removal: %v, %v", s.Snapshot().Quotas, err)
 	}
 }
 

@@ -48,6 +48,14 @@ func (e Entity) String() string {
 	return strings.Join(parts, ",")
 }
 
+// Canonical has the address in the one form that connections show it in: an address in two spellings is one entity.
+func (e Entity) Canonical() Entity {
+	if addr, err := netip.ParseAddr(e.IP.Name); err == nil {
+		e.IP.Name = addr.Unmap().WithZone("").String()
+	}
+	return e
+}
+
 // Compare orders entities by user, client id and address; what is not set comes first, then the default.
 func (e Entity) Compare(o Entity) int {
 	for _, p := range [][2]Part{{e.User, o.User}, {e.ClientID, o.ClientID}, {e.IP, o.IP}} {

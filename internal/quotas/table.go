@@ -1,7 +1,5 @@
 package quotas
 
-import "net/netip"
-
 // Table answers which limit holds for a client. It is immutable.
 type Table struct {
 	limits [Keys]map[Entity]float64
@@ -12,9 +10,7 @@ type Table struct {
 func NewTable(all map[Entity]map[string]float64) *Table {
 	t := &Table{}
 	for e, limits := range all {
-		if addr, err := netip.ParseAddr(e.IP.Name); err == nil {
-			e.IP.Name = addr.Unmap().WithZone("").String() // as connections show it
-		}
+		e = e.Canonical()
 		for name, value := range limits {
 			k, ok := ParseKey(name)
 			if !ok {
