@@ -202,7 +202,6 @@ func newBroker(opt Options, l logs) (*Broker, error) {
 	}
 	b.started = time.Now()
 	b.limits = newLimiter(b.meta.Snapshot().Quotas, m)
-	b.limits.meters.Longest = opt.IdleTimeout // as mute has it: what is counted is what clients are told
 	b.sessions = newSessionCache(opt.FetchSessions, m)
 	if b.groups, err = b.newGroups(); err != nil {
 		return nil, err

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"math"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -135,23 +136,22 @@ func (l *limiter) spent(c quotas.Client, took time.Duration) time.Duration {
 	return l.record(quotas.RequestPercentage, c, took.Seconds()*100)
 }
 
-// mute has the connection read nothing more for a time, beginning now (KIP-219), and gives that time as responses tell it. A throttle
-// never lasts longer than an idle connection does.
+// mute has the connection read nothing more for a time, beginning now (KIP-219), and gives that time as responses tell it.
 func (c *conn) mute(wait time.Duration) (ms int32) {
 	if wait <= 0 {
 		return 0
 	}
-	wait = min(wait, c.b.opt.IdleTimeout)
 	until := int64(time.Since(c.b.started) + wait)
 	for {
 		old := c.mutedUntil.Load()
 		if old >= until || c.mutedUntil.CompareAndSwap(old, until) {
-			return int32(max(wait.Milliseconds(), 1))
+			return int32(min(max(wait.Milliseconds(), 1), math.MaxInt32))
 		}
 	}
 }
 
-// waitMuted returns when the connection may be read again, or must end.
+// waitMuted returns when the connection may be read again, or must end. As in Kafka, one that is muted for longer than the idle timeout is
+// idle: what comes after it over another connection is measured like all else of the client.
 func (c *conn) waitMuted() error {
 	for {
 		until := c.mutedUntil.Load()
@@ -163,7 +163,13 @@ func (c *conn) waitMuted() error {
 			c.mutedUntil.CompareAndSwap(until, 0)
 			continue
 		}
-		timer := time.NewTimer(rest)
+		c.mu.Lock()
+		left := time.Until(c.idleStart().Add(c.b.opt.IdleTimeout))
+		c.mu.Unlock()
+		if left <= 0 {
+			return errIdle
+		}
+		timer := time.NewTimer(min(rest, left))
 		select {
 		case <-timer.C:
 		case <-c.stopping:

@@ -222,14 +222,16 @@ func TestMutedConnectionEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := throttledRig(t, "producer_byte_rate", 1)
 		c := r.dial()
-		if resp := call[*kmsg.ProduceResponse](c, produceRequest(9, 1, "orders", records(0, batch(1, 30_000)))); resp.ThrottleMillis != 600_000 {
-			t.Fatalf("throttled for %d ms, want the idle timeout", resp.ThrottleMillis)
+		resp := call[*kmsg.ProduceResponse](c, produceRequest(9, 1, "orders", records(0, batch(1, 30_000))))
+		told := time.Duration(resp.ThrottleMillis) * time.Millisecond
+		if told < 30_000*time.Second || told > 31_000*time.Second {
+			t.Fatalf("throttled for %v", told)
 		}
 		var m dto.Metric
-		if err := r.b.metrics.throttleSeconds[quotas.ProducerByteRate].Write(&m); err != nil || m.Counter.GetValue() != 600 {
+		if err := r.b.metrics.throttleSeconds[quotas.ProducerByteRate].Write(&m); err != nil || m.Counter.GetValue() != told.Seconds() {
 			t.Errorf("counted as throttled for %v s, %v", m.Counter.GetValue(), err)
 		}
-		if rates := r.b.limits.rates(quotas.ProducerByteRate); len(rates) != 1 || rates[0].MeanPause != 10*time.Minute {
+		if rates := r.b.limits.rates(quotas.ProducerByteRate); len(rates) != 1 || rates[0].MeanPause != told {
 			t.Errorf("shown as %+v", rates)
 		}
 		began := time.Now()
@@ -237,6 +239,28 @@ func TestMutedConnectionEnds(t *testing.T) {
 		synctest.Wait()
 		if err := r.b.Shutdown(t.Context()); err != nil || time.Since(began) != 0 {
 			t.Errorf("shutdown: %v after %v", err, time.Since(began))
+		}
+	})
+}
+
+// A throttle that is longer than the idle timeout is told as it is, and the connection ends as idle: whatever was sent on it is not served
+// before its time.
+func TestThrottleBeyondIdleTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := throttledRig(t, "producer_byte_rate", 1)
+		for _, waits := range []bool{true, false} {
+			c := r.dial()
+			if resp := call[*kmsg.ProduceResponse](c, produceRequest(9, 1, "orders", records(0, batch(1, 30_000)))); resp.ThrottleMillis < 29_000_000 {
+				t.Errorf("told to wait %d ms", resp.ThrottleMillis)
+			}
+			began := time.Now()
+			if !waits {
+				c.send(kmsg.NewPtrApiVersionsRequest())
+			}
+			c.closed()
+			if d := time.Since(began); d != 10*time.Minute {
+				t.Errorf("client waits %v: closed after %v", waits, d)
+			}
 		}
 	})
 }

@@ -10,9 +10,6 @@ const minSweep = 1024
 
 // Meters holds the rates of everybody who has a limit. Not safe for concurrent use: the caller has a lock. Times may not go back.
 type Meters struct {
-	// Longest bounds what a client is told to wait; 0: nothing does. Set it before the first use.
-	Longest time.Duration
-
 	table   *Table
 	start   time.Time
 	meters  map[meterKey]*meter
@@ -59,7 +56,6 @@ func (m *Meters) Record(k Key, c Client, n float64, now time.Time) time.Duration
 	if k == RequestPercentage { // Kafka's bound: a request must not cost more than it could have taken
 		over = min(over, window*time.Millisecond)
 	}
-	over = m.bounded(over)
 	if over > 0 {
 		x.pauses.record(over, ms)
 	}
@@ -104,20 +100,13 @@ func (m *Meters) Mutate(c Client, n float64, strict bool, now time.Time) (wait t
 	b := &m.meter(meterKey{ControllerMutationRate, shared}, of, limit, ms).tokens
 	b.refill(limit, ms)
 	if b.level < 0 && strict {
-		return m.bounded(b.debt(limit)), true
+		return b.debt(limit), true
 	}
 	b.level -= n
 	if strict { // the debt is the next request's affair
 		return 0, false
 	}
-	return m.bounded(b.debt(limit)), false
-}
-
-func (m *Meters) bounded(wait time.Duration) time.Duration {
-	if m.Longest > 0 {
-		return min(wait, m.Longest)
-	}
-	return wait
+	return b.debt(limit), false
 }
 
 // Connect counts a new connection from an address and tells how long it has to wait, a second at most; one that waits was not counted.
