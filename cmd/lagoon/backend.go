@@ -523,9 +523,12 @@ func (b *backend) Compactions(context.Context) (admin.Compactions, error) {
 
 // Config lists the effective configuration.
 func (b *backend) Config(context.Context) (admin.Config, error) {
-	out := admin.Config{File: b.cfg.File, Digest: b.cfg.Digest()}
-	for _, v := range b.cfg.Values() {
-		out.Values = append(out.Values, admin.ConfigValue{Key: v.Key, Value: v.Value, Default: v.Default, Source: v.Source, NeedsRestart: true})
+	return admin.Config{File: b.cfg.File, Digest: b.cfg.Digest(), Values: configValues(b.cfg)}, nil
+}
+
+func configValues(cfg *conf.Config) (out []admin.ConfigValue) {
+	for _, v := range cfg.Values() {
+		out = append(out, admin.ConfigValue{Key: v.Key, Value: v.Value, Default: v.Default, Source: v.Source, NeedsRestart: true})
 	}
-	return out, nil
+	return out
 }

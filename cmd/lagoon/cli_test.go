@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -191,6 +192,21 @@ lagoon: 2 fault(s) in ` + bad + "\n"
 	}
 	out, code = command(t, []string{"LAGOON_SERVER__RACK=b"}, false, "check-config", good, "--effective", "--set", "log.level=debug")
 	if code != exitOK || !strings.Contains(out, `# env LAGOON_SERVER__RACK`) || !strings.Contains(out, `# --set log.level=debug`) {
+		t.Errorf("%d %s", code, out)
+	}
+	// Programs are told no less than people.
+	out, code = command(t, []string{"LAGOON_SERVER__RACK=b"}, false, "check-config", good, "--effective", "-o", "json")
+	var report checkReport
+	if err := json.Unmarshal([]byte(out), &report); err != nil || code != exitOK || len(report.Values) < 50 ||
+		!slices.Contains(report.Values, admin.ConfigValue{Key: "server.rack", Value: `"b"`, Default: `""`, Source: "env LAGOON_SERVER__RACK", NeedsRestart: true}) {
+		t.Errorf("%d %v %s", code, err, out)
+	}
+	out, code = command(t, nil, false, "check-config", good, "--effective", "-o", "ndjson")
+	if code != exitOK || strings.Count(out, "\n") != len(report.Values) {
+		t.Errorf("%d, %d lines for %d values", code, strings.Count(out, "\n"), len(report.Values))
+	}
+	out, code = command(t, nil, false, "check-config", good, "-o", "json")
+	if code != exitOK || strings.Contains(out, "values") {
 		t.Errorf("%d %s", code, out)
 	}
 	out, code = command(t, nil, false, "check-config", "--defaults")

@@ -20,6 +20,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"lagoon/conf"
+	"lagoon/internal/admin"
 	"lagoon/internal/metadata"
 	"lagoon/tiering"
 )
@@ -300,6 +301,8 @@ type checkReport struct {
 	File     string        `json:"file"`
 	OK       bool          `json:"ok"`
 	Problems conf.Problems `json:"problems"`
+	// Values are there with --effective, as the admin API's configuration has them.
+	Values []admin.ConfigValue `json:"values,omitempty"`
 }
 
 func (a *app) checkConfig(file string, set []string, effective bool) error {
@@ -310,6 +313,9 @@ func (a *app) checkConfig(file string, set []string, effective bool) error {
 	} else if !errors.As(err, &report.Problems) {
 		return err
 	}
+	if effective = effective && err == nil; effective {
+		report.Values = configValues(cfg)
+	}
 	body, jerr := json.Marshal(report)
 	if jerr != nil {
 		return jerr
@@ -318,13 +324,16 @@ func (a *app) checkConfig(file string, set []string, effective bool) error {
 		for _, p := range report.Problems {
 			fmt.Fprintln(a.stdout, string(p.Severity)+": "+p.String())
 		}
-		if effective && err == nil {
+		if effective {
 			fmt.Fprint(a.stdout, cfg.Effective())
 		} else if err == nil {
 			fmt.Fprintf(a.stdout, "%s: ok\n", file)
 		}
 		return nil
 	})
+	if perr == nil && effective && a.output == "ndjson" {
+		perr = a.printLines(body, "values")
+	}
 	if perr != nil {
 		return perr
 	}
