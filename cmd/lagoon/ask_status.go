@@ -103,8 +103,11 @@ func (a *app) health(ctx context.Context, print bool) error {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	resp, body, err := a.call(ctx, http.MethodGet, "/readyz", url.Values{"verbose": {""}}, nil)
-	var usage usageError
-	if errors.As(err, &usage) {
+	var (
+		usage usageError
+		local localError
+	)
+	if errors.As(err, &usage) || errors.As(err, &local) {
 		return err
 	}
 	if err != nil {

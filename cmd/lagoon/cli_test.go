@@ -154,6 +154,13 @@ func TestToken(t *testing.T) {
 	if out, code := command(t, nil, false, "tiers", "--admin", url, "--token-file", file+"x"); code != exitFailed || !strings.Contains(out, "no such file") {
 		t.Errorf("missing file: %d %q", code, out)
 	}
+	// It says nothing of the daemon: a check that could not be made is not one that says no.
+	for _, wait := range [][]string{nil, {"--wait", "1m"}} {
+		out, code := command(t, nil, false, append([]string{"health", "--admin", url, "--token-file", file + "x"}, wait...)...)
+		if code != exitFailed || !strings.Contains(out, "no such file") {
+			t.Errorf("health %v with a missing file: %d %q", wait, code, out)
+		}
+	}
 }
 
 func TestCheckConfig(t *testing.T) {

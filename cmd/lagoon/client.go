@@ -47,6 +47,11 @@ func (a *app) ask(ctx context.Context, method, path string, query url.Values, in
 	return body, nil
 }
 
+// localError is a fault on this side, before anybody was asked.
+type localError struct{ error }
+
+func (e localError) Unwrap() error { return e.error }
+
 func (a *app) call(ctx context.Context, method, path string, query url.Values, in any) (*http.Response, []byte, error) {
 	endpoint, client := a.admin, http.DefaultClient
 	if path, ok := strings.CutPrefix(a.admin, "unix:"); ok {
@@ -86,7 +91,7 @@ func (a *app) call(ctx context.Context, method, path string, query url.Values, i
 	if a.tokenFile != "" {
 		token, err := readToken(a.tokenFile)
 		if err != nil {
-			return nil, nil, err
+			return nil, nil, localError{err}
 		}
 		req.Header.Set("Authorization", "Bearer "+token)
 	}
