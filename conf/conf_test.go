@@ -2,10 +2,13 @@ package conf_test
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/datadriven"
 	"github.com/google/go-cmp/cmp"
@@ -143,6 +146,56 @@ func TestUnreadableFiles(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), path) {
 			t.Errorf("%s: %v, want %q", path, err, want)
 		}
+	}
+}
+
+// A pipe is read, as of a shell's <(…), and holds up nobody: neither one without a writer nor one whose writer comes to no end.
+func TestPipes(t *testing.T) {
+	if _, err := conf.Load(conf.LoadOptions{Path: "/dev/zero"}); err == nil || !strings.Contains(err.Error(), "not a regular file") {
+		t.Errorf("/dev/zero: %v", err)
+	}
+	path := filepath.Join(t.TempDir(), "fifo")
+	if err := syscall.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conf.Load(conf.LoadOptions{Path: path}); err == nil || !strings.Contains(err.Error(), "nobody wrote to") {
+		t.Errorf("without a writer: %v", err)
+	}
+	for _, tc := range []struct{ text, want string }{
+		{"[server]\nrack = \"a\"\n", ""},
+		{strings.Repeat("#\n", 200<<10), "larger than 256KiB"},
+	} {
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		written := make(chan struct{})
+		go func() {
+			defer close(written)
+			_, _ = w.WriteString(tc.text) // nobody reads all of what is too large
+			_ = w.Close()
+		}()
+		c, err := conf.Load(conf.LoadOptions{Path: fmt.Sprintf("/proc/self/fd/%d", r.Fd())})
+		if tc.want == "" && (err != nil || c.Server.Rack != "a") || tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want)) {
+			t.Errorf("pipe with %d bytes: %v", len(tc.text), err)
+		}
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+		<-written
+	}
+	conf.ShortenPipeTime(50 * time.Millisecond)
+	defer conf.ShortenPipeTime(time.Minute)
+	w, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	if _, err := w.WriteString("[server]\n"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conf.Load(conf.LoadOptions{Path: path}); err == nil || !strings.Contains(err.Error(), "did not come to an end") {
+		t.Errorf("with a writer that stays: %v", err)
 	}
 }
 

@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
+	"time"
 
 	"github.com/BurntSushi/toml"
 )
@@ -67,7 +69,34 @@ func Parse(name, text string, opt LoadOptions) (*Config, error) {
 }
 
 func readFile(path string) ([]byte, error) {
-	f, err := os.Open(path)
+	f, err := OpenText(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxFileBytes+1))
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return nil, fmt.Errorf("is a pipe whose writer did not come to an end within %s", Duration(pipeTime))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot be read: %w", err)
+	}
+	if len(text) > maxFileBytes {
+		return nil, fmt.Errorf("is larger than %s: this is not a Lagoon configuration", Bytes(maxFileBytes))
+	}
+	if info, err := f.Stat(); err == nil && len(text) == 0 && !info.Mode().IsRegular() {
+		return nil, errors.New("is a pipe that nobody wrote to") // rather than a broker with defaults
+	}
+	return text, nil
+}
+
+// pipeTime bounds the wait for who writes to a pipe; a shell's <(…) may ask for a passphrase first. Tests shorten it.
+var pipeTime = time.Minute
+
+// OpenText opens a regular file, or a pipe, which is read for a minute at most; nothing else. It never waits for a pipe's writer: what nobody
+// has open for writing is at its end at once. Errors follow the path in a sentence.
+func OpenText(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		var pe *os.PathError
 		if errors.As(err, &pe) {
@@ -75,18 +104,22 @@ func readFile(path string) ([]byte, error) {
 		}
 		return nil, fmt.Errorf("cannot be read: %w", err)
 	}
-	defer f.Close()
-	if info, err := f.Stat(); err == nil && !info.Mode().IsRegular() {
-		return nil, errors.New("is not a regular file")
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+		err = fmt.Errorf("cannot be read: %w", err)
+	case info.Mode()&os.ModeNamedPipe != 0: // those of a shell, too
+		if err = f.SetReadDeadline(time.Now().Add(pipeTime)); err != nil {
+			err = fmt.Errorf("cannot be read: %w", err)
+		}
+	case !info.Mode().IsRegular():
+		err = errors.New("is not a regular file or a pipe")
 	}
-	text, err := io.ReadAll(io.LimitReader(f, maxFileBytes+1))
 	if err != nil {
-		return nil, fmt.Errorf("cannot be read: %w", err)
+		_ = f.Close() // nothing was written
+		return nil, err
 	}
-	if len(text) > maxFileBytes {
-		return nil, fmt.Errorf("is larger than %s: this is not a Lagoon configuration", Bytes(maxFileBytes))
-	}
-	return text, nil
+	return f, nil
 }
 
 func load(opt LoadOptions, name string, text []byte) (*Config, error) {

@@ -11,11 +11,11 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"strings"
 	"syscall"
 	"time"
 
+	"lagoon/conf"
 	"lagoon/internal/admin"
 )
 
@@ -153,9 +153,9 @@ func problemError(resp *http.Response, body []byte) error {
 
 // readToken reads a bearer token: the first line of a file.
 func readToken(path string) (string, error) {
-	f, err := os.Open(path)
+	f, err := conf.OpenText(path)
 	if err != nil {
-		return "", fmt.Errorf("token file: %w", err)
+		return "", fmt.Errorf("token file %s %w", path, err)
 	}
 	defer f.Close()
 	text, err := io.ReadAll(io.LimitReader(f, maxTokenBytes))
