@@ -114,6 +114,12 @@ func (l *Limits) refresh(now time.Time) {
 	}
 }
 
+// Weight is a flow's share against others at a device now, DefaultWeight where nobody set one.
+func (l *Limits) Weight(flow Subject, now time.Time) int {
+	l.refresh(now)
+	return int(l.weight(flow, now))
+}
+
 // weight is the flow's share, and the only place that knows: its own weight, or what Races boosts it to.
 func (l *Limits) weight(flow Subject, now time.Time) int64 {
 	return max(l.ownWeight(flow, now), l.boosts[flow])

@@ -167,10 +167,9 @@ func (x explained) budget(step stepFunc) {
 	if v.BytesPerSecond > 0 {
 		device = fmt.Sprintf("the device may read %s/s for readers that are behind, %s left now", admission.Bytes(v.BytesPerSecond), admission.Bytes(v.TokensBytes))
 	}
-	weight, share := admission.DefaultWeight, fmt.Sprintf("%s reads nothing cold here now", x.flow)
+	share := fmt.Sprintf("%s reads nothing cold here now", x.flow)
 	for _, f := range v.Flows {
 		if f.Flow == x.flow && f.Kind == admission.KindRead {
-			weight = f.Weight
 			share = fmt.Sprintf("%s had %s/s in the last minute", x.flow, admission.Bytes(f.BytesPerSecond))
 		}
 	}
@@ -180,7 +179,7 @@ func (x explained) budget(step stepFunc) {
 	}
 	step("budget", limit+"; "+device+"; "+share, map[string]any{"limited_by": x.Limit.String(), "limit_bytes_per_second": x.Limit.BytesPerSecond,
 		"wait_seconds": x.Limit.Wait.Seconds(), "device_bytes_per_second": v.BytesPerSecond, "device_tokens_bytes": v.TokensBytes,
-		"flow": x.flow.String(), "weight": float64(weight) / admission.DefaultWeight, "override": x.override, "mode": x.mode})
+		"flow": x.flow.String(), "weight": float64(x.Weight) / admission.DefaultWeight, "override": x.override, "mode": x.mode})
 	if c := x.Control; c != nil {
 		rate := "unlimited"
 		if n := c.Budget.BytesPerSecond; n > 0 {

@@ -58,6 +58,7 @@ func laggingRead() explained {
 	x.Pos, x.Bytes, x.Behind, x.Device, x.Method = 7<<20, 1<<20, 9771212800, "hdd", cachectl.MethodDirect
 	x.Resident = cachectl.Residency{Pages: 256, Resident: 12, RecentlyEvicted: 3, Method: "cachestat"}
 	x.Reader.Class = admission.Class{State: admission.Lagging, Reason: admission.ReasonBeyondWindow, Text: "9.1 GiB behind > min_bytes 256 MiB, and 12m32s > min_age 1m"}
+	x.Weight = admission.DefaultWeight
 	x.Reader.LagAge, x.Reader.LagBytes = 752*time.Second, x.Behind
 	x.decide(admission.Read{State: admission.Lagging, ResidentRatio: 12.0 / 256, Sealed: true, BudgetOK: true})
 	return x
@@ -74,7 +75,8 @@ func (x *explained) change(t *testing.T, word string) {
 		x.Known, x.Reader.ID = true, 17
 	case "capped":
 		x.mode, x.dir.Device.BytesPerSecond, x.dir.Device.TokensBytes = "fixed", 120<<20, 3<<20
-		x.dir.Device.Flows = []admission.FlowView{{Flow: x.flow, Weight: 3 * admission.DefaultWeight, BytesPerSecond: 16 << 20}}
+		x.dir.Device.Flows = []admission.FlowView{{Flow: x.flow, BytesPerSecond: 16 << 20}}
+		x.Weight = 3 * admission.DefaultWeight
 	case "deferred":
 		x.Limit = admission.Limit{By: admission.LimitOverride, Name: "wh-loader", BytesPerSecond: 16 << 20, Wait: 80 * time.Millisecond}
 		x.override = true

@@ -9,6 +9,22 @@ import (
 	"lagoon/admission"
 )
 
+// TestExplainedWeight: a flow has the weight that was set for it, also while it reads nothing.
+func TestExplainedWeight(t *testing.T) {
+	s := open(t, nil, osFS(t))
+	l := load(t, s, config(), 1)
+	produce(t, l, batch("a", 1, 100, nil, 1000))
+	if err := s.Configure(admission.Subject{Kind: admission.Group, Name: "etl"}, admission.Cap{Weight: 300}); err != nil {
+		t.Fatal(err)
+	}
+	for group, want := range map[string]int{"etl": 300, "other": admission.DefaultWeight} {
+		if e, err := l.Explain(admission.ReaderKey{Group: group, Topic: "orders"}, 0, 1000); err != nil || e.Weight != want {
+			t.Errorf("%s has the weight %d, want %d (%v)", group, e.Weight, want, err)
+		}
+	}
+	closeStore(t, s)
+}
+
 // TestSmallCapIsKept: groups with caps far below a chunk per second, beside one that reads the same log as fast as the disk
 // gives: each gets its cap within 5 % in every ten seconds, although others have read the bytes before it.
 func TestSmallCapIsKept(t *testing.T) {

@@ -274,6 +274,7 @@ type Explanation struct {
 	Decision admission.Decision
 	Why      string
 	Limit    admission.Limit
+	Weight   int // of the reader's flow against others
 	Device   string
 	Control  *admission.ControllerView // of the device's budget, nil: it is fixed
 	Method   cachectl.Method           // that a bypass read would use
@@ -323,6 +324,9 @@ func (l *Log) Explain(key admission.ReaderKey, from segment.Offset, maxBytes int
 	if e.Limit = s.dir.cold.limitedBy(key.Flow()); e.Limit.Wait > 0 {
 		read.BudgetOK, read.LimitedBy = false, e.Limit
 	}
+	l.store.limitsMu.Lock()
+	e.Weight = l.store.limits.Weight(key.Flow(), now)
+	l.store.limitsMu.Unlock()
 	e.Decision = admission.Decide(read)
 	e.Why = e.Decision.Explain(read)
 	e.Method = l.store.methodOn(s.dir, e.Segment.Sealed)
