@@ -313,7 +313,7 @@ func (b *backend) Tiers(context.Context) ([]admin.Tier, error) {
 			CapacityBytes: d.TotalBytes, FreeBytes: d.UsableBytes, UsedBytes: d.UsedBytes, MaxUsedBytes: d.MaxUsedBytes,
 			HighWatermark: d.High, LowWatermark: d.Low, KeepSeconds: d.Keep.Seconds(), Segments: d.Segments,
 			ReadMode: string(b.methodOf(d.Name)), LimitBytes: d.Device.BytesPerSecond, ReadBytesTotal: d.Device.ReadBytes,
-			WriteBytesTotal: d.Device.MigrationBytes, QueuedReads: d.Device.Queued, ResidentBytes: b.sampler.residentOn(d.Name)}
+			WriteBytesTotal: d.WrittenBytes, QueuedReads: d.Device.Queued, ResidentBytes: b.sampler.residentOn(d.Name)}
 		switch {
 		case d.Err != nil:
 			t.State, t.Error = "fenced", d.Err.Error()

@@ -442,6 +442,14 @@ func TestMigrationsByHand(t *testing.T) {
 	if tier := l.Segments()[1].Tier; tier != "ssd" {
 		t.Errorf("the next segment is in %s", tier)
 	}
+	var tiers admin.TierList
+	if err := json.Unmarshal([]byte(d.cli(t, "tiers", "-o", "json")), &tiers); err != nil {
+		t.Fatal(err)
+	}
+	moved := l.Segments()[0].SizeBytes
+	if from, to := tiers.Tiers[0].WriteBytesTotal, tiers.Tiers[1].WriteBytesTotal; from != 0 || to < moved || to > moved+64<<10 { // the indexes go with it
+		t.Errorf("a move of %d bytes wrote %d bytes where they were and %d where they are", moved, from, to)
+	}
 	if err := stop(); err != nil {
 		t.Fatal(err)
 	}

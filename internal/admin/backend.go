@@ -364,7 +364,7 @@ type Tier struct {
 	ReadMode        string     `json:"read_mode"` // bypass method in use
 	LimitBytes      int64      `json:"limit_bytes_per_second"`
 	ReadBytesTotal  int64      `json:"read_bytes_total"`  // cold reads from the device
-	WriteBytesTotal int64      `json:"write_bytes_total"` // by migrations, compactions and refills, what they read of it included; appends are not
+	WriteBytesTotal int64      `json:"write_bytes_total"` // by migrations and compactions; appends are not counted
 	QueuedReads     int        `json:"queued_reads"`
 	NextToMove      []MoveHint `json:"next_to_move"`
 }

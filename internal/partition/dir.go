@@ -64,6 +64,7 @@ type logDir struct {
 	sealed     atomic.Bool  // hottest tier only: since the last checkpoint, and the next second writes one
 	partitions atomic.Int64 // whose home this is
 	used       atomic.Int64 // bytes of segments, kept by seal, publish and delete
+	written    atomic.Int64 // bytes that migrations and compactions wrote
 	harm       dirHarm
 	readsOnWay manyOnWay
 	opensOnWay manyOnWay

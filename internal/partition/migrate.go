@@ -398,6 +398,9 @@ func (g deviceGate) Wait(ctx context.Context, t tiering.Transfer) (func(), error
 	g.io.at(d)
 	return func() {
 		g.io.at(nil)
+		if t.Write {
+			d.written.Add(t.Bytes)
+		}
 		d.moves.took(t.Bytes, time.Since(began))
 		done()
 	}, nil

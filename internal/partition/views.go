@@ -15,6 +15,7 @@ type DirView struct {
 	Rank                    int // of the tier, 0 is the hottest
 	TotalBytes, UsableBytes int64
 	UsedBytes               int64 // by segments
+	WrittenBytes            int64 // by migrations and compactions since the start
 	MaxUsedBytes            int64
 	High, Low               float64
 	Keep                    time.Duration
@@ -41,7 +42,7 @@ type DirPartition struct {
 func (s *Store) Dirs() []DirView {
 	out := make([]DirView, len(s.dirs))
 	for i, d := range s.dirs {
-		v := DirView{Name: d.name, Tier: d.spec.Tier, Path: d.spec.FS.Root(), Rank: d.rank, UsedBytes: d.used.Load(), MaxUsedBytes: d.spec.MaxUsedBytes,
+		v := DirView{Name: d.name, Tier: d.spec.Tier, Path: d.spec.FS.Root(), Rank: d.rank, UsedBytes: d.used.Load(), WrittenBytes: d.written.Load(), MaxUsedBytes: d.spec.MaxUsedBytes,
 			High: d.spec.High, Low: d.spec.Low, Keep: d.spec.Keep, Full: d.full.Load(), Err: d.fenced()}
 		if u, err := d.spec.FS.Usage(); err == nil {
 			v.TotalBytes, v.UsableBytes = u.TotalBytes, u.FreeBytes
