@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -33,6 +32,8 @@ const (
 	// drainTime is for everything between SIGTERM and the end of the process; clients get the larger part of it.
 	drainTime  = 10 * time.Second
 	clientTime = 5 * time.Second
+	// graceTime is what a step of stop gets beyond its time: more is of no use to what waits for a disk that does not answer.
+	graceTime = time.Second
 	// catalogueDir holds the metadata, in the hottest tier.
 	catalogueDir = "lagoon-metadata"
 	// catalogueLock is taken before anything is read: opening a catalogue may repair it.
@@ -66,7 +67,7 @@ type daemon struct {
 
 	without ablation
 
-	closers []func(context.Context) error // undo, last first
+	closers []closer // last first
 	serving sync.WaitGroup
 	failed  chan error // a listener died
 }
@@ -104,8 +105,33 @@ func run(ctx context.Context, cfg *conf.Config, log *slog.Logger, opt daemonOpti
 	return errors.Join(err, d.stop())
 }
 
+// closer is one step of stop.
+type closer struct {
+	what string
+	do   func(context.Context) error
+}
+
 // undo registers what stop has to do for what was just done.
-func (d *daemon) undo(fn func(context.Context) error) { d.closers = append(d.closers, fn) }
+func (d *daemon) undo(what string, do func(context.Context) error) {
+	d.closers = append(d.closers, closer{what, do})
+}
+
+// run leaves a step behind that does not end soon after ctx: the process has to end whatever a disk does.
+func (c closer) run(ctx context.Context) error {
+	done := make(chan error, 1)
+	go func() { done <- c.do(ctx) }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(graceTime):
+		return fmt.Errorf("%s did not close in time: does its disk answer?", c.what)
+	}
+}
 
 // start builds the daemon from the ground up. The ports come first: a taken one is found before any file is touched. The admin API
 // is served before the logs are checked, so that it can tell how far that is.
@@ -151,7 +177,7 @@ func (d *daemon) stop() error {
 	defer cancel()
 	var errs []error
 	for i := len(d.closers) - 1; i >= 0; i-- {
-		errs = append(errs, d.closers[i](ctx))
+		errs = append(errs, d.closers[i].run(ctx))
 	}
 	err := errors.Join(errs...)
 	if err == nil && d.broker != nil {
@@ -170,7 +196,7 @@ func (d *daemon) listen(context.Context) error {
 			return fmt.Errorf("server.listen %s: %w", addr, err)
 		}
 		d.listeners = append(d.listeners, ln)
-		d.undo(func(context.Context) error {
+		d.undo("listener", func(context.Context) error {
 			if err := ln.Close(); err != nil && !errors.Is(err, net.ErrClosed) { // the broker closes it, too
 				return err
 			}
@@ -197,7 +223,7 @@ func (d *daemon) listenAdmin(context.Context) error {
 	if err != nil {
 		return fmt.Errorf("admin.socket: %w", err)
 	}
-	d.undo(func(context.Context) error {
+	d.undo("admin socket", func(context.Context) error {
 		if local == nil {
 			return nil
 		}
@@ -215,7 +241,7 @@ func (d *daemon) listenAdmin(context.Context) error {
 	if err := d.admin.Listen(); err != nil {
 		return fmt.Errorf("%w (--set admin.listen=HOST:PORT)", err)
 	}
-	d.undo(func(ctx context.Context) error {
+	d.undo("admin API", func(ctx context.Context) error {
 		defer d.serving.Wait()
 		return d.admin.Close(ctx)
 	})
@@ -279,9 +305,12 @@ func (d *daemon) serveAdmin(context.Context) error {
 		}
 	})
 	// The store is closed before the admin API is: it tells that the daemon drains, from what the store still knows.
-	d.undo(func(context.Context) error {
+	d.undo("residency sampler", func(context.Context) error {
 		end()
-		<-sampled
+		select {
+		case <-sampled:
+		case <-time.After(graceTime): // it looks at a disk that does not answer, and may go on: the others need the time
+		}
 		return nil
 	})
 	return nil
@@ -333,17 +362,19 @@ func (d *daemon) openCatalogue(context.Context) error {
 	if err != nil {
 		return fmt.Errorf("catalogue: %w", err)
 	}
-	d.undo(closing(lock))
+	// Together: the lock of a catalogue that does not close goes with the process.
+	d.undo("catalogue", func(context.Context) error {
+		var err error
+		if d.catalogue != nil {
+			err = d.catalogue.Close()
+		}
+		return errors.Join(err, lock.Close())
+	})
 	d.catalogue, err = metadata.Open(hot, catalogueDir, metadata.Options{Logger: d.log, OnChange: d.catalogueChanged})
 	if err != nil {
 		return fmt.Errorf("catalogue: %w", err)
 	}
-	d.undo(closing(d.catalogue))
 	return nil
-}
-
-func closing(c io.Closer) func(context.Context) error {
-	return func(context.Context) error { return c.Close() }
 }
 
 // openCache prepares the page cache; partition.Open probes how cold reads of each tier can leave it alone.
@@ -357,7 +388,7 @@ func (d *daemon) openCache(context.Context) (err error) {
 	if d.pool, err = cachectl.NewPool(n*chunk, chunk); err != nil {
 		return err
 	}
-	d.undo(func(context.Context) error { d.pool.Close(); return nil })
+	d.undo("chunk memory", func(context.Context) error { d.pool.Close(); return nil })
 	return d.pool.Register(d.reg)
 }
 
@@ -381,7 +412,7 @@ func (d *daemon) openStore(context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.undo(d.store.Close)
+	d.undo("log directories", d.store.Close)
 	return nil
 }
 
@@ -442,7 +473,7 @@ func (d *daemon) serveClients(ctx context.Context) (err error) {
 			}
 		})
 	}
-	d.undo(func(ctx context.Context) error {
+	d.undo("connections", func(ctx context.Context) error {
 		defer cut()
 		ctx, cancel := context.WithTimeout(ctx, clientTime)
 		defer cancel()

@@ -19,6 +19,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -544,6 +545,34 @@ func TestExpiredOverridesLeaveTheCatalogue(t *testing.T) {
 }
 
 // TestHangupStopsInGoodOrder: as a JVM does; a terminal that closes must not leave logs to be checked.
+// TestStopWithoutADisk: a disk that does not answer keeps no step but its own from being done, and the process from ending no longer than it must.
+func TestStopWithoutADisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &daemon{backend: &backend{}, log: slog.New(slog.DiscardHandler)}
+		answered := make(chan struct{})
+		var closed []string
+		for _, what := range []string{"listener", "catalogue", "pool", "store"} {
+			d.undo(what, func(context.Context) error {
+				if what == "catalogue" {
+					<-answered
+				}
+				closed = append(closed, what)
+				return nil
+			})
+		}
+		began := time.Now()
+		err := d.stop()
+		if took := time.Since(began); took != drainTime+graceTime {
+			t.Errorf("it took %v", took)
+		}
+		if err == nil || !strings.Contains(err.Error(), "catalogue did not close in time") || !slices.Equal(closed, []string{"store", "pool", "listener"}) {
+			t.Errorf("%v closed, and %v", closed, err)
+		}
+		close(answered)
+		synctest.Wait()
+	})
+}
+
 func TestHangupStopsInGoodOrder(t *testing.T) {
 	seen := make(chan os.Signal, 1)
 	signal.Notify(seen, syscall.SIGHUP) // the test itself may run under nohup
