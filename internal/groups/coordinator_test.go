@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -399,6 +400,80 @@ func TestDeletions(t *testing.T) {
 	})
 }
 
+// TestDeletionsAreToldWhenDurable: until a deletion is durable the offset is told that a crash would bring back, and nobody is told that it is
+// gone, also who deletes it once more.
+func TestDeletionsAreToldWhenDurable(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		delete func(w *world) (groups.Pending, classic.Error)
+		left   int // groups afterwards
+	}{{"offset", deleteOrders, 1}, {"group", deleteGroup, 0}} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := start(t, &groupstest.Log{}, nil)
+				defer func() { w.Close() }()
+				synctest.Wait()
+				w.put(commit("g", "orders", 0, 5))
+				w.log.Hold()
+				var answers [2]classic.Error
+				var answered atomic.Int32
+				for i := range answers {
+					wait, err := tc.delete(w)
+					if err != classic.None {
+						t.Fatal(err)
+					}
+					go func() {
+						answers[i] = wait.Wait(t.Context())
+						answered.Add(1)
+					}()
+				}
+				synctest.Wait()
+				if list, _ := w.List(nil); answered.Load() != 0 || len(list) != 1 || w.offset("g") != 5 {
+					t.Errorf("before it is durable: %d answers, groups %+v, offset %d", answered.Load(), list, w.offset("g"))
+				}
+				crashed := start(t, w.log.Crash(), nil)
+				synctest.Wait()
+				if got := crashed.offset("g"); got != 5 {
+					t.Errorf("after a crash: %d", got)
+				}
+				crashed.Close()
+				w.log.Release()
+				synctest.Wait()
+				if list, _ := w.List(nil); answered.Load() != 2 || answers != [2]classic.Error{} || len(list) != tc.left || w.offset("g") != -1 {
+					t.Errorf("when it is: %d answers %v, groups %+v, offset %d", answered.Load(), answers, list, w.offset("g"))
+				}
+			})
+		})
+	}
+}
+
+// TestWhatComesAfterADeletionStays: a group that is used again before its deletion is durable is not deleted then.
+func TestWhatComesAfterADeletionStays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, &groupstest.Log{}, nil)
+		synctest.Wait()
+		w.put(commit("g", "orders", 0, 5))
+		w.put(commit("g", "orders", 1, 6))
+		w.log.Hold()
+		wait, err := w.Delete("g")
+		if err != classic.None {
+			t.Fatal(err)
+		}
+		w.put(commit("g", "orders", 0, 7))
+		w.log.Release()
+		if err := wait.Wait(t.Context()); err != classic.None {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if all, _ := w.FetchAll("g", groups.Fetcher{}); len(all) != 1 || all[0].Offset != 7 {
+				t.Errorf("offsets %+v", all)
+			}
+			w = w.crash(nil)
+		}
+		w.Close()
+	})
+}
+
 // TestMemoryIsBounded: above the limit new offsets and members are refused, known ones go on.
 func TestMemoryIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -563,11 +638,23 @@ func TestTopicMadeAnewWhileLoading(t *testing.T) {
 
 // TestTopicDeletedIsDurable: whoever makes the topic anew afterwards does not find the offsets again after a power cut.
 func TestTopicDeletedIsDurable(t *testing.T) {
+	for _, first := range []func(w *world) (groups.Pending, classic.Error){nil, deleteOrders, deleteGroup} {
+		testTopicDeletedIsDurable(t, first)
+	}
+}
+
+// testTopicDeletedIsDurable deletes what there is of the topic before, if first is not nil.
+func testTopicDeletedIsDurable(t *testing.T, first func(w *world) (groups.Pending, classic.Error)) {
 	synctest.Test(t, func(t *testing.T) {
 		w := start(t, &groupstest.Log{}, nil)
 		synctest.Wait()
 		w.put(commit("g", "orders", 0, 5))
 		w.log.Hold()
+		if first != nil {
+			if _, err := first(w); err != classic.None {
+				t.Error(err)
+			}
+		}
 		done := make(chan struct{})
 		go func() {
 			w.TopicDeleted(t.Context(), "orders")

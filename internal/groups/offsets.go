@@ -1,6 +1,8 @@
 package groups
 
 import (
+	"iter"
+	"slices"
 	"time"
 
 	"lagoon/internal/groups/classic"
@@ -318,7 +320,26 @@ func (s *shard) held(g *group, want func(topicPartition) bool) (out []topicParti
 	return out
 }
 
+// newestOf is the offset after the newest record of the given offsets, durable or not.
+func (g *group) newestOf(list iter.Seq[topicPartition]) (next segment.Offset) {
+	for tp := range list {
+		if vs := g.offsets[tp]; len(vs) > 0 {
+			next = max(next, vs[len(vs)-1].next)
+		}
+	}
+	return next
+}
+
+// until is what an answer has to wait for that tells of everything in the log before next.
+func (s *shard) until(next segment.Offset) Pending {
+	if next <= s.log.Offsets().HighWatermark {
+		return Pending{}
+	}
+	return s.pending(next)
+}
+
 // bury writes tombstones for those of the given offsets that are there, or that an open transaction commits: its records are older, and count no more.
+// What is gone already may not be durably so: that is waited for, too.
 func (s *shard) bury(g *group, doomed []topicPartition) (wait Pending, err error) {
 	s.builder.Reset()
 	var batch []topicPartition
@@ -354,6 +375,8 @@ func (s *shard) bury(g *group, doomed []topicPartition) (wait Pending, err error
 			}
 		}
 	}
-	err = flush()
+	if err = flush(); wait.log == nil {
+		wait = s.until(g.newestOf(slices.Values(doomed)))
+	}
 	return wait, err
 }

@@ -148,8 +148,8 @@ func randomRestarts(t *testing.T, rng *rand.Rand) error {
 		r := commit(group, topic, p, int64(step))
 		did := ""
 		kind := rng.IntN(15)
-		if held && (kind == 9 || kind == 10 || kind == 12) {
-			kind = 14 // a group that is deleted is forgotten at once; the others wait for syncs
+		if held && (kind == 10 || kind == 12) {
+			kind = 14 // they wait for syncs
 		}
 		switch kind {
 		case 0, 1, 2:

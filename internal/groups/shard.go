@@ -65,7 +65,7 @@ type group struct {
 	last     *classic.Metadata // the newest record of the group itself in the log, durable or not; nil for none
 	bytes    int64             // of the group without its offsets
 	kept     int64             // of its offsets
-	next     segment.Offset    // after the newest record of a group of the consumer protocol
+	next     segment.Offset    // after the newest record of a group of the consumer protocol, or what was left by one that was deleted
 	due      time.Time         // its alarm, which may ring early
 	seat     int               // in alarms, -1 none
 }
@@ -282,7 +282,8 @@ type Pending struct {
 	log     Log
 	next    segment.Offset
 	timeout time.Duration
-	synced  bool // whatever the topic's flush setting
+	synced  bool   // whatever the topic's flush setting
+	then    func() // when it is durable; may be nil
 }
 
 // Wait returns when the change is durable, with Kafka's error when it will not be, or not in time.
@@ -292,10 +293,17 @@ func (p Pending) Wait(ctx context.Context) classic.Error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, p.timeout)
 	defer cancel()
+	durable := p.log.Durable
 	if p.synced {
-		return refusal(p.log.Synced(ctx, p.next))
+		durable = p.log.Synced
 	}
-	return refusal(p.log.Durable(ctx, p.next))
+	if err := durable(ctx, p.next); err != nil {
+		return refusal(err)
+	}
+	if p.then != nil {
+		p.then()
+	}
+	return classic.None
 }
 
 func (s *shard) pending(next segment.Offset) Pending {

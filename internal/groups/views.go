@@ -3,11 +3,13 @@ package groups
 import (
 	"cmp"
 	"context"
+	"maps"
 	"slices"
 	"strings"
 	"time"
 
 	"lagoon/internal/groups/classic"
+	"lagoon/segment"
 )
 
 // Type is the protocol of a group, as ListGroups names it.
@@ -84,7 +86,7 @@ func (c *Coordinator) Describe(id string) (Description, classic.Error) {
 	return d, classic.None
 }
 
-// Delete removes an empty group with its offsets.
+// Delete removes an empty group with its offsets. It is there, and its offsets are told, until that is durable.
 func (c *Coordinator) Delete(id string) (Pending, classic.Error) {
 	s, g, err := c.lookup(id)
 	switch {
@@ -98,7 +100,45 @@ func (c *Coordinator) Delete(id string) (Pending, classic.Error) {
 		return Pending{}, classic.NonEmptyGroup
 	}
 	wait, failed := s.erase(g)
-	return wait, refusal(failed)
+	if failed != nil {
+		return wait, refusal(failed)
+	}
+	if wait.log == nil {
+		wait = s.until(max(g.next, g.newestOf(maps.Keys(g.offsets))))
+	}
+	if wait.log != nil && wait.next > s.log.Offsets().HighWatermark {
+		wait.then = s.leave(g, wait.next)
+	}
+	return wait, classic.None
+}
+
+// leave puts what is on stable storage of a group that was erased in its place, until the log is durable up to next: a crash before that brings it
+// back, so nobody may be told that it is gone. forget is for whoever knows that it is durable, before he tells; nobody may wait for that.
+func (s *shard) leave(erased *group, next segment.Offset) (forget func()) {
+	g := s.create(erased.id)
+	g.offsets, g.next = erased.offsets, next
+	for tp, vs := range g.offsets {
+		s.book(g, offsetBytes(tp, vs))
+	}
+	forget = func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.groups[g.id] != g {
+			return
+		}
+		s.prune(g, s.log.Offsets().HighWatermark)
+		if g.consumer == nil && g.last == nil && g.Idle() && len(g.offsets) == 0 && !s.awaited(g.id) {
+			s.drop(g)
+		}
+	}
+	if log := s.log; s.c.ctx.Err() == nil {
+		s.c.wg.Go(func() {
+			if log.Durable(s.c.ctx, next) == nil {
+				forget()
+			}
+		})
+	}
+	return forget
 }
 
 // erase writes tombstones for a group and everything it has, and forgets it.
@@ -136,36 +176,35 @@ func (c *Coordinator) TopicDeleted(ctx context.Context, topic string) {
 			continue // a shard that is loaded later looks for itself
 		}
 		s.mu.Lock()
-		last := Pending{}
 		for _, g := range s.groups {
-			if wait := s.buryLogged(g, s.held(g, func(tp topicPartition) bool { return tp.topic == topic })); wait.log != nil {
-				last = wait
-			}
+			s.buryLogged(g, s.held(g, func(tp topicPartition) bool { return tp.topic == topic }))
 		}
+		last := s.pending(s.log.Offsets().End) // with what others have deleted just now
 		s.mu.Unlock()
 		last.synced = true
 		waits = append(waits, last)
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.opt.CommitTimeout)
 	defer cancel()
+	failed := classic.None
 	for _, wait := range waits {
 		if err := wait.Wait(ctx); err != classic.None {
-			c.opt.Logger.Warn("offsets of a deleted topic are not known to be deleted on stable storage", "topic", topic, "err", err)
-			return
+			failed = err // the others all the same
 		}
+	}
+	if failed != classic.None {
+		c.opt.Logger.Warn("offsets of a deleted topic are not known to be deleted on stable storage", "topic", topic, "err", failed)
 	}
 }
 
 // buryLogged deletes offsets; a failure is logged, and the next run tries again.
-func (s *shard) buryLogged(g *group, doomed []topicPartition) Pending {
+func (s *shard) buryLogged(g *group, doomed []topicPartition) {
 	if len(doomed) == 0 {
-		return Pending{}
+		return
 	}
-	wait, err := s.bury(g, doomed)
-	if err != nil {
+	if _, err := s.bury(g, doomed); err != nil {
 		s.c.opt.Logger.Warn("offsets not deleted yet", "group", g.id, "partition", s.partition, "err", err)
 	}
-	return wait
 }
 
 // expireLoop drops what nobody uses any more.
