@@ -20,7 +20,7 @@ func (r *Reader) healable(err error) bool {
 func (r *Reader) VerifyMaxTimestamp() (ms int64, err error) {
 	scans := r.scans.Load()
 	ms, at, err := r.MaxTimestamp()
-	if err != nil || r.act.Load() != nil {
+	if err != nil || r.act.Load() != nil || r.noTimes.Load() {
 		return ms, err
 	}
 	agrees, err := r.timeAgrees(ms, at)
@@ -28,6 +28,7 @@ func (r *Reader) VerifyMaxTimestamp() (ms int64, err error) {
 		return 0, err
 	}
 	if agrees {
+		r.noTimes.Store(ms == noTimestamp) // it took all headers to know
 		return ms, nil
 	}
 	err = &CorruptError{Path: inDir(r.dir, TimeIndexName(r.base)), Pos: -1,
@@ -35,7 +36,9 @@ func (r *Reader) VerifyMaxTimestamp() (ms int64, err error) {
 	if err = r.heal(err, scans); err != nil {
 		return 0, err
 	}
-	return r.Meta().MaxTimestampMs, nil
+	ms = r.Meta().MaxTimestampMs
+	r.noTimes.Store(ms == noTimestamp)
+	return ms, nil
 }
 
 func (r *Reader) timeAgrees(ms int64, at Offset) (bool, error) {

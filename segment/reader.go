@@ -38,7 +38,9 @@ type Reader struct {
 	timeless atomic.Bool
 	// noAborted: the sealed segment holds no marker that aborted a transaction.
 	noAborted atomic.Bool
-	healMu    sync.Mutex // one load or rebuild of the index at a time
+	// noTimes is timeless by the log itself.
+	noTimes atomic.Bool
+	healMu  sync.Mutex // one load or rebuild of the index at a time
 
 	names names // under which the files are found now
 
@@ -99,6 +101,7 @@ func (r *Reader) becomeSealed(meta Meta, idx *index) {
 	r.sealed.Store(&meta)
 	r.timeless.Store(meta.MaxTimestampMs < 0)
 	r.noAborted.Store(len(idx.aborted) == 0 && idx.txnFault == nil)
+	r.noTimes.Store(meta.MaxTimestampMs < 0)
 	r.idx.Store(idx)
 	r.act.Store(nil)
 	r.cache.addFile(r)
@@ -310,7 +313,7 @@ func (r *Reader) FirstTimestamp() (ms int64, err error) {
 // hint for planning; before deleting by it, call VerifyMaxTimestamp.
 func (r *Reader) MaxTimestamp() (ms int64, at Offset, err error) {
 	meta := r.Meta()
-	if !meta.Sealed || meta.MaxTimestampMs >= 0 {
+	if !meta.Sealed || meta.MaxTimestampMs >= 0 || r.noTimes.Load() {
 		return meta.MaxTimestampMs, meta.MaxTimestampOffset, nil
 	}
 	scans := r.scans.Load()

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"math"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -300,6 +301,50 @@ func TestOffsetForTime(t *testing.T) {
 	}
 	if got, err := l.MaxTimestamp(context.Background()); err != nil || got.Offset != 2990 || got.TimestampMs != 3990 {
 		t.Errorf("largest timestamp: %+v, %v", got, err)
+	}
+	closeStore(t, s)
+}
+
+// Where no record has a time, looking for one reads nothing of the records, after a restart either; retention looks at all of them once.
+func TestLookupInALogWithoutTimes(t *testing.T) {
+	var read atomic.Int64 // of the segments
+	fs := vfs.WithTrace(osFS(t), func(op vfs.Op) {
+		if op.Kind == vfs.OpRead && strings.HasPrefix(op.Name, "orders-0/") && strings.HasSuffix(op.Name, ".log") {
+			read.Add(op.Len)
+		}
+	})
+	s := open(t, nil, fs)
+	l := load(t, s, config(), 1)
+	for i := range 40 {
+		produce(t, l, batch(fmt.Sprint(i), 10, 10_000, nil, -1))
+	}
+	for _, restarted := range []bool{false, true} {
+		if restarted {
+			closeStore(t, s)
+			s = open(t, nil, fs)
+			l = load(t, s, config(), 1)
+		}
+		if n := len(l.Segments()); n < 4 {
+			t.Fatalf("%d segments", n)
+		}
+		read.Store(0)
+		for range 2 {
+			if got, err := l.OffsetForTime(t.Context(), 1000); err != nil || got.Offset != -1 {
+				t.Errorf("%+v, %v", got, err)
+			}
+		}
+		if n := read.Load(); n > int64(len(l.Segments()))<<12 {
+			t.Errorf("restarted %v: %d bytes of the log were read", restarted, n)
+		}
+	}
+	cfg := config()
+	cfg.RetentionMs = 1 << 40
+	s.SetConfig("orders", cfg)
+	s.Retain(time.Now())
+	read.Store(0)
+	s.Retain(time.Now())
+	if n := read.Load(); n > 0 {
+		t.Errorf("retention read %d bytes again", n)
 	}
 	closeStore(t, s)
 }

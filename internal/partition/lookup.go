@@ -49,9 +49,16 @@ func (l *Log) timeInSegment(ctx context.Context, v *view, i int, ms int64, limit
 		return TimestampOffset{}, false, fmt.Errorf("look up %s: %w", l.dir, segment.ErrSuperseded)
 	}
 	defer s.r.Release()
-	if largest, _, err := s.r.MaxTimestamp(); err != nil {
+	largest, _, err := s.r.MaxTimestamp()
+	if err != nil {
 		return TimestampOffset{}, false, err
-	} else if largest >= 0 && largest < ms {
+	}
+	if largest < 0 { // no record has a time, or the time index is gone: then the first batch has one
+		first, err := s.r.FirstTimestamp()
+		if err == nil && first < 0 {
+			return TimestampOffset{}, false, nil
+		}
+	} else if largest < ms {
 		return TimestampOffset{}, false, nil
 	}
 	pos, ok, err := s.r.FindTime(ms)
