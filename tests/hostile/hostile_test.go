@@ -19,8 +19,8 @@ import (
 	"lagoon/tests/internal/lagoontest"
 )
 
-// calm is how long a well-behaved client's round trip may take at most: this is not about speed (the machine and its disk run other
-// tests), but waiting for the memory, the locks or the deadlines of others, 30 s, would show.
+// calm is how long a well-behaved client's round trip may take at most, and a refusal: this is not about speed (the machine and its disk run
+// other tests), but waiting for the memory, the locks or the deadlines of others, 30 s, would show.
 const calm = 12 * time.Second
 
 // patience is how long a test waits for what has to come in the end.
@@ -37,7 +37,7 @@ func TestClaims(t *testing.T) {
 			if _, err := conn.Write(frame(math.MaxInt32, 0, 9, nil)); err != nil {
 				continue // closed already
 			}
-			gone(t, conn, patience)
+			gone(t, conn, calm)
 		}
 		c.unharmed(20, calm)
 		m.bounded(64 << 20)
@@ -58,7 +58,7 @@ func TestClaims(t *testing.T) {
 			if _, err := conn.Write(binary.BigEndian.AppendUint32(nil, uint32(claim))); err != nil {
 				t.Fatal(err)
 			}
-			if answer := gone(t, conn, patience); len(answer) > 0 {
+			if answer := gone(t, conn, calm); len(answer) > 0 {
 				t.Errorf("claim of %d: answered with % x", claim, answer)
 			}
 		}
@@ -229,6 +229,11 @@ func TestDawdlers(t *testing.T) {
 	c.unharmed(100, calm)
 	for _, conn := range silent {
 		gone(t, conn, patience)
+	}
+	for i, conn := range slow { // byte by byte is slow, and no fault
+		if answer := gone(t, conn, patience); len(answer) == 0 {
+			t.Fatalf("request %d that came byte by byte was not answered", i)
+		}
 	}
 	m.bounded(128 << 20)
 }

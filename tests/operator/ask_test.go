@@ -115,6 +115,9 @@ hot_window_memory = "0%"
 	if e.Lane != "bypass" && e.Lane != "hot" || s["segment"].Facts["base_offset"] != 0.0 || s["tier"].Facts["tier"] != "ssd" || s["class"].Facts["state"] != "lagging" {
 		t.Errorf("an old offset: %+v", e)
 	}
+	if ratio := s["residency"].Facts["resident_ratio"]; (e.Lane == "hot") != (ratio == 1.0) {
+		t.Errorf("lane %s where %v is resident", e.Lane, ratio)
+	}
 	if e.Lane == "bypass" && (s["residency"].Facts["resident_ratio"] != 0.0 || s["budget"].Text == "" || s["method"].Facts["method"] != e.IOMode || !strings.Contains(e.Expect, "no page stays")) {
 		t.Errorf("not resident: %+v", e)
 	}
