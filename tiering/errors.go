@@ -65,22 +65,32 @@ func SourceCorrupt(err error, from string) (*segment.CorruptError, bool) {
 	return nil, false
 }
 
+// The kinds of failures, as metric labels.
+const (
+	failedCorrupt  = "corrupt"
+	failedOccupied = "occupied"
+	failedNoSpace  = "no_space"
+	failedPublish  = "publish"
+	failedIO       = "io"
+	failedOther    = "other"
+)
+
 // failureKind is the bounded label under which a failure is counted.
 func failureKind(err error) string {
 	var corrupt *segment.CorruptError
 	var step *StepError
 	switch {
 	case errors.As(err, &corrupt):
-		return "corrupt"
+		return failedCorrupt
 	case errors.Is(err, ErrOccupied):
-		return "occupied"
+		return failedOccupied
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
-		return "no_space"
+		return failedNoSpace
 	case errors.As(err, &step) && step.Step == StepPublish:
-		return "publish"
+		return failedPublish
 	case errors.Is(err, syscall.EIO), errors.Is(err, syscall.EROFS), errors.Is(err, fs.ErrPermission):
-		return "io"
+		return failedIO
 	default:
-		return "other"
+		return failedOther
 	}
 }

@@ -33,6 +33,10 @@ func newMetrics(reg prometheus.Registerer, m *Migrator) (*metrics, error) {
 		paused: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "lagoon_migration_paused_seconds_total",
 			Help: "Time in which migrations stood still: paused by a person, or waiting for the budget."}, []string{"reason"}),
 	}
+	// Present from the start, so that a rate never begins with a hole: the first failure is as much of an increase as the second.
+	for _, kind := range []string{failedCorrupt, failedOccupied, failedNoSpace, failedPublish, failedIO, failedOther} {
+		x.failures.WithLabelValues(kind)
+	}
 	if reg == nil {
 		return x, nil
 	}

@@ -494,3 +494,21 @@ func TestMigratorOptions(t *testing.T) {
 		t.Error("metrics were registered twice")
 	}
 }
+
+// TestFailuresAreCountedFromZero: an alert on an increase sees the first failure, too.
+func TestFailuresAreCountedFromZero(t *testing.T) {
+	families, err := newBench(t, nil).registry.Gather()
+	must(t, err)
+	var kinds []string
+	for _, family := range families {
+		if family.GetName() != "lagoon_migration_failures_total" {
+			continue
+		}
+		for _, m := range family.GetMetric() {
+			kinds = append(kinds, m.GetLabel()[0].GetValue())
+		}
+	}
+	if want := []string{"corrupt", "io", "no_space", "occupied", "other", "publish"}; !slices.Equal(kinds, want) {
+		t.Errorf("kinds of failures before there is one: %q, want %q", kinds, want)
+	}
+}
