@@ -39,7 +39,7 @@ func (a *app) printTiers(body []byte, wide bool) error {
 			keep = span(tier.KeepSeconds)
 		}
 		cells := []string{
-			tier.Name, tier.Class, tier.State, size(tier.UsedBytes), size(tier.CapacityBytes), percent(tier.UsedBytes, mayUse(tier)),
+			tier.Name, tier.Class, tier.State, size(tier.UsedBytes), size(tier.CapacityBytes), percent(tier.UsedBytes, tier.MayUseBytes()),
 			fmt.Sprintf("%.0f%%", 100*tier.HighWatermark), keep, fmt.Sprint(tier.Segments), dash(tier.ReadMode), limit(tier.LimitBytes), fmt.Sprint(tier.QueuedReads),
 		}
 		if wide {
@@ -60,15 +60,6 @@ func (a *app) printTiers(body []byte, wide bool) error {
 		}
 	}
 	return t.print()
-}
-
-// mayUse is what Lagoon's files may come to in a tier, of which watermarks are shares: up to max_used, less what others have taken.
-func mayUse(t admin.Tier) int64 {
-	all := t.UsedBytes + t.FreeBytes
-	if t.MaxUsedBytes > 0 {
-		all = min(all, t.MaxUsedBytes)
-	}
-	return all
 }
 
 func (a *app) migrationsCommand() *cobra.Command {

@@ -369,6 +369,15 @@ type Tier struct {
 	NextToMove      []MoveHint `json:"next_to_move"`
 }
 
+// MayUseBytes is what Lagoon's files may come to in the tier, of which watermarks are shares: up to max_used, less what others have taken.
+func (t Tier) MayUseBytes() int64 {
+	all := t.UsedBytes + t.FreeBytes
+	if t.MaxUsedBytes > 0 {
+		all = min(all, t.MaxUsedBytes)
+	}
+	return all
+}
+
 // MoveHint is a segment that the planner would move next.
 type MoveHint struct {
 	Topic     string `json:"topic"`

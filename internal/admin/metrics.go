@@ -157,6 +157,8 @@ func (m *scrape) tiers() {
 		m.gauge("lagoon_tier_capacity_bytes", "Size of the tier's file system.", float64(t.CapacityBytes), "tier", t.Name)
 		m.gauge("lagoon_tier_free_bytes", "Free space of the tier's file system.", float64(t.FreeBytes), "tier", t.Name)
 		m.gauge("lagoon_tier_used_bytes", "Bytes of Lagoon's files.", float64(t.UsedBytes), "tier", t.Name)
+		m.gauge("lagoon_tier_limit_bytes", "What Lagoon's files may come to: max_used of the file system, less what others have taken. Watermarks are shares of it.",
+			float64(t.MayUseBytes()), "tier", t.Name)
 		m.gauge("lagoon_tier_segments", "Segments.", float64(t.Segments), "tier", t.Name)
 		m.gauge("lagoon_tier_watermark_ratio", "Fill level at which segments start and stop moving.", t.HighWatermark, "tier", t.Name, "level", "high")
 		m.gauge("lagoon_tier_watermark_ratio", "Fill level at which segments start and stop moving.", t.LowWatermark, "tier", t.Name, "level", "low")

@@ -22,6 +22,7 @@ func TestMetrics(t *testing.T) {
 	for target, want := range map[string][]string{
 		"/metrics": {
 			"lagoon_fetch_bytes_total 5", `lagoon_readers{class="lagging",topic="orders"} 1`, `lagoon_tier_capacity_bytes{tier="hdd"} 2.147483648e+12`,
+			`lagoon_tier_limit_bytes{tier="ssd"} 9.663676416e+10`, // 50 GiB of its own and 40 that are free: less than max_used
 			`lagoon_tier_watermark_ratio{level="high",tier="ssd"} 0.85`, `lagoon_topic_bytes{tier="hdd",topic="orders"} 3.221225472e+09`,
 			`lagoon_throttle_limit_bytes_per_second{name="warehouse",scope="group"} 2.097152e+07`,
 			`lagoon_check_ok{check="cachestat"} 0`, `lagoon_build_info{commit="abc1234",go_version="go1.26",version="v0.1.0"} 1`,
