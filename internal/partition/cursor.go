@@ -34,14 +34,17 @@ type cursor struct {
 	next     segment.Offset // offset after that extent
 	at       int64          // byte after that extent: where the next read begins
 	class    admission.Class
-	offset   segment.Offset // last offset asked for
 	behind   int64
+	missed   time.Time // since then it waits in real time for a device; zero: it does not
+	prepares int       // waits of this read for lists of aborted transactions, see maxPrepares
+
+	// What is told of the reader. A read that meets a device which does not answer holds mu for as long, and nobody who looks waits for it.
+	seenMu   sync.Mutex
+	offset   segment.Offset // last offset asked for
 	decision admission.Decision
 	read     admission.Read
 	method   cachectl.Method
 	waitFrom time.Time
-	missed   time.Time // since then it waits in real time for a device; zero: it does not
-	prepares int       // waits of this read for lists of aborted transactions, see maxPrepares
 
 	// For the hot windows, which do not wait for mu: where the reader is, on the scale of Log.endPos, when it said so, and
 	// whether it reads in real time.
@@ -51,9 +54,10 @@ type cursor struct {
 
 // cursorSet are the readers of one partition.
 type cursorSet struct {
-	log *Log
-	mu  sync.Mutex
-	by  map[admission.ReaderKey]*cursor
+	log    *Log
+	mu     sync.Mutex
+	by     map[admission.ReaderKey]*cursor
+	closed bool
 }
 
 // of finds or makes the cursor of ref.
@@ -70,7 +74,7 @@ func (s *cursorSet) of(ref ReaderRef, now time.Time) *cursor {
 			s.dropOldestLocked(now)
 		}
 		c = &cursor{ref: ref, log: s.log, key: k}
-		c.stream = &stream{log: s.log, req: admission.Request{Flow: c.key.Flow(), Topic: s.log.topic, Client: ref.ClientID}}
+		c.stream = &stream{log: s.log, req: admission.Request{Flow: c.key.Flow(), Topic: s.log.topic, Client: ref.ClientID}, closed: s.closed}
 		s.by[k] = c
 	}
 	c.used, c.conn = now, ref.Conn
@@ -125,9 +129,7 @@ func (s *cursorSet) sweep(now time.Time, short bool) {
 	}
 	s.mu.Unlock()
 	for _, c := range live {
-		c.mu.Lock()
 		s.log.waited(c, now)
-		c.mu.Unlock()
 	}
 	for _, st := range idle {
 		st.giveUp()
@@ -145,8 +147,11 @@ func (s *cursorSet) all() []*cursor {
 	return out
 }
 
-// closeAll gives all read-ahead back.
+// closeAll gives all read-ahead back, for good: a read that is under way makes none that nobody would take back.
 func (s *cursorSet) closeAll() {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
 	for _, c := range s.all() {
 		c.stream.close()
 	}
@@ -162,12 +167,16 @@ func (c *cursor) moved(s *logSegment, next segment.Offset, end int64) {
 func (c *cursor) toEnd() {
 	c.stream.reset()
 	c.missed = time.Time{}
+	c.seenMu.Lock()
+	defer c.seenMu.Unlock()
 	c.decision = admission.Decision{Lane: admission.Hot, Reason: admission.ReasonAtEnd, Text: "nothing left to read"}
 }
 
 // note keeps the decision for people.
 func (c *cursor) note(d admission.Decision, r admission.Read) {
+	c.seenMu.Lock()
 	c.decision, c.read, c.waitFrom = d, r, time.Time{}
+	c.seenMu.Unlock()
 	if d.Lane != admission.Fill {
 		c.missed = time.Time{} // what it waited for is here by other means, or not wanted any more
 	}
@@ -175,6 +184,8 @@ func (c *cursor) note(d admission.Decision, r admission.Read) {
 
 // deferred: the device has not yet given the reader its turn.
 func (c *cursor) deferred(now time.Time) {
+	c.seenMu.Lock()
+	defer c.seenMu.Unlock()
 	if c.waitFrom.IsZero() {
 		c.waitFrom = now
 	}
@@ -182,7 +193,9 @@ func (c *cursor) deferred(now time.Time) {
 
 // observe tells admission where the reader is. at is its position in bytes, on the scale of Log.endPos.
 func (l *Log) observe(c *cursor, from segment.Offset, b *bound, at int64, now time.Time) {
+	c.seenMu.Lock()
 	c.offset = from
+	c.seenMu.Unlock()
 	c.behind = max(0, l.endPos.Load()-at)
 	p := admission.Position{Offset: int64(from), EndOffset: int64(b.offset), BehindBytes: c.behind}
 	if from < b.offset {
@@ -216,17 +229,23 @@ func (l *Log) behindAge(from segment.Offset, now time.Time) time.Duration {
 	return age
 }
 
-// waited books the time since the reader's read was queued, so that it counts as held back and not as stalled. c.mu is held.
+// waited books the time since the reader's read was queued, so that it counts as held back and not as stalled.
 func (l *Log) waited(c *cursor, now time.Time) {
-	if c.waitFrom.IsZero() || !now.After(c.waitFrom) {
+	c.seenMu.Lock()
+	from, offset := c.waitFrom, c.offset
+	waits := !from.IsZero() && now.After(from)
+	if waits {
+		c.waitFrom = now
+	}
+	c.seenMu.Unlock()
+	if !waits {
 		return
 	}
 	v := l.view.Load()
-	limit := v.segs[max(0, v.find(c.offset))].dir.cold.limitedBy(c.key.Flow())
+	limit := v.segs[max(0, v.find(offset))].dir.cold.limitedBy(c.key.Flow())
 	l.store.readersMu.Lock()
-	l.store.readers.Waited(c.key, now.Sub(c.waitFrom), limit, now)
+	l.store.readers.Waited(c.key, now.Sub(from), limit, now)
 	l.store.readersMu.Unlock()
-	c.waitFrom = now
 }
 
 // served books bytes that went to the reader.
@@ -238,5 +257,8 @@ func (l *Log) served(c *cursor, lane admission.Lane, n int64) {
 	l.store.readersMu.Unlock()
 	l.store.metrics.served(c.class.State, lane, n)
 	l.bytesOut.Add(n)
-	c.waitFrom, c.missed = time.Time{}, time.Time{}
+	c.seenMu.Lock()
+	c.waitFrom = time.Time{}
+	c.seenMu.Unlock()
+	c.missed = time.Time{}
 }

@@ -145,3 +145,9 @@ func (l *Log) ReadUnindexed(i int, pos int64) (batches []byte, err error) {
 
 // TierSnapshot is what the planner looks at.
 func (s *Store) TierSnapshot() tiering.Snapshot { return s.tierSnapshot() }
+
+// EverySecond is the work of each second.
+func (s *Store) EverySecond() { s.everySecond(s.now()) }
+
+// TakeReadAhead is what a deletion does before it takes the segments.
+func (l *Log) TakeReadAhead() { l.cursors.closeAll() }

@@ -244,7 +244,9 @@ func (l *Log) readStream(c *cursor, req *ReadRequest, res ReadResult, b *bound, 
 		return res, false, nil
 	}
 	c.seg, c.at = nil, 0 // where the batch after this lies is the stream's business
+	c.seenMu.Lock()
 	c.method = sr.method
+	c.seenMu.Unlock()
 	if sr.refill && !c.missed.IsZero() {
 		l.store.metrics.tailDelayed(sr.beside, sr.ended.Sub(c.missed))
 	}

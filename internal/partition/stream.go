@@ -169,6 +169,9 @@ func (s *stream) start(seg *logSegment, pos int64, from segment.Offset, lane adm
 	s.resetLocked()
 	if s.closed {
 		seg.r.Release()
+		if w != nil && s.log.failed.Load() != nil {
+			w.Notify() // deleted meanwhile: asking again tells
+		}
 		return
 	}
 	if from < s.expect {

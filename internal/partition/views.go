@@ -168,10 +168,10 @@ func (s *Store) Readers() []ReaderView {
 	var out []ReaderView
 	for _, l := range s.Logs() {
 		for _, c := range l.cursors.all() {
-			c.mu.Lock()
+			c.seenMu.Lock()
 			v := ReaderView{Peer: c.ref.Peer, Source: c.ref.GroupSource, Decision: c.decision, Why: c.decision.Explain(c.read), Method: c.method}
 			waitFrom, offset := c.waitFrom, c.offset
-			c.mu.Unlock()
+			c.seenMu.Unlock()
 			l.convoy.mu.Lock()
 			v.Convoy = l.convoy.viewLocked(c.stream)
 			l.convoy.mu.Unlock()
