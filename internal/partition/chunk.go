@@ -278,6 +278,9 @@ func (c *coldChunk) memory(st *Store) (*cachectl.Buffer, error) {
 		st.reclaim(c.asker)
 		ctx, cancel := context.WithTimeout(st.ctx, reclaimEvery)
 		buf, err := st.opt.Pool.Get(ctx)
+		if err != nil {
+			<-ctx.Done() // the kernel has no memory: asking at once would take a core from those who have some
+		}
 		cancel()
 		if err == nil || st.ctx.Err() != nil {
 			return buf, err
