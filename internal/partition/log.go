@@ -89,6 +89,7 @@ type Log struct {
 
 	grow        growth     // guarded by Store.racing
 	maintenance sync.Mutex // one retention, trim, compaction swap or migration publish at a time
+	left        []drop     // what retention could not discard yet; guarded by maintenance
 	mending     sync.Mutex // one repair of a list of aborted transactions at a time
 	cursors     cursorSet
 	hot         hotState

@@ -36,8 +36,9 @@ func (s *Store) retainSoon(now time.Time) {
 
 // retain is Retain for partitions that lie in the same directories.
 func (s *Store) retain(g placedLogs, now time.Time) {
-	var drops []drop
+	var drops, left []drop
 	for _, l := range g.logs {
+		left = append(left, l.takeLeft()...)
 		d, err := l.retain(now)
 		if err != nil && !errors.Is(err, ErrClosed) {
 			l.log.Warn("retention failed", "err", err)
@@ -46,12 +47,19 @@ func (s *Store) retain(g placedLogs, now time.Time) {
 			drops = append(drops, d)
 		}
 	}
-	if len(drops) == 0 {
+	if len(drops)+len(left) == 0 {
 		return
 	}
 	err := s.writeMarks(s.dirs[g.place.home])
 	if err != nil {
 		s.opt.Logger.Warn("log starts not written: segments are deleted one by one", "err", err)
+	}
+	for _, d := range left {
+		if err != nil {
+			d.leave()
+		} else {
+			d.discard(true)
+		}
 	}
 	for _, d := range drops {
 		d.noteLost(now)
@@ -160,21 +168,64 @@ func (l *Log) dropPrefix(segs []*logSegment, start segment.Offset) (drop, error)
 
 // discard deletes the files once no reader uses them. recorded: the new log start is durable, and it does not matter which
 // of them a power cut brings back. Else (a full disk gets space in no other way) each is durably gone before the next, so
-// that what comes back continues the log; where that fails the rest is left to the next start.
+// that what comes back continues the log; where that fails the rest is left until a log start can be written, or to the next start.
 func (d drop) discard(recorded bool) {
 	if d.log == nil {
 		return
 	}
-	for _, s := range d.segs {
+	if !recorded && d.log.hasLeft() {
+		d.leave() // what is older comes first
+		return
+	}
+	for i, s := range d.segs {
 		d.log.store.metrics.deletedBytes.Add(float64(s.r.Meta().SizeBytes))
 		d.log.log.Info("segment deleted by retention", "segment", s.base, "tier", s.dir.spec.Tier)
 		if gone := d.log.discard(s, !recorded); !gone && !recorded {
+			drop{d.log, d.segs[i+1:], d.start}.leave()
 			return
 		}
 	}
 	if err := d.log.epochs.TruncateFromStart(d.start); err != nil {
 		d.log.log.Warn("leader epochs below the log start not dropped", "err", err)
 	}
+}
+
+// leave puts off what could not be discarded. Nobody finds it any more.
+func (d drop) leave() {
+	for _, s := range d.segs {
+		s.pin.close()
+	}
+	d.log.maintenance.Lock()
+	defer d.log.maintenance.Unlock()
+	if d.log.isClosed() {
+		d.release()
+	} else {
+		d.log.left = append(d.log.left, d) // also without segments: one before them is still there
+	}
+}
+
+func (l *Log) hasLeft() bool {
+	l.maintenance.Lock()
+	defer l.maintenance.Unlock()
+	return len(l.left) > 0
+}
+
+// release gives back what is held of segments whose files stay where they are.
+func (d drop) release() {
+	for _, s := range d.segs {
+		s.dir.used.Add(-s.r.Meta().SizeBytes)
+		s.pin.close()
+		s.r.Retire(func() {})
+	}
+}
+
+// takeLeft gives what was put off.
+func (l *Log) takeLeft() []drop {
+	l.maintenance.Lock()
+	defer l.maintenance.Unlock()
+	left := l.left
+	l.left = nil
+	return left
 }
 
 // discard deletes a segment that is in no view any more, in two steps: renamed as soon as the last reader has let go,
@@ -350,11 +401,13 @@ func (l *Log) retire() {
 	l.mu.Unlock()
 	for _, s := range v.segs {
 		if s.r != nil {
-			s.dir.used.Add(-s.r.Meta().SizeBytes)
-			s.pin.close()
-			s.r.Retire(func() {})
+			drop{segs: []*logSegment{s}}.release()
 		}
 	}
+	for _, d := range l.left {
+		d.release()
+	}
+	l.left = nil
 	if w != nil {
 		l.home.partitions.Add(-1)
 		for _, w := range append(sealing, w) {
