@@ -232,7 +232,7 @@ var errNotCovered = errors.New("partition: no producer snapshot covers the segme
 func (l *Log) covered(next segment.Offset) bool { return int64(next) <= l.snapshotAt.Load() }
 
 // prepareMove looks a planned move up and lends the migrator what it needs.
-func (s *Store) prepareMove(_ context.Context, m tiering.Move) (tiering.Job, tiering.Env, error) {
+func (s *Store) prepareMove(ctx context.Context, m tiering.Move) (tiering.Job, tiering.Env, error) {
 	l, ok := s.Log(m.Topic, m.Partition)
 	if !ok {
 		return tiering.Job{}, tiering.Env{}, tiering.ErrGone
@@ -258,7 +258,7 @@ func (s *Store) prepareMove(_ context.Context, m tiering.Move) (tiering.Job, tie
 	}
 	job := tiering.Job{Dir: l.dir, Base: m.Base, SizeBytes: from.r.Meta().SizeBytes, Next: v.segs[i+1].base,
 		From: from.dir.tier(), To: to.tier(), Dense: m.Base >= segment.Offset(l.compact.cleaned.Load()) && !l.config().Compact, EpochAt: l.epochs.EpochAt}
-	return job, s.migrationEnv(l, from, to), nil
+	return job, s.migrationEnv(ctx, l, from, to), nil
 }
 
 // target picks the directory of a tier that takes a segment: the one that the partition is pinned to, its home, or that
@@ -302,11 +302,11 @@ func (l *Log) target(tier string) (best *logDir, err error) {
 	return nil, err
 }
 
-func (s *Store) migrationEnv(l *Log, from *logSegment, to *logDir) tiering.Env {
+func (s *Store) migrationEnv(ctx context.Context, l *Log, from *logSegment, to *logDir) tiering.Env {
 	io := &workIO{store: s}
 	dirs := map[string]*logDir{from.dir.name: from.dir, to.name: to}
 	return tiering.Env{
-		Open:      s.openBypass,
+		Open:      func(fsys vfs.FS, name string) (tiering.Reader, error) { return s.openBypass(ctx, fsys, name) },
 		Gate:      deviceGate{store: s, log: l, flow: migrationFlow, from: from.dir, to: to, io: io},
 		At:        func(tier string) { io.at(dirs[tier]) },
 		WriteBack: func(f vfs.File, pos, n int64) { _ = s.opt.Cache.WriteBack(f, pos, n) }, // advice
@@ -406,8 +406,8 @@ func (g deviceGate) Wait(ctx context.Context, t tiering.Transfer) (func(), error
 	}, nil
 }
 
-// openBypass opens a file for reads that leave nothing in the page cache.
-func (s *Store) openBypass(fsys vfs.FS, name string) (tiering.Reader, error) {
+// openBypass opens a file for reads that leave nothing in the page cache. They wait for memory until ctx ends.
+func (s *Store) openBypass(ctx context.Context, fsys vfs.FS, name string) (tiering.Reader, error) {
 	f, err := fsys.Open(name, vfs.ReadOnly)
 	if err != nil {
 		return nil, err
@@ -418,6 +418,7 @@ func (s *Store) openBypass(fsys vfs.FS, name string) (tiering.Reader, error) {
 		return nil, err
 	}
 	r := &bypassReader{store: s, src: cachectl.Source{Buffered: f, Size: size}}
+	r.memory = func() (*cachectl.Buffer, error) { return s.opt.Pool.Get(ctx) }
 	r.src.Direct = func() (vfs.File, error) {
 		if r.direct == nil {
 			d, err := fsys.Open(name, vfs.Direct)
@@ -436,39 +437,35 @@ type bypassReader struct {
 	store  *Store
 	src    cachectl.Source
 	direct vfs.File
-	buf    *cachectl.Buffer
+	memory func() (*cachectl.Buffer, error)
 }
 
 func (r *bypassReader) ReadAt(p []byte, off int64) (int, error) {
 	if off >= r.src.Size {
 		return 0, io.EOF
 	}
-	if r.buf == nil {
-		b, err := r.store.opt.Pool.Get(r.store.ctx)
-		if err != nil {
-			return 0, err
-		}
-		r.buf = b
+	// Given back before the next turn of the device is waited for: reads, which come first, may wait for it.
+	buf, err := r.memory()
+	if err != nil {
+		return 0, err
 	}
+	defer buf.Release()
 	done := 0
 	for done < len(p) {
 		want := min(int64(len(p)-done), r.store.chunkBytes())
-		st, err := r.store.opt.Cache.ReadBypass(r.src, r.buf, off+int64(done), want)
+		st, err := r.store.opt.Cache.ReadBypass(r.src, buf, off+int64(done), want)
 		if err != nil {
 			return done, err
 		}
 		if st.N == 0 {
 			return done, io.EOF
 		}
-		done += copy(p[done:], r.buf.Bytes()[st.Off:st.Off+int(st.N)])
+		done += copy(p[done:], buf.Bytes()[st.Off:st.Off+int(st.N)])
 	}
 	return done, nil
 }
 
 func (r *bypassReader) Close() error {
-	if r.buf != nil {
-		r.buf.Release()
-	}
 	if r.direct != nil {
 		_ = r.direct.Close() // read-only
 	}
