@@ -109,6 +109,13 @@ func (b *Buffer) Bytes() []byte {
 	return b.mem
 }
 
+// Wanted tells whether somebody waits for a buffer of the pool.
+func (b *Buffer) Wanted() bool {
+	b.pool.mu.Lock()
+	defer b.pool.mu.Unlock()
+	return b.pool.waiters.Len() > 0
+}
+
 // Retain adds a reference. Only a holder of one may call it; it panics after the last Release.
 func (b *Buffer) Retain() {
 	if b.refs.Add(1) <= 1 {

@@ -161,7 +161,7 @@ func (c *conn) explain(err error) {
 		reason = "malformed"
 	case errors.Is(err, errUnknownAPI), errors.Is(err, errVersion):
 		reason = "unsupported"
-	case errors.Is(err, errBudget), errors.Is(err, errStalled):
+	case errors.Is(err, errBudget), errors.Is(err, errStalled), errors.Is(err, wire.ErrHeld):
 		reason = "memory"
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		reason = "slow"

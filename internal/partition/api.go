@@ -201,6 +201,9 @@ func (c *Chunk) File() (fd uintptr, pos int64, ok bool) { return c.fd, c.pos, c.
 // Bytes is the memory of a chunk that is not a file range; read only, valid until Release.
 func (c *Chunk) Bytes() []byte { return c.mem }
 
+// Wanted tells whether cold reads wait for memory such as the chunk holds.
+func (c *Chunk) Wanted() bool { return c.buf != nil && c.buf.Wanted() }
+
 // ReadAt copies from the chunk, whatever it is made of.
 func (c *Chunk) ReadAt(p []byte, off int64) (int, error) {
 	if c.file != nil {

@@ -15,5 +15,8 @@ var (
 // ErrPayload: records could not be read while they were sent. The response is already partly sent; the connection must go.
 var ErrPayload = errors.New("wire: payload could not be read")
 
+// ErrHeld: the client has stopped taking a response whose memory others wait for. The response is already partly sent; the connection must go.
+var ErrHeld = errors.New("wire: client does not take a response whose memory others wait for")
+
 // ErrShortFile: a payload's file ended before its length. The response is already partly sent; the connection must go.
 var ErrShortFile = errors.New("wire: file shorter than the promised payload")

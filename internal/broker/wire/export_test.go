@@ -1,5 +1,10 @@
 package wire
 
+import "time"
+
+// HoldFor sets for how long a client may hold what others wait for.
+func (s *Sender) HoldFor(d time.Duration) { s.holdFor = d }
+
 // SendfileFrom forces the way of file ranges: 0 sends all of them with sendfile, a size above theirs copies them.
 func (s *Sender) SendfileFrom(bytes int64) { s.sendfileFrom = bytes }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -48,6 +49,10 @@ const (
 	maxCopies = 256
 	// maxVectors is below the kernel's limit of 1024 per call.
 	maxVectors = 256
+	// A client that takes less than heldRate bytes a second for holdFor keeps no memory that others wait for. The rate is that below which a
+	// request is not waited for then; some consumers read nothing while they work on what they have, which should seldom take so long (a guess).
+	heldRate = 16 << 10
+	holdFor  = 5 * time.Second
 )
 
 // Sender writes responses to one connection. Not safe for concurrent use. Sendfile and vectored writes are used on a plain
@@ -61,6 +66,12 @@ type Sender struct {
 
 	sendfileFrom int64 // size of the smallest file range that goes out with sendfile
 	copies       *copies
+	holdFor      time.Duration
+
+	splits []Split   // of the current response
+	since  time.Time // of the last look at what the client has taken, or the begin; zero: not yet …
+	taken  int64     // … and how much that was, valid with looked
+	looked bool
 }
 
 // copies counts the responses that hold a copy buffer.
@@ -73,7 +84,7 @@ var allCopies = &copies{most: maxCopies}
 
 // NewSender writes to nc; timeout ends a write that makes no progress.
 func NewSender(nc net.Conn, timeout time.Duration) *Sender {
-	s := &Sender{nc: nc, timeout: timeout, sendfileFrom: sendfileMin, copies: allCopies}
+	s := &Sender{nc: nc, timeout: timeout, sendfileFrom: sendfileMin, copies: allCopies, holdFor: holdFor}
 	if tcp, ok := nc.(*net.TCPConn); ok {
 		if raw, err := tcp.SyscallConn(); err == nil {
 			s.raw = raw
@@ -84,9 +95,10 @@ func NewSender(nc net.Conn, timeout time.Duration) *Sender {
 
 // Send writes buf with the payloads in their places. It does not release them. After an error part of the response may
 // be out: the connection must be closed. Errors: the connection's; ErrPayload, with a payload's read error, or ErrShortFile, which a payload
-// that has a method Failed(error) is told.
+// that has a method Failed(error) is told; ErrHeld, when a payload that has a method Wanted tells that others wait for its memory.
 func (s *Sender) Send(buf []byte, splits []Split) error {
-	s.sent = 0
+	s.sent, s.splits, s.since, s.looked = 0, splits, time.Time{}, false
+	defer func() { s.splits = nil }()
 	g := &s.gather
 	g.s = s
 	defer g.close()
@@ -226,13 +238,13 @@ func (g *gather) flush(more bool) error {
 
 // write sends parts in order and uses them up.
 func (s *Sender) write(parts [][]byte, more bool) error {
-	if err := s.nc.SetWriteDeadline(time.Now().Add(s.timeout)); err != nil {
-		return err
-	}
-	if s.raw == nil {
-		return s.writeStream(parts)
-	}
-	if len(parts) == 1 && !more && len(parts[0]) <= progressBytes {
+	if s.raw == nil || len(parts) == 1 && !more && len(parts[0]) <= progressBytes && len(s.splits) == 0 {
+		if err := s.nc.SetWriteDeadline(time.Now().Add(s.timeout)); err != nil {
+			return err
+		}
+		if s.raw == nil {
+			return s.writeStream(parts)
+		}
 		n, err := s.nc.Write(parts[0])
 		s.sent += int64(n)
 		return err
@@ -246,7 +258,9 @@ func (s *Sender) write(parts [][]byte, more bool) error {
 		if err != nil {
 			return err
 		}
-		s.sent += int64(n)
+		if err := s.progress(int64(n)); err != nil {
+			return err
+		}
 		for n > 0 {
 			if n < len(parts[0]) {
 				parts[0] = parts[0][n:]
@@ -258,18 +272,72 @@ func (s *Sender) write(parts [][]byte, more bool) error {
 		for len(parts) > 0 && len(parts[0]) == 0 {
 			parts = parts[1:]
 		}
-		if len(parts) > 0 { // progress was made
-			if err := s.nc.SetWriteDeadline(time.Now().Add(s.timeout)); err != nil {
-				return err
-			}
-		}
 	}
 	return nil
 }
 
+// await calls send until it has made progress or failed, but for no longer than the timeout, or than the client may hold what others wait for.
+func (s *Sender) await(send func(fd uintptr) (done bool)) error {
+	began := time.Now()
+	if s.since.IsZero() {
+		s.since = began
+	}
+	for now, last := began, began.Add(s.timeout); ; now = time.Now() {
+		until := last
+		if look := now.Add(s.holdFor); len(s.splits) > 0 && look.Before(last) {
+			until = look
+		}
+		if err := s.nc.SetWriteDeadline(until); err != nil {
+			return err
+		}
+		err := s.raw.Write(send)
+		if !errors.Is(err, os.ErrDeadlineExceeded) || until.Equal(last) {
+			return err
+		}
+		if err := s.look(); err != nil {
+			return err
+		}
+	}
+}
+
+// progress counts n bytes that the kernel has taken.
+func (s *Sender) progress(n int64) error {
+	s.sent += n
+	if len(s.splits) == 0 || time.Since(s.since) < s.holdFor {
+		return nil
+	}
+	return s.look()
+}
+
+// look is an error if the client has taken next to nothing since the last look, and others wait for the memory. What the kernel has taken says
+// little: it does so in large portions, some seconds apart for a client that is slow.
+func (s *Sender) look() error {
+	now, queued := time.Now(), 0
+	if err := s.raw.Control(func(fd uintptr) { queued, _ = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) }); err != nil {
+		return err
+	}
+	taken := s.sent - int64(queued) // what was queued before the response counts the same at each look
+	slow := s.looked && float64(taken-s.taken) < heldRate*now.Sub(s.since).Seconds()
+	s.since, s.taken, s.looked = now, taken, true
+	if slow && s.wanted() {
+		return ErrHeld
+	}
+	return nil
+}
+
+// wanted tells whether others wait for memory that the response holds.
+func (s *Sender) wanted() bool {
+	for _, split := range s.splits {
+		if p, ok := split.Payload.(interface{ Wanted() bool }); ok && p.Wanted() {
+			return true
+		}
+	}
+	return false
+}
+
 func (s *Sender) sendmsg(parts [][]byte, flags int) (n int, err error) {
 	var sysErr error
-	err = s.raw.Write(func(fd uintptr) bool {
+	err = s.await(func(fd uintptr) bool {
 		for {
 			n, sysErr = unix.SendmsgBuffers(int(fd), parts, nil, nil, flags)
 			if sysErr != unix.EINTR {
@@ -328,12 +396,9 @@ func (s *Sender) writeStream(parts [][]byte) error {
 // sendfile sends n bytes of fd from pos on. The position is explicit: one descriptor serves all connections.
 func (s *Sender) sendfile(fd int, pos, n int64) error {
 	for n > 0 {
-		if err := s.nc.SetWriteDeadline(time.Now().Add(s.timeout)); err != nil {
-			return err
-		}
 		var done int
 		var sysErr error
-		err := s.raw.Write(func(sock uintptr) bool {
+		err := s.await(func(sock uintptr) bool {
 			for {
 				done, sysErr = unix.Sendfile(int(sock), fd, &pos, int(min(n, sliceBytes)))
 				if sysErr != unix.EINTR {
@@ -352,7 +417,9 @@ func (s *Sender) sendfile(fd int, pos, n int64) error {
 			return ErrShortFile
 		}
 		n -= int64(done)
-		s.sent += int64(done)
+		if err := s.progress(int64(done)); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -311,3 +311,37 @@ func TestAPayloadHearsOfItsReadError(t *testing.T) {
 		}
 	}
 }
+
+// held is a payload in memory that others may wait for.
+type held struct {
+	memory
+	wanted bool
+}
+
+func (h *held) Wanted() bool { return h.wanted }
+
+// A client that has stopped reading keeps no memory that others wait for; one that reads keeps it until all is out.
+func TestSenderHoldsNoMemoryThatOthersWaitFor(t *testing.T) {
+	data := bytes.Repeat([]byte("held"), 8<<20)
+	for _, reads := range []bool{false, true} {
+		server, client := tcpPair(t)
+		s := wire.NewSender(server, time.Hour)
+		s.HoldFor(20 * time.Millisecond)
+		if reads {
+			s.HoldFor(20 * time.Second)
+			go io.Copy(io.Discard, client)
+		}
+		sent := make(chan error, 1)
+		go func() {
+			sent <- s.Send([]byte("head"), []wire.Split{{At: 4, Payload: &held{memory{data: data}, true}}})
+		}()
+		select {
+		case err := <-sent:
+			if reads && err != nil || !reads && !errors.Is(err, wire.ErrHeld) {
+				t.Errorf("reads %v: %v", reads, err)
+			}
+		case <-time.After(30 * time.Second):
+			t.Fatal("the response keeps its memory")
+		}
+	}
+}
