@@ -44,6 +44,7 @@ type backend struct {
 	bound      atomic.Pointer[[]string]      // addresses as bound
 	sampler    *sampler
 	level      *logLevel
+	recent     *recentLog
 	overriding sync.Mutex // held while an override is set: what has expired is taken away by then
 }
 

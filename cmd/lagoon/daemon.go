@@ -45,6 +45,7 @@ type daemonOptions struct {
 	Ready     func(*daemon) // called once, when clients are served
 	MakeTiers bool          // make absent tier directories; else an absent one is an error, for it may be a disk that is not mounted
 	Level     *logLevel     // of the logger
+	Recent    *recentLog    // what the logger has written lately
 }
 
 // daemon is the broker with everything below it. Fields are set in the order in which start runs.
@@ -87,7 +88,7 @@ type tier struct {
 // What start had done before it failed is undone as well.
 func run(ctx context.Context, cfg *conf.Config, log *slog.Logger, opt daemonOptions) error {
 	d := &daemon{cfg: cfg, log: log, opt: opt, reg: prometheus.NewRegistry(), started: time.Now(), failed: make(chan error, 8)}
-	d.backend = &backend{cfg: cfg, build: buildInfo(), started: d.started, level: opt.Level}
+	d.backend = &backend{cfg: cfg, build: buildInfo(), started: d.started, level: opt.Level, recent: opt.Recent}
 	d.backend.setState("starting")
 	err := d.start(ctx)
 	if err == nil {

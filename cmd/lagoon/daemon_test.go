@@ -49,7 +49,8 @@ func startDaemon(t *testing.T, cfg *conf.Config, opt daemonOptions) (d *daemon, 
 	ctx, cancel := context.WithCancel(context.Background())
 	ready, done := make(chan *daemon, 1), make(chan error, 1)
 	opt.Ready = func(d *daemon) { ready <- d }
-	log, level := newLogger(io.Discard, cfg.Log)
+	opt.Recent = &recentLog{}
+	log, level := newLogger(opt.Recent, cfg.Log)
 	opt.Level = level
 	go func() { done <- run(ctx, cfg, log, opt) }()
 	stop = func() error { cancel(); return <-done }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -124,8 +125,9 @@ func (a *app) runDemo(ctx context.Context, opt demoOptions) (err error) {
 	defer end()
 	ready, ended := make(chan *daemon, 1), make(chan error, 1)
 	go func() {
-		log, level := newLogger(a.stderr, cfg.Log)
-		ended <- run(life, cfg, log, daemonOptions{MakeTiers: true, Level: level, Ready: func(d *daemon) { ready <- d }})
+		recent := &recentLog{}
+		log, level := newLogger(io.MultiWriter(recent, a.stderr), cfg.Log)
+		ended <- run(life, cfg, log, daemonOptions{MakeTiers: true, Level: level, Recent: recent, Ready: func(d *daemon) { ready <- d }})
 	}()
 	d := &demo{app: a, opt: opt, faults: make(chan error, 8)}
 	select {

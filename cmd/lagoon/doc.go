@@ -11,6 +11,8 @@
 //	daemon.go    puts the packages together, and takes them apart in order
 //	backend.go   answers the admin API from the partition store
 //	backend_explain.go tells the decision for one read, link by link
+//	loglevel.go  how much is logged, for a time
+//	debug.go     what only the daemon can put into a debug bundle
 //	sampler.go   looks at the page cache within a percent of a core; grid.go cuts what it saw into cells
 //
 // Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 the check says no.

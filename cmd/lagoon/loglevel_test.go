@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -14,14 +13,14 @@ import (
 // TestLogLevelRevertsItself: a level has a term, a newer one replaces it with its term, and each change is in the log whatever the level is.
 func TestLogLevelRevertsItself(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var out bytes.Buffer
-		log, level := newLogger(&out, conf.Log{Level: "warn", Format: "text"})
+		out := &recentLog{} // the end of a term writes to it, too
+		log, level := newLogger(out, conf.Log{Level: "warn", Format: "text"})
 		written := func(what string, want bool) {
 			t.Helper()
 			synctest.Wait()
 			log.Debug(what)
-			if got := strings.Contains(out.String(), "msg="+what); got != want {
-				t.Errorf("%s is written: %v\n%s", what, got, &out)
+			if got := strings.Contains(out.text(), "msg="+what); got != want {
+				t.Errorf("%s is written: %v\n%s", what, got, out.text())
 			}
 		}
 		is := func(want admin.LogLevel) {
@@ -55,7 +54,7 @@ func TestLogLevelRevertsItself(t *testing.T) {
 		level.order(admin.LogLevelOrder{Level: "warn"})
 		is(admin.LogLevel{Level: "warn", Configured: "warn"})
 		var changes []string
-		for line := range strings.Lines(out.String()) {
+		for line := range strings.Lines(out.text()) {
 			if _, change, ok := strings.Cut(line, `msg="log level changed" `); ok {
 				changes = append(changes, strings.Join(strings.Fields(change)[:2], " "))
 			}
@@ -64,8 +63,8 @@ func TestLogLevelRevertsItself(t *testing.T) {
 		if got := strings.Join(changes, ", "); got != want {
 			t.Errorf("changes in the log:\n%s, want\n%s", got, want)
 		}
-		if !strings.Contains(out.String(), "reason=look peer=10.0.0.7:1 request_id=R until=") {
-			t.Errorf("who, why and for how long is not in\n%s", &out)
+		if !strings.Contains(out.text(), "reason=look peer=10.0.0.7:1 request_id=R until=") {
+			t.Errorf("who, why and for how long is not in\n%s", out.text())
 		}
 	})
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net"
 	"os"
@@ -246,7 +247,8 @@ func stopSignals() []os.Signal {
 
 // serve runs the daemon until a signal: the first of stopSignals drains, the second ends the process at once.
 func (a *app) serve(ctx context.Context, cfg *conf.Config, opt daemonOptions) error {
-	log, level := newLogger(a.stderr, cfg.Log)
+	opt.Recent = &recentLog{}
+	log, level := newLogger(io.MultiWriter(opt.Recent, a.stderr), cfg.Log)
 	opt.Level = level
 	for _, w := range cfg.Warnings {
 		log.Warn("configuration", "where", w.Where, "key", w.Key, "text", w.Text, "code", w.Code)

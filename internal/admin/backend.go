@@ -61,6 +61,8 @@ type Backend interface {
 	Warm(ctx context.Context, q CacheAction) (CacheActionResult, error)
 	// Config lists the effective configuration with the origin of each value. Secrets are redacted by the backend.
 	Config(ctx context.Context) (Config, error)
+	// DebugParts are the files of a debug bundle that no other method gives. Their Write may hang.
+	DebugParts() []DebugPart
 	// LogLevel tells how much the daemon logs.
 	LogLevel(ctx context.Context) (LogLevel, error)
 	// SetLogLevel changes that, for o.TTL or until the next start, and tells how it is then. o is valid.

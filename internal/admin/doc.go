@@ -26,6 +26,10 @@
 // /metrics holds what the packages registered, tiers and topics, and the names that stock dashboards expect; /metrics/detailed
 // holds a series per partition and reader.
 //
+// /debug/pprof/{profile} and /api/v1/debug/bundle are for whoever looks into a problem: they need the token as everything does, leave an
+// audit line, and have places of their own, so that they work under overload. A bundle asks part by part, and leaves out what does not
+// answer (debug.go).
+//
 // /api/v1/stream sends the same answers as server-sent events: a full frame, then a merge patch (RFC 7396) a second. Frames are made while
 // somebody looks, once for all who do (stream.go, frame.go); a client that is too slow misses some and gets a full one again. Close ends
 // streams at once.

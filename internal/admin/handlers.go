@@ -29,6 +29,9 @@ func (s *Server) table() []route {
 		return route{method: method, pattern: segments(path), handle: h, mutates: true}
 	}
 	slow := func(r route) route { r.slow = true; return r }
+	debugging := func(path string, h func(http.ResponseWriter, *call) error, query ...string) route {
+		return route{method: http.MethodGet, pattern: segments(path), raw: h, query: query, lasting: true, audited: true}
+	}
 	explain := write(http.MethodPost, "/api/v1/explain/fetch", s.explain)
 	explain.mutates = false
 	return []route{
@@ -70,6 +73,8 @@ func (s *Server) table() []route {
 		get("/api/v1/config", s.config),
 		get("/api/v1/log-level", s.logLevel),
 		write(http.MethodPut, "/api/v1/log-level", s.setLogLevel),
+		debugging("/api/v1/debug/bundle", s.bundle),
+		debugging("/debug/pprof/{profile}", s.profile, "seconds", "debug"),
 		{method: http.MethodGet, pattern: segments("/api/v1/stream"), raw: s.stream, query: []string{"topics"}, lasting: true},
 	}
 }

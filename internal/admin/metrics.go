@@ -21,10 +21,11 @@ const scrapeTimeout = 8 * time.Second
 const maxReaderSeries = 1000
 
 // metricsHandlers makes the two scrape endpoints: a bounded number of series per topic and tier, and the long one with partitions
-// and readers. Both are computed from the backend's snapshots at scrape time.
+// and readers. Both are computed from the backend's snapshots at scrape time. What they serve goes into s.scrapes, too, without the limits.
 func (s *Server) metricsHandlers() (metrics, detailed http.HandlerFunc) {
 	exporter := slices.Contains(s.opt.Compat, "exporter")
 	jmx := slices.Contains(s.opt.Compat, "jmx")
+	s.scrapes = nil
 	handler := func(collect func(*scrape)) http.HandlerFunc {
 		reg := prometheus.NewRegistry()
 		reg.MustRegister(&collector{s.opt.Backend, collect})
@@ -32,10 +33,10 @@ func (s *Server) metricsHandlers() (metrics, detailed http.HandlerFunc) {
 		if s.opt.Gatherer != nil {
 			gatherers = append(gatherers, s.opt.Gatherer)
 		}
-		return promhttp.HandlerFor(gatherers, promhttp.HandlerOpts{
-			ErrorHandling: promhttp.ContinueOnError, MaxRequestsInFlight: 4, Timeout: callTimeout, EnableOpenMetrics: true,
-			ErrorLog: scrapeLog{s},
-		}).ServeHTTP
+		opt := promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError, EnableOpenMetrics: true, ErrorLog: scrapeLog{s}}
+		s.scrapes = append(s.scrapes, promhttp.HandlerFor(gatherers, opt))
+		opt.MaxRequestsInFlight, opt.Timeout = 4, callTimeout
+		return promhttp.HandlerFor(gatherers, opt).ServeHTTP
 	}
 	metrics = handler(func(m *scrape) {
 		m.process()

@@ -29,7 +29,8 @@ type route struct {
 	public  bool     // no token needed
 	mutates bool     // audited
 	slow    bool     // may wait for a device
-	lasting bool     // goes on until the client goes away: has its own limits of number and time
+	lasting bool     // has its own limits of number and time: it is no call among the others
+	audited bool     // leaves an audit line although it changes nothing
 	handle  func(*call) (any, error)
 	raw     func(http.ResponseWriter, *call) error // instead of handle: writes its own answer, unless it fails
 }
@@ -190,7 +191,11 @@ func (s *Server) serve(w http.ResponseWriter, c *call, rt *route) {
 		return
 	}
 	if rt.lasting {
-		if err := rt.raw(w, c); err != nil {
+		err := rt.raw(w, c)
+		if rt.audited {
+			s.audit(c, nil, err)
+		}
+		if err != nil {
 			s.problem(w, c, err)
 		}
 		return

@@ -97,9 +97,13 @@ type Server struct {
 	inFlight chan struct{}
 	slow     chan struct{}
 	streams  *streams
-	http     *http.Server
-	listener net.Listener
-	local    net.Listener
+	bundles  bundles
+	// profiling are the places of those who take a profile.
+	profiling chan struct{}
+	scrapes   []http.Handler // /metrics and /metrics/detailed, for bundles
+	http      *http.Server
+	listener  net.Listener
+	local     net.Listener
 }
 
 // localKey marks the requests that came in by Options.Local.
@@ -121,6 +125,9 @@ func New(opt Options) (*Server, error) {
 		inFlight: make(chan struct{}, maxInFlight),
 		slow:     make(chan struct{}, maxSlow),
 		streams:  newStreams(opt),
+		bundles:  bundles{making: make(chan struct{}, 1), waiting: map[string]bool{}},
+
+		profiling: make(chan struct{}, maxProfiles),
 	}
 	host, _, _ := net.SplitHostPort(opt.Listen) // Validate has parsed it
 	s.hosts = append([]string{"localhost", strings.ToLower(host)}, lower(opt.Hosts)...)

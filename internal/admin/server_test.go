@@ -105,7 +105,7 @@ func problemOf(t *testing.T, w *httptest.ResponseRecorder) admin.Problem {
 
 // fill puts names that the fake knows into a route's path.
 func fill(path string) string {
-	return strings.NewReplacer("{topic}", "orders", "{partition}", "3", "{tier}", "hdd", "{group}", "warehouse", "{kind}", "group", "{name}", "warehouse", "{id}", "m-81", "{file}", "main.js").Replace(path)
+	return strings.NewReplacer("{topic}", "orders", "{partition}", "3", "{tier}", "hdd", "{group}", "warehouse", "{kind}", "group", "{name}", "warehouse", "{id}", "m-81", "{profile}", "heap", "{file}", "main.js").Replace(path)
 }
 
 func TestEveryGetAnswersAndChangesNothing(t *testing.T) {

@@ -3,6 +3,7 @@ package admintest
 import (
 	"context"
 	"fmt"
+	"io"
 	"slices"
 	"sync"
 	"time"
@@ -357,6 +358,14 @@ func (f *Fake) SetLogLevel(_ context.Context, o admin.LogLevelOrder) (admin.LogL
 		out.Until = Now.Add(o.TTL)
 	}
 	return out, f.begin("SetLogLevel")
+}
+
+// DebugParts implements admin.Backend.
+func (f *Fake) DebugParts() []admin.DebugPart {
+	return []admin.DebugPart{{Name: "log.txt", Write: func(_ context.Context, w io.Writer) error {
+		_, err := io.WriteString(w, "level=INFO msg=ready\n")
+		return err
+	}}}
 }
 
 func ptr(f float64) *float64 { return &f }
