@@ -55,6 +55,12 @@ func (a *app) printStatus(body []byte) error {
 		file = s.ConfigFile
 	}
 	t.add("", "config", file+", digest "+s.ConfigDigest)
+	if s.ConfigError != "" {
+		t.add(red, "not reloaded", s.ConfigError)
+	}
+	if len(s.PendingRestart) > 0 {
+		t.add(yellow, "needs restart", strings.Join(s.PendingRestart, ", "))
+	}
 	for _, c := range s.Checks {
 		state, color := "ok", ""
 		if !c.OK {

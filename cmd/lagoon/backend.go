@@ -30,7 +30,8 @@ import (
 // backend answers the admin API's questions from the parts of the daemon. The plain fields are set before the first
 // question. Safe for concurrent use.
 type backend struct {
-	cfg        *conf.Config
+	config     *configuration
+	reload     func(ctx context.Context, dry bool) (admin.ConfigReload, error)
 	build      build
 	started    time.Time
 	cache      *cachectl.Cache
@@ -60,16 +61,22 @@ func (b *backend) stateNow() string {
 
 // Status describes the process.
 func (b *backend) Status(context.Context) (admin.Status, error) {
-	snap := b.meta.Snapshot()
+	snap, cfg, last := b.meta.Snapshot(), b.config.inForce.Load(), b.config.last.Load()
 	st := admin.Status{
 		Version: b.build.Version, Commit: b.build.Commit, GoVersion: runtime.Version(), PID: os.Getpid(),
 		State: b.stateNow(), StartedAt: b.started, UptimeSeconds: time.Since(b.started).Seconds(),
-		NodeID: b.cfg.Server.NodeID, ClusterID: snap.ClusterID, Advertised: b.advertised,
-		Topics: len(snap.Topics), ConfigFile: b.cfg.File, ConfigDigest: b.cfg.Digest(),
+		NodeID: cfg.Server.NodeID, ClusterID: snap.ClusterID, Advertised: b.advertised,
+		Topics: len(snap.Topics), ConfigFile: cfg.File, ConfigDigest: cfg.Digest(), ConfigLoadedAt: last.at,
 		Kernel: admin.Kernel{Release: kernelRelease(), Residency: b.sampler.lastMethod(), ReadModes: b.readModes()},
 	}
 	if p := b.bound.Load(); p != nil {
 		st.Listeners = *p
+	}
+	if last.err != nil {
+		st.ConfigError = last.err.Error()
+	}
+	for _, c := range last.pending {
+		st.PendingRestart = append(st.PendingRestart, c.Key)
 	}
 	for _, l := range b.store.Logs() {
 		st.Partitions++
@@ -524,12 +531,13 @@ func (b *backend) Compactions(context.Context) (admin.Compactions, error) {
 
 // Config lists the effective configuration.
 func (b *backend) Config(context.Context) (admin.Config, error) {
-	return admin.Config{File: b.cfg.File, Digest: b.cfg.Digest(), Values: configValues(b.cfg)}, nil
+	cfg := b.config.inForce.Load()
+	return admin.Config{File: cfg.File, Digest: cfg.Digest(), Values: configValues(cfg), PendingRestart: configChanges(b.config.last.Load().pending)}, nil
 }
 
 func configValues(cfg *conf.Config) (out []admin.ConfigValue) {
 	for _, v := range cfg.Values() {
-		out = append(out, admin.ConfigValue{Key: v.Key, Value: v.Value, Default: v.Default, Source: v.Source, NeedsRestart: true})
+		out = append(out, admin.ConfigValue{Key: v.Key, Value: v.Value, Default: v.Default, Source: v.Source, NeedsRestart: !conf.Below(v.Key, liveKeys)})
 	}
 	return out
 }

@@ -39,7 +39,8 @@ func (b *backend) ExplainFetch(_ context.Context, q admin.ExplainQuery) (admin.E
 		q.MaxBytes = 1 << 20
 	}
 	key := admission.ReaderKey{Group: q.Group, Client: q.Client, Topic: q.Topic, Partition: q.Partition}
-	x := explained{query: q, rule: readersConfig(b.cfg), mode: b.cfg.Throttle.Mode, chunk: int64(b.cfg.Readers.ChunkBytes), pool: b.pool.Stats(), flow: key.Flow()}
+	cfg := b.config.inForce.Load()
+	x := explained{query: q, rule: readersConfig(cfg), mode: cfg.Throttle.Mode, chunk: int64(cfg.Readers.ChunkBytes), pool: b.pool.Stats(), flow: key.Flow()}
 	x.Explanation, x.err = l.Explain(key, segment.Offset(q.Offset), q.MaxBytes)
 	for _, d := range b.store.Dirs() {
 		if d.Name == x.Device {

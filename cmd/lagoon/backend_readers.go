@@ -94,7 +94,7 @@ func ioMode(r partition.ReaderView) string {
 // Throttle shows budgets, who shares them, and the overrides.
 func (b *backend) Throttle(context.Context) (admin.Throttle, error) {
 	limits := b.store.Limits()
-	t := admin.Throttle{Mode: b.cfg.Throttle.Mode, TotalBytes: limits.Config.GlobalBytesPerSecond, PerReaderBytes: limits.Config.FlowBytesPerSecond,
+	t := admin.Throttle{Mode: b.config.inForce.Load().Throttle.Mode, TotalBytes: limits.Config.GlobalBytesPerSecond, PerReaderBytes: limits.Config.FlowBytesPerSecond,
 		Devices: []admin.Device{}, Flows: []admin.Flow{}, Caps: []admin.Cap{}, Overrides: []admin.Override{}}
 	flows := map[string]*admin.Flow{}
 	var order []string

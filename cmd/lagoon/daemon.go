@@ -46,11 +46,14 @@ type daemonOptions struct {
 	MakeTiers bool          // make absent tier directories; else an absent one is an error, for it may be a disk that is not mounted
 	Level     *logLevel     // of the logger
 	Recent    *recentLog    // what the logger has written lately
+	// Load reads the configuration again. Each value of Reload asks for that; nil never does.
+	Load   func() (*conf.Config, error)
+	Reload <-chan os.Signal
 }
 
 // daemon is the broker with everything below it. Fields are set in the order in which start runs.
 type daemon struct {
-	cfg *conf.Config
+	cfg *conf.Config // that it was started with
 	log *slog.Logger
 	opt daemonOptions
 	reg *prometheus.Registry
@@ -67,6 +70,9 @@ type daemon struct {
 	backend   *backend
 
 	without ablation
+
+	config   *configuration // that it runs with
+	limiting sync.Mutex     // of applyLimits
 
 	closers []closer // last first
 	serving sync.WaitGroup
@@ -88,7 +94,8 @@ type tier struct {
 // What start had done before it failed is undone as well.
 func run(ctx context.Context, cfg *conf.Config, log *slog.Logger, opt daemonOptions) error {
 	d := &daemon{cfg: cfg, log: log, opt: opt, reg: prometheus.NewRegistry(), started: time.Now(), failed: make(chan error, 8)}
-	d.backend = &backend{cfg: cfg, build: buildInfo(), started: d.started, level: opt.Level, recent: opt.Recent}
+	d.config = newConfiguration(cfg)
+	d.backend = &backend{config: d.config, reload: d.reload, build: buildInfo(), started: d.started, level: opt.Level, recent: opt.Recent}
 	d.backend.setState("starting")
 	err := d.start(ctx)
 	if err == nil {
@@ -96,9 +103,15 @@ func run(ctx context.Context, cfg *conf.Config, log *slog.Logger, opt daemonOpti
 		if opt.Ready != nil {
 			opt.Ready(d)
 		}
-		select {
-		case <-ctx.Done():
-		case err = <-d.failed:
+		for running := true; running; {
+			select {
+			case <-ctx.Done():
+				running = false
+			case err = <-d.failed:
+				running = false
+			case <-opt.Reload:
+				_, _ = d.reload(ctx, false) // the log tells
+			}
 		}
 	} else if ctx.Err() != nil {
 		err = nil // stopped while it was starting: that is what was asked for

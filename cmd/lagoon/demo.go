@@ -117,7 +117,8 @@ func (a *app) runDemo(ctx context.Context, opt demoOptions) (err error) {
 	settings := append(devSettings(dir), "server.listen=127.0.0.1:0", "server.default_partitions=4", "admin.listen=127.0.0.1:0",
 		"storage.segment_bytes=16MiB", "storage.tier.ssd.keep=unlimited", "cache.hot_window_keep=1s", "readers.lagging_when.min_bytes=8MiB", "readers.lagging_when.min_age=1s",
 		"log.level=error")
-	cfg, err := a.load(conf.LoadOptions{Preset: settings, PresetName: "lagoon dev --demo", Env: a.environ, Set: opt.set})
+	load := conf.LoadOptions{Preset: settings, PresetName: "lagoon dev --demo", Env: a.environ, Set: opt.set}
+	cfg, err := a.load(load)
 	if err != nil {
 		return err
 	}
@@ -127,7 +128,8 @@ func (a *app) runDemo(ctx context.Context, opt demoOptions) (err error) {
 	go func() {
 		recent := &recentLog{}
 		log, level := newLogger(io.MultiWriter(recent, a.stderr), cfg.Log)
-		ended <- run(life, cfg, log, daemonOptions{MakeTiers: true, Level: level, Recent: recent, Ready: func(d *daemon) { ready <- d }})
+		ended <- run(life, cfg, log, daemonOptions{MakeTiers: true, Level: level, Recent: recent,
+			Load: func() (*conf.Config, error) { return loadConfig(load) }, Ready: func(d *daemon) { ready <- d }})
 	}()
 	d := &demo{app: a, opt: opt, faults: make(chan error, 8)}
 	select {

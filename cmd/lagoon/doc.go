@@ -12,6 +12,7 @@
 //	backend.go   answers the admin API from the partition store
 //	backend_explain.go tells the decision for one read, link by link
 //	loglevel.go  how much is logged, for a time
+//	reload.go    takes what can change at run time of a new configuration
 //	debug.go     what only the daemon can put into a debug bundle
 //	sampler.go   looks at the page cache within a percent of a core; grid.go cuts what it saw into cells
 //

@@ -82,6 +82,19 @@ func (l *logLevel) expire(set *levelOrder) {
 	}
 }
 
+// configure changes what holds when no operator has set anything.
+func (l *logLevel) configure(word string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	level := levelNamed(word)
+	if level == l.configured {
+		return
+	}
+	if l.configured = level; l.set == nil {
+		l.change(level, "why", "the configuration says so")
+	}
+}
+
 func (l *logLevel) view() admin.LogLevel {
 	l.mu.Lock()
 	defer l.mu.Unlock()

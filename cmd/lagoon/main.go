@@ -106,7 +106,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 the check says n
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(outputs, cobra.ShellCompDirectiveNoFileComp))
 	root.AddCommand(
 		a.serveCommand(), a.devCommand(), a.checkConfigCommand(), a.versionCommand(),
-		a.doctorCommand(), a.statusCommand(), a.healthCommand(), a.topCommand(), a.cacheCommand(), a.readersCommand(), a.groupsCommand(), a.tiersCommand(), a.throttleCommand(), a.migrationsCommand(), a.pinsCommand(), a.unpinCommand(), a.compactionsCommand(), a.explainCommand(), a.logLevelCommand(), a.debugCommand(),
+		a.doctorCommand(), a.statusCommand(), a.healthCommand(), a.topCommand(), a.cacheCommand(), a.readersCommand(), a.groupsCommand(), a.tiersCommand(), a.throttleCommand(), a.migrationsCommand(), a.pinsCommand(), a.unpinCommand(), a.compactionsCommand(), a.explainCommand(), a.configCommand(), a.logLevelCommand(), a.debugCommand(),
 	)
 	return root
 }

@@ -75,15 +75,17 @@ func (a *app) serveCommand() *cobra.Command {
 	)
 	c := &cobra.Command{
 		Use: "serve", Short: "Run the broker with a configuration file", Args: args(),
+		Long: `Run the broker with a configuration file.
+
+SIGTERM and SIGINT stop it in good order, a second one at once. SIGHUP has it read the configuration again, as lagoon config reload does.`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if file == "" {
 				return usagef("serve needs -c FILE; `lagoon check-config --defaults` prints one to start from, `lagoon dev` needs none")
 			}
-			cfg, err := a.load(conf.LoadOptions{Path: file, Env: a.environ, Set: set})
-			if err != nil {
-				return err
-			}
-			return a.serve(c.Context(), cfg, daemonOptions{})
+			hangup := make(chan os.Signal, 1) // before the file is read: whoever changes it and says so is heard
+			signal.Notify(hangup, syscall.SIGHUP)
+			defer signal.Stop(hangup)
+			return a.serve(c.Context(), conf.LoadOptions{Path: file, Env: a.environ, Set: set}, daemonOptions{Reload: hangup})
 		},
 	}
 	c.Flags().StringVarP(&file, "config", "c", "", "configuration file")
@@ -116,11 +118,8 @@ func (a *app) devCommand() *cobra.Command {
 				}
 				return a.runDemo(c.Context(), demoOptions{root: filepath.Dir(root), length: time.Duration(demoSeconds) * time.Second, history: int64(history), set: set})
 			}
-			cfg, err := a.load(conf.LoadOptions{Preset: devSettings(root), PresetName: "lagoon dev", Env: a.environ, Set: set})
-			if err != nil {
-				return err
-			}
-			return a.serve(c.Context(), cfg, daemonOptions{MakeTiers: true, Ready: func(d *daemon) { fmt.Fprint(a.stdout, devBanner(d)) }})
+			opt := conf.LoadOptions{Preset: devSettings(root), PresetName: "lagoon dev", Env: a.environ, Set: set}
+			return a.serve(c.Context(), opt, daemonOptions{MakeTiers: true, Ready: func(d *daemon) { fmt.Fprint(a.stdout, devBanner(d)) }})
 		},
 	}
 	c.Flags().StringVar(&data, "data", "lagoon-data", "directory for the tiers ssd and hdd; it is made when absent")
@@ -184,6 +183,14 @@ func loadConfig(opt conf.LoadOptions) (*conf.Config, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := checkTopicDefaults(cfg); err != nil {
+		return nil, err
+	}
+	return cfg, nil
+}
+
+// checkTopicDefaults finds what is wrong with the defaults of topic settings.
+func checkTopicDefaults(cfg *conf.Config) error {
 	var faults conf.Problems
 	fault := func(key string, err error) {
 		text := strings.TrimPrefix(err.Error(), metadata.ErrInvalidConfig.Error()+": ")
@@ -208,9 +215,9 @@ func loadConfig(opt conf.LoadOptions) (*conf.Config, error) {
 		}
 	}
 	if len(faults) > 0 {
-		return nil, faults
+		return faults
 	}
-	return cfg, nil
+	return nil
 }
 
 func tierNames(cfg *conf.Config) []string {
@@ -236,17 +243,22 @@ func (a *app) configError(path string, err error) error {
 	return usagef("%d faults in %s: nothing was started", len(ps), path)
 }
 
-// stopSignals end the daemon in good order. A hangup is one of them, as for a JVM: a terminal that closes must not leave logs to be
-// checked. Where it is ignored (nohup) it stays so.
-func stopSignals() []os.Signal {
-	if signal.Ignored(syscall.SIGHUP) {
+// stopSignals end the daemon in good order. Unless it reloads the configuration a hangup is one of them, as for a JVM: a terminal that
+// closes must not leave logs to be checked. Where it is ignored (nohup) it stays so.
+func stopSignals(reloads bool) []os.Signal {
+	if reloads || signal.Ignored(syscall.SIGHUP) {
 		return []os.Signal{syscall.SIGTERM, syscall.SIGINT}
 	}
 	return []os.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP}
 }
 
 // serve runs the daemon until a signal: the first of stopSignals drains, the second ends the process at once.
-func (a *app) serve(ctx context.Context, cfg *conf.Config, opt daemonOptions) error {
+func (a *app) serve(ctx context.Context, load conf.LoadOptions, opt daemonOptions) error {
+	cfg, err := a.load(load)
+	if err != nil {
+		return err
+	}
+	opt.Load = func() (*conf.Config, error) { return loadConfig(load) }
 	opt.Recent = &recentLog{}
 	log, level := newLogger(io.MultiWriter(opt.Recent, a.stderr), cfg.Log)
 	opt.Level = level
@@ -256,7 +268,7 @@ func (a *app) serve(ctx context.Context, cfg *conf.Config, opt daemonOptions) er
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, stopSignals()...)
+	signal.Notify(signals, stopSignals(opt.Reload != nil)...)
 	defer signal.Stop(signals)
 	go func() {
 		select {

@@ -270,8 +270,8 @@ func (d *daemon) catalogueChanged(before, after *metadata.Snapshot) {
 			}
 		}
 	}
-	if limits := limitsConfig(d.cfg, after); limits != limitsConfig(d.cfg, before) {
-		if err := d.store.SetLimits(limits); err != nil {
+	if cfg := d.config.inForce.Load(); limitsConfig(cfg, after) != limitsConfig(cfg, before) {
+		if err := d.applyLimits(); err != nil {
 			d.log.Warn("broker's cap not in force", "err", err)
 		}
 	}
@@ -357,9 +357,10 @@ func (d *daemon) brokerOptions() broker.Options {
 // serverConfigs is what DescribeConfigs shows of the file, under Kafka's names.
 func (d *daemon) serverConfigs() []broker.ServerConfig {
 	const typeBool, typeString, typeInt, typeLong, typeList = 1, 2, 3, 5, 7
-	s, l := &d.cfg.Server, &d.cfg.Server.Limits
+	cfg := d.config.inForce.Load()
+	s, l := &cfg.Server, &cfg.Server.Limits
 	row := func(name, key, value string, kind int8, doc string) broker.ServerConfig {
-		return broker.ServerConfig{Name: name, Value: value, Default: d.cfg.Source(key) == "default", Type: kind, Doc: doc + " (" + key + ")"}
+		return broker.ServerConfig{Name: name, Value: value, Default: cfg.Source(key) == "default", Type: kind, Doc: doc + " (" + key + ")"}
 	}
 	number := func(n int64) string { return strconv.FormatInt(n, 10) }
 	var dirs, listen []string
@@ -369,7 +370,7 @@ func (d *daemon) serverConfigs() []broker.ServerConfig {
 	for _, addr := range s.Listen {
 		listen = append(listen, "PLAINTEXT://"+addr)
 	}
-	g, e := &d.cfg.Groups, d.endpoints()[0]
+	g, e := &cfg.Groups, d.endpoints()[0]
 	return []broker.ServerConfig{
 		row("node.id", "server.node_id", number(int64(s.NodeID)), typeInt, "Id of this broker."),
 		row("broker.id", "server.node_id", number(int64(s.NodeID)), typeInt, "Id of this broker."),
@@ -383,17 +384,17 @@ func (d *daemon) serverConfigs() []broker.ServerConfig {
 		row("socket.request.max.bytes", "server.limits.request_bytes", number(int64(l.RequestBytes)), typeInt, "Largest request."),
 		row("queued.max.request.bytes", "server.limits.inflight_bytes", number(int64(l.InflightBytes)), typeLong, "Requests in memory, all connections together."),
 		row("connections.max.idle.ms", "server.limits.idle_timeout", number(l.IdleTimeout.Ms()), typeLong, "Connections without a request are closed after this time."),
-		row(metadata.FetchMaxBytesPerSecond, "throttle.catchup_total", kafkaRate(d.cfg.Throttle.CatchupTotal), typeLong, "Cap on all cold reads together."),
-		row(metadata.CopyMaxBytesPerSecond, "tiering.move_max", kafkaRate(d.cfg.Tiering.MoveMax), typeLong, "Cap on all migrations together."),
+		row(metadata.FetchMaxBytesPerSecond, "throttle.catchup_total", kafkaRate(cfg.Throttle.CatchupTotal), typeLong, "Cap on all cold reads together."),
+		row(metadata.CopyMaxBytesPerSecond, "tiering.move_max", kafkaRate(cfg.Tiering.MoveMax), typeLong, "Cap on all migrations together."),
 		row("offsets.topic.num.partitions", "groups.offsets_partitions", number(int64(g.OffsetsPartitions)), typeInt, "Partitions of __consumer_offsets when it is made."),
 		row("offsets.retention.minutes", "groups.offsets_retention", number(g.OffsetsRetention.Ms()/60_000), typeInt, "Offsets of a group without members are kept for this time."),
 		row("offset.metadata.max.bytes", "groups.offset_metadata", number(int64(g.OffsetMetadata)), typeInt, "Largest text with a committed offset."),
 		row("group.initial.rebalance.delay.ms", "groups.initial_rebalance_delay", number(g.InitialRebalanceDelay.Ms()), typeInt, "A new group waits this long for more members."),
 		row("group.min.session.timeout.ms", "groups.min_session_timeout", number(g.MinSessionTimeout.Ms()), typeInt, "Shortest session timeout that a member may have."),
 		row("group.max.session.timeout.ms", "groups.max_session_timeout", number(g.MaxSessionTimeout.Ms()), typeInt, "Longest session timeout that a member may have."),
-		row("transaction.state.log.num.partitions", "transactions.state_partitions", number(int64(d.cfg.Transactions.StatePartitions)), typeInt, "Partitions of __transaction_state when it is made."),
-		row("transaction.max.timeout.ms", "transactions.max_timeout", number(d.cfg.Transactions.MaxTimeout.Ms()), typeInt, "Longest time that a client may keep a transaction open."),
-		row("transactional.id.expiration.ms", "transactions.id_retention", number(d.cfg.Transactions.IDRetention.Ms()), typeInt, "A transactional id that nobody uses is kept for this time."),
+		row("transaction.state.log.num.partitions", "transactions.state_partitions", number(int64(cfg.Transactions.StatePartitions)), typeInt, "Partitions of __transaction_state when it is made."),
+		row("transaction.max.timeout.ms", "transactions.max_timeout", number(cfg.Transactions.MaxTimeout.Ms()), typeInt, "Longest time that a client may keep a transaction open."),
+		row("transactional.id.expiration.ms", "transactions.id_retention", number(cfg.Transactions.IDRetention.Ms()), typeInt, "A transactional id that nobody uses is kept for this time."),
 		row("group.max.size", "groups.max_size", number(int64(g.MaxSize)), typeInt, "Members of one group."),
 		row("group.consumer.session.timeout.ms", "groups.consumer_session_timeout", number(g.ConsumerSession.Ms()), typeInt, "Silent members of the consumer protocol are removed after this time."),
 		row("group.consumer.heartbeat.interval.ms", "groups.consumer_heartbeat_interval", number(g.ConsumerHeartbeat.Ms()), typeInt, "How often members of the consumer protocol send heartbeats."),

@@ -63,6 +63,9 @@ type Backend interface {
 	Config(ctx context.Context) (Config, error)
 	// DebugParts are the files of a debug bundle that no other method gives. Their Write may hang.
 	DebugParts() []DebugPart
+	// ReloadConfig reads the configuration again and takes what can change at run time, all of it or on an error nothing; a dry run
+	// tells what it would take. *InvalidError names all faults.
+	ReloadConfig(ctx context.Context, dryRun bool) (ConfigReload, error)
 	// LogLevel tells how much the daemon logs.
 	LogLevel(ctx context.Context) (LogLevel, error)
 	// SetLogLevel changes that, for o.TTL or until the next start, and tells how it is then. o is valid.
@@ -71,26 +74,29 @@ type Backend interface {
 
 // Status answers GET /api/v1/status.
 type Status struct {
-	Version       string       `json:"version"`
-	Commit        string       `json:"commit,omitempty"`
-	GoVersion     string       `json:"go_version"`
-	PID           int          `json:"pid"`
-	State         string       `json:"state"` // starting, ready, draining, fenced
-	StartedAt     time.Time    `json:"started_at"`
-	UptimeSeconds float64      `json:"uptime_seconds"`
-	NodeID        int32        `json:"node_id"`
-	ClusterID     string       `json:"cluster_id"`
-	Listeners     []string     `json:"listeners"`  // Kafka, as bound
-	Advertised    []string     `json:"advertised"` // what Metadata tells clients
-	Topics        int          `json:"topics"`
-	Partitions    int          `json:"partitions"`
-	LogBytes      int64        `json:"log_bytes"`
-	Readers       ReaderCounts `json:"readers"`
-	Kernel        Kernel       `json:"kernel"`
-	Pool          Pool         `json:"chunk_pool"`
-	ConfigFile    string       `json:"config_file,omitempty"`
-	ConfigDigest  string       `json:"config_digest"` // of the effective values
-	Checks        []Check      `json:"checks"`        // filled by the admin server
+	Version        string       `json:"version"`
+	Commit         string       `json:"commit,omitempty"`
+	GoVersion      string       `json:"go_version"`
+	PID            int          `json:"pid"`
+	State          string       `json:"state"` // starting, ready, draining, fenced
+	StartedAt      time.Time    `json:"started_at"`
+	UptimeSeconds  float64      `json:"uptime_seconds"`
+	NodeID         int32        `json:"node_id"`
+	ClusterID      string       `json:"cluster_id"`
+	Listeners      []string     `json:"listeners"`  // Kafka, as bound
+	Advertised     []string     `json:"advertised"` // what Metadata tells clients
+	Topics         int          `json:"topics"`
+	Partitions     int          `json:"partitions"`
+	LogBytes       int64        `json:"log_bytes"`
+	Readers        ReaderCounts `json:"readers"`
+	Kernel         Kernel       `json:"kernel"`
+	Pool           Pool         `json:"chunk_pool"`
+	ConfigFile     string       `json:"config_file,omitempty"`
+	ConfigDigest   string       `json:"config_digest"`          // of the effective values
+	ConfigLoadedAt time.Time    `json:"config_loaded_at"`       // the start, or the last reload that was taken
+	ConfigError    string       `json:"config_error,omitempty"` // of the last reload, when it was not taken
+	PendingRestart []string     `json:"pending_restart"`        // keys that the configuration says otherwise since, and that are read when the broker starts
+	Checks         []Check      `json:"checks"`                 // filled by the admin server
 }
 
 // ReaderCounts counts readers by state.
@@ -630,9 +636,26 @@ type CacheActionResult struct {
 
 // Config answers GET /api/v1/config.
 type Config struct {
-	File   string        `json:"file"`
-	Digest string        `json:"digest"`
-	Values []ConfigValue `json:"values"`
+	File           string         `json:"file"`
+	Digest         string         `json:"digest"`
+	Values         []ConfigValue  `json:"values"`
+	PendingRestart []ConfigChange `json:"pending_restart"` // since the last reload
+}
+
+// ConfigReload answers POST /api/v1/config/reload.
+type ConfigReload struct {
+	Applied        bool           `json:"applied"` // false in a dry run
+	Digest         string         `json:"digest"`  // of the effective values, with the changes
+	Changed        []ConfigChange `json:"changed"`
+	PendingRestart []ConfigChange `json:"pending_restart"` // differ, but are read when the broker starts
+}
+
+// ConfigChange is a key and its new value, as TOML. "" is no value.
+type ConfigChange struct {
+	Key    string `json:"key"`
+	From   string `json:"from"`
+	To     string `json:"to"`
+	Source string `json:"source"` // default, lagoon.toml:12, env LAGOON_…, --set
 }
 
 // ConfigValue is one effective setting.
@@ -640,8 +663,8 @@ type ConfigValue struct {
 	Key          string `json:"key"`
 	Value        string `json:"value"`
 	Default      string `json:"default"`
-	Source       string `json:"source"` // default, lagoon.toml:12, env LAGOON_…, --set
-	NeedsRestart bool   `json:"needs_restart"`
+	Source       string `json:"source"`        // default, lagoon.toml:12, env LAGOON_…, --set
+	NeedsRestart bool   `json:"needs_restart"` // to change it
 }
 
 // LogLevel answers GET and PUT of /api/v1/log-level.

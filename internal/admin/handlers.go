@@ -71,6 +71,7 @@ func (s *Server) table() []route {
 		write(http.MethodDelete, "/api/v1/migrations/{id}", s.cancelMigration),
 		explain,
 		get("/api/v1/config", s.config),
+		write(http.MethodPost, "/api/v1/config/reload", s.reloadConfig),
 		get("/api/v1/log-level", s.logLevel),
 		write(http.MethodPut, "/api/v1/log-level", s.setLogLevel),
 		debugging("/api/v1/debug/bundle", s.bundle),
@@ -86,7 +87,7 @@ func serveOpenAPI(w http.ResponseWriter, _ *http.Request) {
 
 func (s *Server) status(c *call) (any, error) {
 	st, err := s.opt.Backend.Status(c)
-	st.Checks = s.opt.Backend.Checks(c)
+	st.Checks, st.PendingRestart = s.opt.Backend.Checks(c), some(st.PendingRestart, len(st.PendingRestart))
 	return st, err
 }
 
@@ -641,8 +642,39 @@ func (s *Server) warm(c *call) (any, error) {
 
 func (s *Server) config(c *call) (any, error) {
 	cfg, err := s.opt.Backend.Config(c)
-	cfg.Values = some(cfg.Values, len(cfg.Values))
+	cfg.Values, cfg.PendingRestart = some(cfg.Values, len(cfg.Values)), some(cfg.PendingRestart, len(cfg.PendingRestart))
 	return cfg, err
+}
+
+// ConfigReloadBody is the body of POST /api/v1/config/reload. No path: what is read is what the broker was started with.
+type ConfigReloadBody struct {
+	DryRun bool   `json:"dry_run"`
+	Reason string `json:"reason"`
+}
+
+func (s *Server) reloadConfig(c *call) (any, error) {
+	var b ConfigReloadBody
+	if err := c.body(&b); err != nil {
+		return nil, err
+	}
+	if len(b.Reason) > 500 {
+		return nil, &InvalidError{Detail: "reason is longer than 500 bytes"}
+	}
+	c.about = []any{"dry_run", b.DryRun, "reason", b.Reason}
+	r, err := s.opt.Backend.ReloadConfig(c, b.DryRun)
+	r.Changed, r.PendingRestart = some(r.Changed, len(r.Changed)), some(r.PendingRestart, len(r.PendingRestart))
+	return r, err
+}
+
+func (r ConfigReload) auditAttrs() []any {
+	keys := func(list []ConfigChange) []string {
+		out := []string{}
+		for _, c := range list {
+			out = append(out, c.Key)
+		}
+		return out
+	}
+	return []any{"applied", r.Applied, "changed", keys(r.Changed), "pending_restart", keys(r.PendingRestart)}
 }
 
 func (s *Server) logLevel(c *call) (any, error) { return s.opt.Backend.LogLevel(c) }

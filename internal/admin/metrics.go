@@ -128,6 +128,9 @@ func (m *scrape) process() {
 	m.gauge("lagoon_build_info", "Version of the daemon.", 1, "version", st.Version, "commit", st.Commit, "go_version", st.GoVersion)
 	m.gauge("lagoon_start_time_seconds", "Unix time of the start.", float64(st.StartedAt.UnixMilli())/1000)
 	m.gauge("lagoon_config_info", "Digest of the effective configuration.", 1, "digest", st.ConfigDigest)
+	m.gauge("lagoon_config_last_reload_successful", "1 unless the last reload of the configuration was refused.", truth(st.ConfigError == ""))
+	m.gauge("lagoon_config_last_reload_success_timestamp_seconds", "Unix time of the start, or of the last reload that was taken.", float64(st.ConfigLoadedAt.UnixMilli())/1000)
+	m.gauge("lagoon_config_pending_restart", "Keys that the configuration says otherwise since, and that need a restart.", float64(len(st.PendingRestart)))
 	for tier, mode := range st.Kernel.ReadModes {
 		m.gauge("lagoon_tier_read_mode_info", "Method of bypass reads in use.", 1, "tier", tier, "mode", mode)
 	}

@@ -92,7 +92,7 @@ func TestOpenAPIMatchesTheShapes(t *testing.T) {
 	collect(types, reflect.TypeFor[admin.Problem]())
 	for _, v := range []any{
 		admin.Status{}, admin.TopicList{}, admin.SegmentList{}, admin.Cache{}, admin.ReaderList{}, admin.TierList{}, admin.Throttle{}, admin.OverrideBody{},
-		admin.OverrideResult{}, admin.Migrations{}, admin.MigrationOrder{}, admin.MigrationPauseBody{}, admin.MigrationPause{}, admin.Compactions{}, admin.PinList{}, admin.Unpinned{}, admin.GroupList{}, admin.Group{}, admin.ExplainQuery{}, admin.Explanation{}, admin.ActionBody{}, admin.CacheActionResult{}, admin.Config{}, admin.LogLevel{}, admin.LogLevelBody{}, admin.StreamFrame{},
+		admin.OverrideResult{}, admin.Migrations{}, admin.MigrationOrder{}, admin.MigrationPauseBody{}, admin.MigrationPause{}, admin.Compactions{}, admin.PinList{}, admin.Unpinned{}, admin.GroupList{}, admin.Group{}, admin.ExplainQuery{}, admin.Explanation{}, admin.ActionBody{}, admin.CacheActionResult{}, admin.Config{}, admin.ConfigReload{}, admin.ConfigReloadBody{}, admin.LogLevel{}, admin.LogLevelBody{}, admin.StreamFrame{},
 	} {
 		collect(types, reflect.TypeOf(v))
 	}

@@ -331,6 +331,7 @@ func TestBadRequests(t *testing.T) {
 		{"PUT", "/api/v1/throttle/overrides/group/a%0ab", `{"weight":1}`, 400, "invalid-request", "printable", ""},
 		{"PUT", "/api/v1/throttle/overrides/group/" + strings.Repeat("x", 256), `{"weight":1}`, 400, "invalid-request", "255", ""},
 		{"PUT", "/api/v1/throttle/overrides/group/x", `{"reason":"` + strings.Repeat("x", 70<<10) + `"}`, 413, "body-too-large", "64 KiB", ""},
+		{"POST", "/api/v1/config/reload", `{"path":"/etc/passwd"}`, 400, "invalid-request", `unknown field "path"`, ""},
 		{"PUT", "/api/v1/log-level", `{"level":"trace"}`, 400, "invalid-request", "debug, info, warn, error", ""},
 		{"PUT", "/api/v1/log-level", `{"level":"DEBUG"}`, 400, "invalid-request", "debug, info, warn, error", ""},
 		{"PUT", "/api/v1/log-level", `{"level":"debug","ttl_seconds":-1}`, 400, "invalid-request", "ttl_seconds", ""},
@@ -380,6 +381,8 @@ func TestMutationsAreDryFirstAndAudited(t *testing.T) {
 	f.call("PUT", "/api/v1/migrations/pause", `{"reason":"backup"}`)
 	f.call("DELETE", "/api/v1/migrations/pause", "")
 	f.call("PUT", "/api/v1/log-level", `{"level":"debug","ttl_seconds":600,"reason":"slow fetches"}`)
+	f.call("POST", "/api/v1/config/reload", `{"dry_run":true}`)
+	f.call("POST", "/api/v1/config/reload", `{"reason":"new caps"}`)
 	want := []string{
 		`warm orders/3 [-1, -1) last 600s "deploy"`,
 		`set group/a/b 20971520 weight 0 expires true "night"`,
@@ -389,15 +392,16 @@ func TestMutationsAreDryFirstAndAudited(t *testing.T) {
 		`pause migrations "backup"`,
 		`resume migrations`,
 		`log level debug for 10m0s "slow fetches"`,
+		`reload config`,
 	}
 	if got := f.fake.Mutations(); !slices.Equal(got, want) {
 		t.Errorf("mutations\n%q, want\n%q", got, want)
 	}
-	if n := strings.Count(f.log.String(), `msg="admin call"`); n != 10 {
-		t.Errorf("%d audit lines, want 10:\n%s", n, f.log)
+	if n := strings.Count(f.log.String(), `msg="admin call"`); n != 12 {
+		t.Errorf("%d audit lines, want 12:\n%s", n, f.log)
 	}
 	for _, part := range []string{"applied=false", "applied=true", "name=a/b", "reason=night", "bytes_per_second=20971520", "peer=",
-		`path=/api/v1/log-level`, `level=debug configured=info reason="slow fetches" until=2026-05-04T12:10:00Z`,
+		`dry_run=false reason="new caps" applied=true changed=[throttle.catchup_total] pending_restart=[server.listen]`, `path=/api/v1/log-level`, `level=debug configured=info reason="slow fetches" until=2026-05-04T12:10:00Z`,
 		"path=/api/v1/cache/warm", "topic=orders partition=3 from=-1 to=-1 last_seconds=600 reason=deploy"} {
 		if !strings.Contains(f.log.String(), part) {
 			t.Errorf("audit lacks %s:\n%s", part, f.log)

@@ -203,7 +203,11 @@ func (b *Broker) checkDelays(snap *metadata.Snapshot, name string, wanted map[st
 	next := *snap
 	next.BrokerConfigs = maps.Clone(snap.BrokerConfigs)
 	next.BrokerConfigs[name] = wanted
-	before, defaults := b.topicDefaults(snap), b.topicDefaults(&next)
+	return b.fits(snap, b.topicDefaults(snap), b.topicDefaults(&next))
+}
+
+// fits refuses defaults that a topic which delivers late does not go with, as it did with those before.
+func (b *Broker) fits(snap *metadata.Snapshot, before, defaults map[string]string) error {
 	for _, topic := range snap.Names() {
 		t := snap.Topics[topic]
 		if t.Configs[metadata.DeliveryDelayMs] == "" || metadata.ValidateTopicConfigs(t.OwnConfigs(), before) != nil {

@@ -153,6 +153,7 @@ type Broker struct {
 	limits   *limiter
 	started  time.Time
 	txns     *transactions.Coordinator
+	defaults atomic.Pointer[map[string]string] // Options.TopicDefaults, or what SetTopicDefaults has put in their place
 
 	maxAnswer int   // maxAnswerBytes, but in tests
 	maxQueued int64 // maxAllQueuedBytes, but in tests
@@ -201,6 +202,7 @@ func newBroker(opt Options, l logs) (*Broker, error) {
 		drained:   make(chan struct{}),
 	}
 	b.started = time.Now()
+	b.defaults.Store(&opt.TopicDefaults)
 	b.limits = newLimiter(b.meta.Snapshot().Quotas, m)
 	b.sessions = newSessionCache(opt.FetchSessions, m)
 	if b.groups, err = b.newGroups(); err != nil {

@@ -102,7 +102,7 @@ func (b *Broker) createAsked(ctx context.Context, r *request, asked kmsg.CreateT
 	}
 	out.NumPartitions, out.ReplicationFactor = topic.partitions, 1
 	for _, k := range metadata.TopicConfigs {
-		values := snap.TopicValues(k, topic.configs, b.opt.TopicDefaults, b.node())
+		values := snap.TopicValues(k, topic.configs, *b.defaults.Load(), b.node())
 		c := kmsg.NewCreateTopicsResponseTopicConfig()
 		c.Name, c.Value, c.Source = k.Name, kmsg.StringPtr(values[0].Value), int8(values[0].Source)
 		out.Configs = append(out.Configs, c)

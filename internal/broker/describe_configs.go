@@ -141,7 +141,7 @@ func (b *Broker) describeTopicConfigs(snap *metadata.Snapshot, name string) ([]c
 	}
 	out := make([]configEntry, len(metadata.TopicConfigs))
 	for i, k := range metadata.TopicConfigs {
-		out[i] = configEntry{name: k.Name, kind: k.Type, doc: k.Doc, values: snap.TopicValues(k, t.Configs, b.opt.TopicDefaults, b.node())}
+		out[i] = configEntry{name: k.Name, kind: k.Type, doc: k.Doc, values: snap.TopicValues(k, t.Configs, *b.defaults.Load(), b.node())}
 	}
 	return out, nil
 }
@@ -187,7 +187,7 @@ func (b *Broker) describeBrokerConfigs(snap *metadata.Snapshot, name string) []c
 			}
 			e.values = []metadata.Value{{Name: k.Name, Value: v, Source: metadata.SourceClusterBroker}}
 		} else {
-			e.values = snap.BrokerValues(k, b.opt.TopicDefaults, name)
+			e.values = snap.BrokerValues(k, *b.defaults.Load(), name)
 			if c, ok := static[k.Name]; ok && len(e.values) > 0 && !c.Default && !hasSource(e.values, metadata.SourceStatic) {
 				e.values = slices.Insert(e.values, len(e.values)-1, metadata.Value{Name: k.Name, Value: c.Value, Source: metadata.SourceStatic})
 			}

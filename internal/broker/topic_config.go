@@ -108,7 +108,31 @@ func (b *Broker) node() string { return nodeName(b.opt.NodeID) }
 
 // topicDefaults is what holds for topics that do not say, dynamic broker configs included.
 func (b *Broker) topicDefaults(snap *metadata.Snapshot) map[string]string {
-	return snap.TopicDefaults(b.opt.TopicDefaults, b.node())
+	return snap.TopicDefaults(*b.defaults.Load(), b.node())
+}
+
+// SetTopicDefaults puts static in the place of Options.TopicDefaults, for all topics that do not say otherwise; what is in force is
+// in force for their partitions when it returns. validateOnly tells what it would say. On an error nothing has changed.
+func (b *Broker) SetTopicDefaults(ctx context.Context, static map[string]string, validateOnly bool) error {
+	unlock, err := b.meta.LockTopic(ctx, brokerLock)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	snap := b.meta.Snapshot()
+	if err := b.fits(snap, b.topicDefaults(snap), snap.TopicDefaults(static, b.node())); err != nil || validateOnly {
+		return err
+	}
+	ctx = context.WithoutCancel(ctx)
+	was := b.defaults.Swap(&static)
+	if maps.Equal(*was, static) {
+		return nil
+	}
+	if err := b.applyConfigs(ctx, snap.Names()...); err != nil {
+		b.defaults.Store(was)
+		return errors.Join(err, b.applyConfigs(ctx, snap.Names()...))
+	}
+	return nil
 }
 
 // configsLock orders the handing of configurations to partitions; no topic can have this name.

@@ -105,7 +105,7 @@ func TestDebugBundle(t *testing.T) {
 			t.Errorf("no %s with %q", name, want)
 		}
 	}
-	get := func(what, auth string) (int, string) {
+	profile := func(what, auth string) (int, string) {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, b.Admin()+"/debug/pprof/"+what, nil)
 		if err != nil {
 			t.Fatal(err)
@@ -122,11 +122,11 @@ func TestDebugBundle(t *testing.T) {
 		}
 		return resp.StatusCode, string(body)
 	}
-	if code, _ := get("heap", ""); code != http.StatusUnauthorized {
+	if code, _ := profile("heap", ""); code != http.StatusUnauthorized {
 		t.Errorf("a profile without the token: %d", code)
 	}
 	for _, what := range []string{"heap", "profile?seconds=1"} {
-		if code, body := get(what, "Bearer "+secret); code != http.StatusOK || !strings.HasPrefix(body, "\x1f\x8b") {
+		if code, body := profile(what, "Bearer "+secret); code != http.StatusOK || !strings.HasPrefix(body, "\x1f\x8b") {
 			t.Errorf("%s: %d %.60q", what, code, body)
 		}
 	}

@@ -70,6 +70,7 @@ func (f *Fake) Status(context.Context) (admin.Status, error) {
 		Topics: 1, Partitions: 2, LogBytes: 5 << 30, Readers: admin.ReaderCounts{Realtime: 1, Lagging: 1},
 		Kernel: admin.Kernel{Release: "6.18.0", Residency: "cachestat", ReadModes: map[string]string{"ssd": "direct", "hdd": "dontcache"}},
 		Pool:   admin.Pool{TotalBytes: 64 << 20, UsedBytes: 4 << 20}, ConfigFile: "/etc/lagoon/lagoon.toml", ConfigDigest: "0123456789ab",
+		ConfigLoadedAt: Now.Add(-26 * time.Hour), PendingRestart: []string{"server.listen"},
 	}, f.begin("Status")
 }
 
@@ -343,6 +344,17 @@ func (f *Fake) Config(context.Context) (admin.Config, error) {
 	return admin.Config{File: "/etc/lagoon/lagoon.toml", Digest: "0123456789ab", Values: []admin.ConfigValue{
 		{Key: "storage.segment_bytes", Value: `"64MiB"`, Default: `"512MiB"`, Source: "lagoon.toml:12", NeedsRestart: true},
 	}}, f.begin("Config")
+}
+
+// ReloadConfig implements admin.Backend.
+func (f *Fake) ReloadConfig(_ context.Context, dry bool) (admin.ConfigReload, error) {
+	out := admin.ConfigReload{Applied: !dry, Digest: "ba9876543210",
+		Changed:        []admin.ConfigChange{{Key: "throttle.catchup_total", From: `"unlimited"`, To: `"200MiB/s"`, Source: "lagoon.toml:12"}},
+		PendingRestart: []admin.ConfigChange{{Key: "server.listen", From: `["127.0.0.1:9092"]`, To: `["0.0.0.0:9092"]`, Source: "lagoon.toml:3"}}}
+	if !dry {
+		f.note("reload config")
+	}
+	return out, f.begin("ReloadConfig")
 }
 
 // LogLevel implements admin.Backend.
