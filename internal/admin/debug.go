@@ -168,8 +168,9 @@ func (s *Server) bundle(w http.ResponseWriter, c *call) error {
 	w.Header().Set("Content-Disposition", `attachment; filename="`+dir+`.tar.gz"`)
 	zip := gzip.NewWriter(w)
 	files := tar.NewWriter(zip)
+	at := c.now.Truncate(time.Second) // tar would round it up, and find it in the future
 	put := func(name string, body []byte) error {
-		err := files.WriteHeader(&tar.Header{Name: dir + "/" + name, Mode: 0o600, Size: int64(len(body)), ModTime: c.now})
+		err := files.WriteHeader(&tar.Header{Name: dir + "/" + name, Mode: 0o600, Size: int64(len(body)), ModTime: at})
 		if err == nil {
 			_, err = files.Write(body)
 		}
@@ -284,13 +285,13 @@ func (s *Server) parts() []DebugPart {
 		answered("log-level.json", b.LogLevel),
 		answered("status.json", func(ctx context.Context) (any, error) { return s.status(&call{Context: ctx}) }),
 		answered("throttle.json", b.Throttle),
-		answered("readers.json", b.Readers),
-		answered("groups.json", b.Groups),
-		answered("tiers.json", b.Tiers),
+		listed("readers.json", b.Readers),
+		listed("groups.json", b.Groups),
+		listed("tiers.json", b.Tiers),
 		answered("migrations.json", b.Migrations),
-		answered("pins.json", b.Pins),
+		listed("pins.json", b.Pins),
 		answered("compactions.json", b.Compactions),
-		answered("topics.json", b.Topics),
+		listed("topics.json", b.Topics),
 		answered("cache.json", func(ctx context.Context) (Cache, error) { return b.Cache(ctx, CacheQuery{Partition: -1, Cells: 16}) }),
 		scraped("metrics.txt", s.scrapes[0]),
 		scraped("metrics-detailed.txt", s.scrapes[1]),
@@ -317,6 +318,14 @@ func answered[T any](name string, ask func(context.Context) (T, error)) DebugPar
 		e.SetIndent("", " ")
 		return e.Encode(v)
 	}}
+}
+
+// listed has [] where there is nothing.
+func listed[T any](name string, ask func(context.Context) ([]T, error)) DebugPart {
+	return answered(name, func(ctx context.Context) ([]T, error) {
+		list, err := ask(ctx)
+		return some(list, len(list)), err
+	})
 }
 
 func scraped(name string, metrics http.Handler) DebugPart {

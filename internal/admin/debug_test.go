@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -17,6 +18,7 @@ import (
 	"time"
 
 	"lagoon/internal/admin"
+	"lagoon/internal/admin/admintest"
 )
 
 func TestProfiles(t *testing.T) {
@@ -81,15 +83,15 @@ func (f *fixture) bundle(t *testing.T) (int, map[string]string) {
 			t.Fatal(err)
 		}
 		name, ok := strings.CutPrefix(h.Name, "lagoon-debug-20260504T120000Z/")
-		if !ok || h.Mode != 0o600 || files[name] != "" {
-			t.Errorf("file %s, mode %o", h.Name, h.Mode)
+		if !ok || h.Mode != 0o600 || files[name] != "" || h.ModTime.After(admintest.Now) {
+			t.Errorf("file %s, mode %o, of %v", h.Name, h.Mode, h.ModTime)
 		}
 		files[name] = string(body)
 	}
 }
 
 func TestBundle(t *testing.T) {
-	f := newServer(t, nil)
+	f := newServer(t, func(o *admin.Options) { o.Now = func() time.Time { return admintest.Now.Add(700 * time.Millisecond) } })
 	code, files := f.bundle(t)
 	if code != http.StatusOK {
 		t.Fatal(code)
@@ -113,6 +115,19 @@ func TestBundle(t *testing.T) {
 	}
 	if !strings.Contains(f.log.String(), `msg="admin call" method=GET path=/api/v1/debug/bundle`) {
 		t.Errorf("who took it is not in the log:\n%s", f.log)
+	}
+}
+
+// noPins is a backend without a pin.
+type noPins struct{ *admintest.Fake }
+
+func (noPins) Pins(context.Context) ([]admin.Pin, error) { return nil, nil }
+
+// TestBundleOfNothing: no list is null.
+func TestBundleOfNothing(t *testing.T) {
+	f := newServer(t, func(o *admin.Options) { o.Backend = noPins{admintest.New()} })
+	if _, files := f.bundle(t); files["pins.json"] != "[]\n" {
+		t.Errorf("no pins: %q", files["pins.json"])
 	}
 }
 
