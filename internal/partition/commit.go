@@ -286,13 +286,22 @@ func (l *Log) sync() {
 		defer func() { l.home.harm.syncing.end(l.store.now()) }()
 	}
 	if g := l.home.gate; g != nil {
+		quiet := l.quiet(w)
+		if !quiet {
+			g.syncing.enter()
+			defer g.syncing.leave()
+		}
 		g.writing.enter()
-		err := l.writeOut(w, from)
+		err := l.writeOut(w, from, quiet)
 		g.writing.leave()
 		if err != nil {
 			w.Fail(err)
 			l.home.fence("write", err)
 			return
+		}
+		g.writing.wait()
+		if quiet {
+			g.syncing.wait()
 		}
 	}
 	for _, s := range sealing {

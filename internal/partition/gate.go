@@ -1,6 +1,7 @@
 package partition
 
 import (
+	"context"
 	"sync"
 	"time"
 
@@ -17,7 +18,9 @@ type syncGate struct {
 	gate   *admission.Gate
 	queues []*coldQueue
 
-	writing barrier // of the files in a window
+	writing barrier // of the files in a window: those that write out …
+	syncing barrier // … and those that grow fast, until they are synced
+	beside  uint64  // the window that turn was in last
 }
 
 // newGates gives the directories on each rotating device that takes appends a gate in common.
@@ -56,6 +59,34 @@ func (g *syncGate) end() {
 	g.gate.EndSync(g.now())
 	for _, q := range g.queues {
 		q.pumpLocked()
+	}
+}
+
+// turn waits for a window, and in it for the files, so that a sync which is not the committer's has no commit of the file system run while they are
+// written out. done ends it. It does not wait longer than ctx.
+func (g *syncGate) turn(ctx context.Context) (done func()) {
+	if g == nil {
+		return func() {}
+	}
+	for {
+		g.mu.Lock()
+		round, wait, ok := g.gate.BeginSync(g.beside, g.now())
+		if ok {
+			g.beside = round
+		}
+		g.mu.Unlock()
+		if ok {
+			g.writing.wait()
+			g.syncing.wait()
+			return g.end
+		}
+		again := time.NewTimer(wait)
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			again.Stop()
+			return func() {}
+		}
 	}
 }
 

@@ -180,7 +180,7 @@ func (s *Store) openDir(index int, spec DirSpec) error {
 		if workers == 0 {
 			workers = 32
 			if spec.Rotating {
-				workers = 16
+				workers = 64
 			}
 		}
 		d.commit = newFileCommitter(d, workers)
