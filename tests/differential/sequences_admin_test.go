@@ -129,6 +129,8 @@ func adminSequences() (out []sequence) {
 	add(49, 0, "keys, values and kinds that there are not", func(x *exchange) {
 		c := x.name("client")
 		x.ask(limit("client-id", c, "nonsense", 1))
+		x.ask(limit("client-id", c, "nonsense", -1))
+		x.ask(limit("client-id", c, "connection_creation_rate", -1))
 		x.ask(limit("client-id", c, "producer_byte_rate", 0))
 		x.ask(limit("client-id", c, "producer_byte_rate", 1.5))
 		x.ask(limit("client-id", c, "request_percentage", 12.5))
