@@ -102,7 +102,7 @@ func TestAlterConfigsRefuses(t *testing.T) {
 		{alterRequest(groupResource, "", "lagoon.catchup.weight=1"), 42, "must not be empty"},
 		{alterRequest(groupResource, "g", "lagoon.catchup.wieght=1"), 40, "did you mean lagoon.catchup.weight?"},
 		{alterRequest(groupResource, "g", "lagoon.catchup.weight=-1"), 40, "at least 0.01"},
-		{alterRequest(loggerResource, "1", "root=DEBUG"), 40, "read-only"},
+		{alterRequest(loggerResource, "1", "root=DEBUG"), 40, "lagoon log-level changes it"},
 		{alterRequest(kmsg.ConfigResourceTypeClientMetrics, "x", "metrics=a"), 42, "Unsupported resource type"},
 	} {
 		out := ask[*kmsg.AlterConfigsResponse](a, 2, tc.req).Resources[0]
