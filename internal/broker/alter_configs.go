@@ -112,7 +112,7 @@ func (b *Broker) alterResource(ctx context.Context, c resourceChange, validateOn
 		if err := b.checkLoggerName(name); err != nil {
 			return err
 		}
-		return refuse(kerr.InvalidConfig, "The log level is no Kafka config here: lagoon log-level changes it at run time, log.level in the configuration file for good.")
+		return refuse(kerr.InvalidConfig, "The log level is read-only for Kafka's tools: lagoon log-level changes it at run time, log.level in the configuration file for good.")
 	case kmsg.ConfigResourceTypeGroupConfig:
 		return b.alterGroup(ctx, name, c, validateOnly)
 	}
