@@ -72,12 +72,12 @@ const (
 
 // On a device that serves many at once latencies rise gradually, long before it gives all it can, and the harm that can be proven is
 // proven late: from calmBusy on the budget grows slowly and looks at the medians (gauge.strain) at each step. With bounds of 15 and 30 % in
-// place of 7 and 14 the p99 of acks was up to 1.26 times undisturbed on an SSD (docs/benchmarks.md, S).
+// place of 5 and 10, and medians as bounds of their buckets, 3 to 6 % apart, the p99 of acks was up to 1.26 times undisturbed on an SSD (docs/benchmarks.md, S).
 const (
 	calmBusy   = 0.15
 	strainNone = 0.03 // of the undisturbed median
-	strainHold = 0.07 // no growth beyond …
-	strainEase = 0.14 // … and less from here on
+	strainHold = 0.05 // no growth beyond …
+	strainEase = 0.10 // … and less from here on
 )
 
 // DefaultFloor is what a backlog gets whatever it does to others, in bytes per second.
@@ -436,7 +436,7 @@ func (c *Controller) strained(dt time.Duration) bool {
 		c.limit = c.within(max(floor, from*math.Pow(easeBy, dt.Seconds()*10)))
 	}
 	c.be(StateHolding, fmt.Sprintf("%s median %s against %s undisturbed: more would hurt its tail", worst.signal,
-		people(worst.lately.quantile(0.5).Seconds()), people(worst.body)))
+		people(worst.lately.median().Seconds()), people(worst.body)))
 	return true
 }
 

@@ -208,9 +208,9 @@ func (g *gauge) closeWindow() {
 				return
 			}
 		}
-		value, body = g.window.quantile(0.99).Seconds(), g.window.quantile(0.5).Seconds()
+		value, body = g.window.quantile(0.99).Seconds(), g.window.median().Seconds()
 		if g.signal == SignalDevice {
-			value = body
+			value = g.window.quantile(0.5).Seconds()
 		}
 		if n < windowFew {
 			value = 0
@@ -293,7 +293,7 @@ func (g *gauge) strain() float64 {
 	if g.body <= 0 || g.lately.total() < windowFew {
 		return 0
 	}
-	return (g.lately.quantile(0.5).Seconds() - g.body) / max(g.body, bodyLeast.Seconds())
+	return (g.lately.median().Seconds() - g.body) / max(g.body, bodyLeast.Seconds())
 }
 
 // hurts tells whether the signal's harm is proven; grave, whether it is far beyond the threshold.

@@ -105,3 +105,10 @@ func (l *Limits) Snapshot(now time.Time) []LimitView {
 	})
 	return views
 }
+
+// MedianOf is latencyMass.median of what was counted.
+func MedianOf(l *Latencies) time.Duration {
+	var m latencyMass
+	m.add(l)
+	return m.median()
+}

@@ -94,6 +94,27 @@ func (m *latencyMass) quantile(q float64) time.Duration {
 	return LatencyBound(0)
 }
 
+// median is the middle, within its bucket in proportion: a bucket's width is what a budget may move a median by. 0 when nothing is in it.
+func (m *latencyMass) median() time.Duration {
+	rest := m.total() / 2
+	if rest <= 0 {
+		return 0
+	}
+	for i, count := range m {
+		n := float64(count)
+		if rest > n {
+			rest -= n
+			continue
+		}
+		from := time.Duration(0)
+		if i > 0 {
+			from = LatencyBound(i - 1)
+		}
+		return from + time.Duration(rest/n*float64(LatencyBound(i)-from))
+	}
+	return LatencyBound(NumLatencyBuckets - 1)
+}
+
 // above is the share that lies above the bucket of d.
 func (m *latencyMass) above(d time.Duration) float64 {
 	total := m.total()
