@@ -16,7 +16,9 @@
 //	matrix_test.go     producers × codecs × readers
 //	exporters_test.go  what kafka_exporter, kminion and Burrow send, and lag as they compute it
 //	apps_test.go       Kafka Streams (LAGOON_EXHAUSTIVE=1: with both guarantees) and Kafka Connect
-//	franz_test.go, admin_*_test.go, raw_test.go   suites of one client each, and of none
+//	tools_test.go      Kafka's tools against topics, configurations, groups and features
+//	groups_test.go, consumer_protocol_test.go   groups of both protocols
+//	franz_test.go, raw_test.go   a suite of one client, and of none
 //	transactions_test.go  kafka-transactions and hanging transactions; librdkafka's transactions
 //	files_test.go      DumpLogSegments over our files
 //	kafkalog_test.go   a log directory that Kafka wrote
