@@ -38,7 +38,7 @@ func (s *Store) checkpoint(d *logDir) {
 	for _, l := range s.logsOf(d) {
 		l.checkpointIndex()
 	}
-	defer d.gate.turn(s.ctx)()
+	d.gate.between()
 	if err := s.writeMarks(d); err != nil {
 		s.opt.Logger.Warn("checkpoints not written: the next unclean start reads more", "err", err)
 	}

@@ -1,7 +1,6 @@
 package partition
 
 import (
-	"context"
 	"sync"
 	"time"
 
@@ -20,7 +19,6 @@ type syncGate struct {
 
 	writing barrier // of the files in a window: those that write out …
 	syncing barrier // … and those that grow fast, until they are synced
-	beside  uint64  // the window that turn was in last
 }
 
 // newGates gives the directories on each rotating device that takes appends a gate in common.
@@ -62,31 +60,12 @@ func (g *syncGate) end() {
 	}
 }
 
-// turn waits for a window, and in it for the files, so that a sync which is not the committer's has no commit of the file system run while they are
-// written out. done ends it. It does not wait longer than ctx.
-func (g *syncGate) turn(ctx context.Context) (done func()) {
-	if g == nil {
-		return func() {}
-	}
-	for {
-		g.mu.Lock()
-		round, wait, ok := g.gate.BeginSync(g.beside, g.now())
-		if ok {
-			g.beside = round
-		}
-		g.mu.Unlock()
-		if ok {
-			g.writing.wait()
-			g.syncing.wait()
-			return g.end
-		}
-		again := time.NewTimer(wait)
-		select {
-		case <-again.C:
-		case <-ctx.Done():
-			again.Stop()
-			return func() {}
-		}
+// between waits until no file on the device is written out for a sync, or grows fast and syncs: for a sync that is not the committer's and may come whenever it likes,
+// such as a checkpoint's. It has no turn of its own: cold reads would wait for it, too.
+func (g *syncGate) between() {
+	if g != nil {
+		g.writing.wait()
+		g.syncing.wait()
 	}
 }
 

@@ -1,7 +1,6 @@
 package partition
 
 import (
-	"context"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -133,47 +132,22 @@ func TestBarrier(t *testing.T) {
 	})
 }
 
-// TestTurn: a sync that is not the committer's comes in a window, when its files are written out and those that grow fast are synced.
-func TestTurn(t *testing.T) {
+// TestBetween: a sync that is not the committer's comes when files are written out and those that grow fast are synced.
+func TestBetween(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g, cold := gated(t)
 		defer cold.close()
-		if _, _, ok := g.begin(0); !ok {
-			t.Fatal("the first sync has to wait")
-		}
 		g.writing.enter()
 		g.syncing.enter()
 		began := time.Now()
 		time.AfterFunc(100*time.Millisecond, g.writing.leave)
 		time.AfterFunc(300*time.Millisecond, g.syncing.leave)
-		done := g.turn(t.Context())
-		if d := time.Since(began); d != 300*time.Millisecond {
-			t.Errorf("its turn came after %v", d)
+		if g.between(); time.Since(began) != 300*time.Millisecond {
+			t.Errorf("its time came after %v", time.Since(began))
 		}
-		g.end()
-		done()
-		if v := g.gate.View(); v.Windows != 1 {
-			t.Errorf("%d windows", v.Windows)
+		if v := g.gate.View(); v.Windows != 0 {
+			t.Errorf("it had %d windows", v.Windows)
 		}
-
-		over := make(chan struct{})
-		defer close(over)
-		if _, err := cold.submit(admission.Request{Kind: admission.KindRead, Flow: admission.Subject{Kind: admission.Group, Name: "wh"}, Bytes: 1 << 20, File: 1},
-			func() (int64, int64) { <-over; return 1 << 20, 0 }); err != nil {
-			t.Fatal(err)
-		}
-		synctest.Wait()
-		began = time.Now()
-		done = g.turn(t.Context())
-		if d := time.Since(began); d < 100*time.Millisecond || d > 500*time.Millisecond {
-			t.Errorf("after %v, the reads have a slot of 300 ms", d)
-		}
-		ctx, cancel := context.WithCancel(t.Context())
-		cancel()
-		g.turn(ctx)() // in this window it has been: it does not wait for the next one
-		done()
-		if (*syncGate)(nil).turn(t.Context()) == nil {
-			t.Error("without a gate there is nothing to end")
-		}
+		(*syncGate)(nil).between()
 	})
 }
