@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
-	"syscall"
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -41,17 +39,7 @@ func BenchmarkIdleConnections(b *testing.B) {
 
 func idle(t testing.TB) (rss, perConn int64) {
 	t.Helper()
-	var files syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err != nil {
-		t.Fatal(err)
-	}
-	if need := uint64(idleConnections + 200); files.Max < need {
-		why := fmt.Sprintf("%d open files are allowed, %d are needed", files.Max, need)
-		if os.Getenv("LAGOON_REQUIRE_ALL") == "1" {
-			t.Fatal(why)
-		}
-		t.Skip(why)
-	}
+	needFiles(t, idleConnections+200)
 	limit := fmt.Sprint(idleConnections + 100)
 	broker := start(t, "server.limits.connections="+limit, "server.limits.connections_per_ip="+limit)
 	before := memory(t, broker.PID(), "RssAnon")

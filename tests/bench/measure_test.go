@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -33,7 +35,7 @@ func start(t testing.TB, set ...string) *lagoontest.Broker {
 	return lagoontest.Start(t, opt)
 }
 
-func dial(t testing.TB, b *lagoontest.Broker, clientID string) *rawkafka.Conn {
+func dial(t testing.TB, b lagoontest.Cluster, clientID string) *rawkafka.Conn {
 	t.Helper()
 	c, err := rawkafka.Dial(b.Bootstrap(), clientID)
 	if err != nil {
@@ -50,6 +52,23 @@ func createTopic(t testing.TB, b *lagoontest.Broker, name string, partitions int
 	if err := c.CreateTopic(name, partitions, configs...); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// needFiles skips what opens more files than this process may.
+func needFiles(t testing.TB, n int) {
+	t.Helper()
+	var files syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err != nil {
+		t.Fatal(err)
+	}
+	if files.Max >= uint64(n) {
+		return
+	}
+	why := fmt.Sprintf("%d open files are allowed, %d are needed", files.Max, n)
+	if os.Getenv("LAGOON_REQUIRE_ALL") == "1" {
+		t.Fatal(why)
+	}
+	t.Skip(why)
 }
 
 // ticksPerSecond is USER_HZ, which Linux gives to user space on every architecture that Go supports.
@@ -126,6 +145,12 @@ func peak(t testing.TB, pid int) (stop func() int64) {
 		}
 		return top
 	}
+}
+
+// median is the upper one of two in the middle.
+func median(v []float64) float64 {
+	v = slices.Sorted(slices.Values(v))
+	return v[len(v)/2]
 }
 
 // hold reports whether a figure holds its bound. A benchmark does not fail on a busy machine: it shows what was missed.

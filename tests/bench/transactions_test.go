@@ -50,7 +50,6 @@ func transactions(b *testing.B, on lagoontest.Cluster, partitions int32) float64
 			}
 		}
 	}
-	median := func(v []float64) float64 { slices.Sort(v); return v[len(v)/2] }
 	slices.Sort(committing.ends)
 	b.ReportMetric(median(rates[0])/1e6, "plain-MB/s")
 	b.ReportMetric(median(rates[1])/1e6, "transactions-MB/s")

@@ -108,6 +108,9 @@ func (k *Kafka) Bootstrap() string { return k.addr }
 // Logs is its log directory.
 func (k *Kafka) Logs() string { return k.logs }
 
+// PID is the running process.
+func (k *Kafka) PID() int { return k.cmd.Process.Pid }
+
 // Start runs it again after Stop.
 func (k *Kafka) Start(t testing.TB) {
 	t.Helper()
