@@ -34,15 +34,7 @@ func (s *Store) ask(q questions) {
 			}
 		})
 	}
-	late := time.NewTimer(askWait)
-	defer late.Stop()
-	for _, done := range waits {
-		select {
-		case <-done:
-		case <-late.C:
-			return
-		}
-	}
+	awaitAll(waits, askWait)
 }
 
 // age is what memory has of the age of a sealed segment: its newest timestamp, -1 without, and where that tells nothing at nowMs the file's, else 0.

@@ -527,14 +527,8 @@ func (s *Store) actAll(acts map[uint64][]hotAct, now time.Time) (busy, done bool
 			}
 		})
 	}
-	late := time.NewTimer(hotWait)
-	defer late.Stop()
-	for _, done := range dones {
-		select {
-		case <-done:
-		case <-late.C:
-			return true, false
-		}
+	if !awaitAll(dones, hotWait) {
+		return true, false
 	}
 	return waits.Load(), true
 }

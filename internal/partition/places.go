@@ -1,6 +1,9 @@
 package partition
 
-import "sync"
+import (
+	"sync"
+	"time"
+)
 
 // A device that does not answer holds up whoever asks it for something. So background work that goes over logs does it side by side for logs that lie
 // in different directories: what hangs then is what belongs to logs that have a segment on that device, and nothing else.
@@ -74,4 +77,18 @@ func (w *atWork) end(p logPlace) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	delete(w.places, p)
+}
+
+// awaitAll waits until all are closed, no longer than most, and tells whether they are.
+func awaitAll(dones []chan struct{}, most time.Duration) bool {
+	late := time.NewTimer(most)
+	defer late.Stop()
+	for _, done := range dones {
+		select {
+		case <-done:
+		case <-late.C:
+			return false
+		}
+	}
+	return true
 }

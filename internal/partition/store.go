@@ -277,15 +277,7 @@ func (s *Store) SetConfigs(cfgs map[string]*Config) {
 		s.setTopicCap(topic, cfg.CatchupBytesPerSec)
 	}
 	s.wakePlanner()
-	late := time.NewTimer(obeyWait)
-	defer late.Stop()
-	for _, done := range waits {
-		select {
-		case <-done:
-		case <-late.C:
-			return
-		}
-	}
+	awaitAll(waits, obeyWait)
 }
 
 // obeyWait is how long a change of configurations waits for the partitions.
