@@ -123,7 +123,7 @@ func each(members []*groupMember, do func(*groupMember) error) error {
 
 // form brings new members into their first generation.
 func form(members []*groupMember) error {
-	if err := each(members, (*groupMember).join); err != nil {
+	if err := each(members, func(m *groupMember) error { return patiently(m.join) }); err != nil {
 		return err
 	}
 	for _, m := range members {
