@@ -137,6 +137,9 @@ func (c *closedLoop) took(sent, now time.Time) {
 	}
 }
 
+// errOwed is a broker that answers, and refuses records for as long as they are tried: its disk is full, say.
+var errOwed = fmt.Errorf("records are not acknowledged %v after they were due; the broker's log may say why", patience)
+
 func (o *PartitionsOptions) loop(ctx context.Context, topic string, partitions int) (*closedLoop, error) {
 	cl, err := kgo.NewClient(kgo.SeedBrokers(o.Brokers...), kgo.ClientID("lagoon-bench-partitions"), kgo.DefaultProduceTopic(topic),
 		kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.RequiredAcks(kgo.AllISRAcks()), kgo.ProducerLinger(0),
@@ -146,6 +149,8 @@ func (o *PartitionsOptions) loop(ctx context.Context, topic string, partitions i
 		return nil, err
 	}
 	defer cl.Close()
+	ctx, cancel := context.WithTimeoutCause(ctx, o.Settle+o.Time+patience, errOwed)
+	defer cancel()
 	value := make([]byte, o.RecordBytes)
 	newNoise(1).fill(value, 0)
 	var (
@@ -161,7 +166,7 @@ func (o *PartitionsOptions) loop(ctx context.Context, topic string, partitions i
 		select {
 		case slots <- struct{}{}:
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return nil, context.Cause(ctx)
 		}
 		sent := time.Now()
 		if !sent.Before(to) {
@@ -197,7 +202,9 @@ func (o *PartitionsOptions) loop(ctx context.Context, topic string, partitions i
 	}
 	out.seconds = o.Time.Seconds()
 	<-slots // the one that came too late
-	err = cl.Flush(ctx)
+	if err = cl.Flush(ctx); err != nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
 	mu.Lock()
 	defer mu.Unlock()
 	return out, errors.Join(err, failed)

@@ -299,7 +299,7 @@ func TestRunShowsItsOwn(t *testing.T) {
 	w := newWorld(t)
 	results := t.TempDir()
 	run := func(args ...string) (string, int) {
-		args = append([]string{"run", "--device", "S", "--lagoon-binary", w.lagoon, "--disk-size", "256MiB", "--memory", "256MiB", "--results", results}, args...)
+		args = append([]string{"run", "--device", "S", "--lagoon-binary", w.lagoon, "--disk-size", "2GiB", "--memory", "256MiB", "--results", results}, args...)
 		c := w.command(args...)
 		out, _ := c.CombinedOutput() // its code is looked at
 		return string(out), c.ProcessState.ExitCode()
