@@ -152,8 +152,7 @@ func (c coordinator) heartbeats(b *testing.B) {
 	for b.Loop() {
 		var (
 			g       errgroup.Group
-			mu      sync.Mutex
-			latency = histogram()
+			latency = newLatencies()
 			begun   = time.Now().Add(time.Second)
 			before  = cpuSeconds(b, c.pid())
 		)
@@ -164,10 +163,7 @@ func (c coordinator) heartbeats(b *testing.B) {
 					if err := m.heartbeat(); err != nil {
 						return fmt.Errorf("%s: %w", m.group, err)
 					}
-					took := time.Since(due)
-					mu.Lock()
-					record(latency, took)
-					mu.Unlock()
+					latency.record(time.Since(due))
 				}
 				return nil
 			})
@@ -176,10 +172,10 @@ func (c coordinator) heartbeats(b *testing.B) {
 			b.Fatal(err)
 		}
 		cores := (cpuSeconds(b, c.pid()) - before) / time.Since(begun.Add(-time.Second)).Seconds()
-		if n := latency.TotalCount(); n != int64(len(all))*int64(length/time.Second) {
+		if n := latency.h.TotalCount(); n != int64(len(all))*int64(length/time.Second) {
 			b.Fatalf("%d heartbeats were answered", n)
 		}
-		reportLatency(b, latency)
+		latency.report(b)
 		b.ReportMetric(cores, "cores")
 		hold(b, cores, heartbeatCores)
 	}
@@ -302,8 +298,7 @@ func (c coordinator) commits(b *testing.B) {
 	for b.Loop() {
 		var (
 			g       errgroup.Group
-			mu      sync.Mutex
-			latency = histogram()
+			latency = newLatencies()
 			begun   = time.Now()
 			before  = cpuSeconds(b, c.pid())
 		)
@@ -314,10 +309,7 @@ func (c coordinator) commits(b *testing.B) {
 					if err := commit(conn, fmt.Sprint("committer-", i), n); err != nil {
 						return err
 					}
-					took := time.Since(sent)
-					mu.Lock()
-					record(latency, took)
-					mu.Unlock()
+					latency.record(time.Since(sent))
 				}
 				return nil
 			})
@@ -325,8 +317,8 @@ func (c coordinator) commits(b *testing.B) {
 		if err := g.Wait(); err != nil {
 			b.Fatal(err)
 		}
-		n := float64(latency.TotalCount())
-		reportLatency(b, latency)
+		n := float64(latency.h.TotalCount())
+		latency.report(b)
 		b.ReportMetric(n/time.Since(begun).Seconds(), "commits/s")
 		b.ReportMetric((cpuSeconds(b, c.pid())-before)/n*1e6, "cpu-us/commit")
 	}
@@ -386,17 +378,26 @@ func (c coordinator) load(b *testing.B) {
 
 const maxLatency = time.Minute
 
-func histogram() *hdrhistogram.Histogram {
-	return hdrhistogram.New(1, maxLatency.Microseconds(), 3)
+// latencies are counted by many goroutines.
+type latencies struct {
+	mu sync.Mutex
+	h  *hdrhistogram.Histogram
 }
 
-func record(h *hdrhistogram.Histogram, d time.Duration) {
-	_ = h.RecordValue(min(max(d, time.Microsecond), maxLatency).Microseconds()) // in its range by what is before
+func newLatencies() *latencies {
+	return &latencies{h: hdrhistogram.New(1, maxLatency.Microseconds(), 3)}
 }
 
-func reportLatency(b *testing.B, h *hdrhistogram.Histogram) {
-	b.ReportMetric(float64(h.ValueAtQuantile(50))/1e3, "p50-ms")
-	b.ReportMetric(float64(h.ValueAtQuantile(99))/1e3, "p99-ms")
+func (l *latencies) record(d time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_ = l.h.RecordValue(min(max(d, time.Microsecond), maxLatency).Microseconds()) // in its range by what is before
+}
+
+// report is called when nobody records any more.
+func (l *latencies) report(b *testing.B) {
+	b.ReportMetric(float64(l.h.ValueAtQuantile(50))/1e3, "p50-ms")
+	b.ReportMetric(float64(l.h.ValueAtQuantile(99))/1e3, "p99-ms")
 }
 
 func ms(d time.Duration) float64 { return d.Seconds() * 1e3 }
