@@ -256,9 +256,11 @@ func (x *exchange) topic(s string, partitions int32, configs ...string) string {
 		rt.Configs = append(rt.Configs, kmsg.CreateTopicsRequestTopicConfig{Name: configs[i], Value: &configs[i+1]})
 	}
 	req.Topics = append(req.Topics, rt)
-	if t := call[*kmsg.CreateTopicsResponse](x, req).Topics[0]; t.ErrorCode != 0 {
+	t := call[*kmsg.CreateTopicsResponse](x, req).Topics[0]
+	if t.ErrorCode != 0 {
 		x.fail("set-up: create topic %s: code %d", rt.Topic, t.ErrorCode)
 	}
+	x.knows(rt.Topic, t.TopicID)
 	x.served(rt.Topic, partitions)
 	return rt.Topic
 }
@@ -310,15 +312,21 @@ func (x *exchange) id(topic string) [16]byte {
 	req.Topics = append(req.Topics, rt)
 	id := call[*kmsg.MetadataResponse](x, req).Topics[0].TopicID
 	if id != [16]byte{} {
-		if x.ids == nil {
-			x.ids = map[string][16]byte{}
-		}
-		x.ids[topic] = id
+		x.knows(topic, id)
 	}
 	return id
 }
 
-// named is the name of a topic that id was asked for.
+// knows gives an id its topic's name in all answers: a word by order of appearance would differ between the sides when one of them tells of a topic with a
+// later answer than the other.
+func (x *exchange) knows(topic string, id [16]byte) {
+	if x.ids == nil {
+		x.ids = map[string][16]byte{}
+	}
+	x.ids[topic] = id
+}
+
+// named is the name of a topic that topic made or id was asked for.
 func (x *exchange) named(id [16]byte) string {
 	for name, known := range x.ids {
 		if known == id {

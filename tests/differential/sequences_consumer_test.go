@@ -153,9 +153,6 @@ func consumerSequences() (out []sequence) {
 	told := func(x *exchange, what string, first *kmsg.ConsumerGroupHeartbeatRequest, owned []at, done func(epoch int32, assigned []at) bool) (epoch int32) {
 		epoch = first.MemberEpoch
 		assigned, req := owned, first
-		for _, t := range first.SubscribedTopicNames {
-			x.id(t) // for named
-		}
 		x.until(what, func() bool {
 			resp := call[*kmsg.ConsumerGroupHeartbeatResponse](x, req)
 			if resp.ErrorCode != 0 {
