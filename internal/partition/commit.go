@@ -351,8 +351,9 @@ func (l *Log) syncFailed(op string, err error, oldest time.Time, snapshot bool) 
 // publishDurable moves the durable bound forward and wakes whoever waited for it.
 func (l *Log) publishDurable(b *bound) {
 	l.publishing.Lock()
-	ahead := b.offset > l.durable.Load().offset
-	if ahead {
+	was := l.durable.Load()
+	ahead := b.offset > was.offset
+	if rolled := b.offset == was.offset && b.base > was.base; ahead || rolled { // compaction may change the segment before
 		l.durable.Store(b)
 	}
 	l.publishing.Unlock()
