@@ -733,3 +733,90 @@ func TestDistancesAfterCompaction(t *testing.T) {
 	}
 	closeStore(t, s)
 }
+
+// abandonFailed stops what a failed test has left running: a bubble waits for it.
+func abandonFailed(t *testing.T, s *partition.Store) {
+	if t.Failed() {
+		s.Abandon()
+	}
+}
+
+// TestReadAfterCompactionUpToTheEnd: a log that was rolled because max.compaction.lag.ms was over, and to which nothing was appended since, is
+// compacted to its end; readers find the end of the smaller segment, wherever they begin.
+func TestReadAfterCompactionUpToTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := open(t, quietCompaction, osFS(t))
+		defer abandonFailed(t, s)
+		cfg := compacted()
+		cfg.SegmentBytes, cfg.MaxCompactionLagMs = 1<<20, 60_000
+		l := load(t, s, cfg, 1)
+		k := newKeyed(t, 31)
+		k.codecs = 4
+		for range 200 {
+			noErr(t, k.write(l, time.Now().UnixMilli()))
+		}
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		before := l.SizeBytes()
+		s.Compact(context.Background())
+		cleaned, err := cleanedTo(s)
+		if err != nil || cleaned != k.end || l.SizeBytes() > before/2 {
+			t.Fatalf("cleaned up to %d of %d, %d bytes of %d, %v", cleaned, k.end, l.SizeBytes(), before, err)
+		}
+		noErr(t, k.check(l, cleaned))
+		for from := segment.Offset(0); from < k.end; from += 97 {
+			w := partition.NewWatch()
+			ref := partition.ReaderRef{ClientID: fmt.Sprint("from ", from)}
+			for at := from; at < k.end; {
+				res, err := l.Read(partition.ReadRequest{Reader: ref, From: at, MaxBytes: 1 << 20, MustServe: true, Watch: w})
+				if err != nil {
+					t.Fatalf("read at %d of %d: %v", at, k.end, err)
+				}
+				if res.Chunk == nil {
+					<-w.C()
+					continue
+				}
+				if at = res.Chunk.Next(); at == 0 {
+					at = k.end
+				}
+				res.Chunk.Release()
+			}
+			w.Close()
+		}
+		for _, d := range s.Dirs() {
+			if d.UsedBytes != l.SizeBytes() {
+				t.Errorf("%d bytes used by %d", d.UsedBytes, l.SizeBytes())
+			}
+		}
+		closeStore(t, s)
+	})
+}
+
+// TestOldRecordsDoNotRollForMaxCompactionLag: records that are older than max.compaction.lag.ms when they come, as those of a backfill are, do not make a
+// segment of each second.
+func TestOldRecordsDoNotRollForMaxCompactionLag(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := open(t, quietCompaction, osFS(t))
+		defer abandonFailed(t, s)
+		cfg := compacted()
+		cfg.SegmentBytes, cfg.MaxCompactionLagMs = 1<<20, time.Hour.Milliseconds()
+		l := load(t, s, cfg, 1)
+		k := newKeyed(t, 31)
+		k.codecs = 4
+		old := time.Now().Add(-1000 * time.Hour)
+		for range 120 {
+			noErr(t, k.write(l, old.UnixMilli()))
+			time.Sleep(time.Second)
+		}
+		if n := len(l.Segments()); n > 2 {
+			t.Errorf("%d segments of %d bytes after two minutes", n, l.SizeBytes())
+		}
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		s.Compact(context.Background())
+		if cleaned, err := cleanedTo(s); err != nil || cleaned != k.end {
+			t.Errorf("cleaned up to %d of %d, %v", cleaned, k.end, err)
+		}
+		closeStore(t, s)
+	})
+}

@@ -459,6 +459,9 @@ func (s *Store) everySecondIn(d *logDir, now time.Time) {
 	}
 }
 
+// lagRollEvery is how long a segment takes what comes at least before max.compaction.lag.ms ends it, if that is not shorter.
+const lagRollEvery = 10 * time.Minute
+
 // tick does a log's timed work: interval flushes, sealing that waited for space, producer expiry.
 func (l *Log) tick(now time.Time) {
 	l.mu.Lock()
@@ -470,7 +473,10 @@ func (l *Log) tick(now time.Time) {
 	l.producers.Expire(l.store.steadyMs())
 	behind := l.durable.Load().offset < l.w.Next()
 	cfg := l.config()
-	if first := l.w.FirstTimestamp(); cfg.Compact && first >= 0 && now.UnixMilli()-first > cfg.MaxCompactionLagMs && cfg.MaxCompactionLagMs < maxLag {
+	// Records may be older than the lag when they come: they do not make a segment of each second.
+	lag := cfg.MaxCompactionLagMs
+	overdue := cfg.Compact && lag < maxLag && now.Sub(l.rolledAt).Milliseconds() >= min(lag, lagRollEvery.Milliseconds())
+	if first := l.w.FirstTimestamp(); overdue && first >= 0 && now.UnixMilli()-first > lag {
 		_ = l.rollLocked(cfg, now) // what is active cannot be compacted; a failure is reported where it happens
 	}
 	interval := cfg.FlushInterval
