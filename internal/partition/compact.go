@@ -232,7 +232,7 @@ func (s *Store) compactOne(ctx context.Context, l *Log, w compaction.Work, run *
 	st := p.filter.Stats
 	r := CompactionResult{At: now, Elapsed: now.Sub(p.run.Started), CleanedTo: segment.Offset(l.compact.cleaned.Load()), BytesRead: st.BytesRead,
 		BytesKept: st.BytesKept, Records: st.RecordsRead, Kept: st.RecordsKept, WithoutKey: st.RecordsWithoutKey, Malformed: st.Malformed, Err: err}
-	if ctx.Err() != nil || errors.Is(err, ErrClosed) || errors.Is(err, errChanged) {
+	if ctx.Err() != nil || errors.Is(err, ErrClosed) || errors.Is(err, errChanged) || errors.Is(err, errNotCompacted) {
 		return // the end of the store or of the log is no failure, nor is a move that came first: the log is due again at once
 	}
 	c := &l.compact

@@ -28,6 +28,9 @@ type compactPass struct {
 // next view.
 var errChanged = errors.New("partition: segments have changed")
 
+// errNotCompacted: cleanup.policy does not hold compact any more. What has not been swapped in stays as it is.
+var errNotCompacted = errors.New("partition: the topic is not compacted any more")
+
 // clean reads the keys of the dirty part, rewrites everything up to where the map reaches, and notes that.
 func (p *compactPass) clean(ctx context.Context) (end segment.Offset, err error) {
 	l := p.log
@@ -228,6 +231,9 @@ func (p *compactPass) scan(ctx context.Context, s *logSegment, fn func(h segment
 	pace := func(ctx context.Context, pos, n int64) (func(), error) {
 		done, err := gate.Wait(ctx, tiering.Transfer{Tier: s.dir.name, Pos: pos, Bytes: n})
 		if err == nil {
+		if !p.log.config().Compact {
+			return nil, errNotCompacted
+		}
 			p.store.metrics.compactionRead.Add(float64(n))
 			p.advance(n)
 		}

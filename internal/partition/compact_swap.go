@@ -52,6 +52,9 @@ func (l *Log) swapIn(g group, c *segment.Cleaned) error {
 	if l.isClosed() {
 		return errors.Join(ErrClosed, c.Close()) // its directory is gone, or a start removes the file
 	}
+	if !l.config().Compact {
+		return errors.Join(errNotCompacted, l.abandon(d, c))
+	}
 	if !l.holds(g) {
 		return errors.Join(errChanged, l.abandon(d, c))
 	}
