@@ -83,7 +83,7 @@ func (s *Store) writeMarksLocked(d *logDir, c *checkpoints) error {
 		} else {
 			delete(now.starts, tp)
 		}
-		if cleaned := l.compact.cleaned.Load(); cleaned > 0 {
+		if cleaned := l.compact.cleaned.Load(); cleaned > 0 || l.compact.begun.Load() {
 			now.cleaned[tp] = segment.Offset(cleaned)
 		}
 	}
@@ -114,13 +114,14 @@ func (s *Store) writeMarksLocked(d *logDir, c *checkpoints) error {
 	return nil
 }
 
-// remember gives what the last run left for a partition whose home is d.
-func (s *Store) remember(d *logDir, tp segment.TopicPartition) (point, start, cleaned segment.Offset) {
+// remember gives what the last run left for a partition whose home is d. compacted: a compaction had begun.
+func (s *Store) remember(d *logDir, tp segment.TopicPartition) (point, start, cleaned segment.Offset, compacted bool) {
 	c := s.checkpoints[d]
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	m := c.unserved
-	return m.points[tp], m.starts[tp], m.cleaned[tp]
+	cleaned, compacted = m.cleaned[tp]
+	return m.points[tp], m.starts[tp], cleaned, compacted
 }
 
 // forget takes partitions that are deleted, or about to be made in dirs, out of memory and files there. A later partition of the same

@@ -34,6 +34,9 @@ const (
 type compactState struct {
 	// cleaned is the offset below which the log was compacted, by the checkpoint. Below it offsets have gaps.
 	cleaned atomic.Int64
+	// begun: a compaction has begun to rewrite the log, now or in an earlier run, and came to its end or not: any sealed segment may have gaps.
+	// The checkpoint tells by naming the log at all.
+	begun atomic.Bool
 
 	settle func() error // of a swap that an error interrupted; guarded by Log.maintenance
 	untidy []*logDir    // where files of a compaction that failed could not be removed; of the compaction's goroutine

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -207,4 +208,90 @@ func (w *compactWorld) restart(t *testing.T, what string, left *vfs.Mem) {
 		t.Errorf("%s: %s: left behind after a start: %v", what, w.fault.hit, left)
 	}
 	w.s.Abandon()
+}
+
+// TestCompactionEndsWithThePolicy: a topic that is not compacted any more keeps what it has, also where a compaction is under way.
+func TestCompactionEndsWithThePolicy(t *testing.T) {
+	hook := &onceAt{kind: vfs.OpWrite, suffix: segment.LogName(0)[20:] + segment.CleanedSuffix}
+	disk := osFS(t)
+	s := open(t, quietCompaction, vfs.WithFaults(disk, hook))
+	cfg := compacted()
+	l := load(t, s, cfg, 1)
+	k := newKeyed(t, 8)
+	for range 100 {
+		noErr(t, k.write(l, time.Now().UnixMilli()))
+	}
+	records := func() (n int) {
+		noErr(t, readThrough(l, func(h segment.BatchHeader, _ []byte) { n += int(h.Count) }))
+		return n
+	}
+	before, segments := records(), len(l.Segments())
+	hook.arm(func() {
+		plain := cfg
+		plain.Compact, plain.Delete = false, true
+		s.SetConfig("orders", plain)
+	})
+	s.Compact(context.Background())
+	if n := records(); n != before || len(l.Segments()) != segments {
+		t.Errorf("%d of %d records, %d of %d segments are left of a topic that was set to cleanup.policy=delete", n, before, len(l.Segments()), segments)
+	}
+	if left := remnants(t, disk); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+	s.SetConfig("orders", cfg)
+	s.Compact(context.Background())
+	cleaned, err := cleanedTo(s)
+	if err != nil || cleaned == 0 {
+		t.Errorf("compacted again: up to %d, %v", cleaned, err)
+	}
+	noErr(t, k.check(l, cleaned))
+	closeStore(t, s)
+}
+
+// TestMoveOfAHalfCompactedLog: what a compaction has rewritten that came to no end, for an error or a kill, may move between tiers when the
+// topic is not compacted any more: the gaps in it are no damage.
+func TestMoveOfAHalfCompactedLog(t *testing.T) {
+	for _, killed := range []bool{false, true} {
+		t.Run(fmt.Sprint("killed ", killed), func(t *testing.T) {
+			hot, cold := osFS(t), osFS(t)
+			var groups, armed atomic.Int64
+			full := vfs.InjectorFunc(func(op vfs.Op) error {
+				if armed.Load() > 0 && op.Kind == vfs.OpCreate && strings.HasSuffix(op.Name, ".log"+segment.CleanedSuffix) && groups.Add(1) > 2 {
+					return syscall.ENOSPC
+				}
+				return nil
+			})
+			change := func(o *partition.Options) { o.CompactionInterval, o.PlanInterval = -1, 20*time.Millisecond }
+			s := open(t, change, vfs.WithFaults(hot, full), cold)
+			cfg := compacted()
+			l := load(t, s, cfg, 1)
+			k := newKeyed(t, 8)
+			for range 150 {
+				noErr(t, k.write(l, time.Now().UnixMilli()))
+			}
+			before := l.SizeBytes()
+			armed.Store(1)
+			s.Compact(context.Background())
+			armed.Store(0)
+			if cleaned, err := cleanedTo(s); err == nil || cleaned > 0 || l.SizeBytes() >= before {
+				t.Fatalf("cleaned up to %d, %v, %d bytes of %d", cleaned, err, l.SizeBytes(), before)
+			}
+			cfg.Compact, cfg.Delete, cfg.LocalRetentionBytes = false, true, 1
+			if killed {
+				s.Abandon()
+				s = open(t, change, hot, cold)
+				l = load(t, s, cfg, 1)
+			} else {
+				s.SetConfig("orders", cfg)
+			}
+			waitFor(t, "the first segment to move", func() bool {
+				if n := s.MoveTotals().Failures; n > 0 {
+					t.Fatalf("%d moves have failed", n)
+				}
+				return l.Segments()[0].Tier == "t1"
+			})
+			noErr(t, k.check(l, 0))
+			closeStore(t, s)
+		})
+	}
 }

@@ -40,7 +40,9 @@ func (p *compactPass) clean(ctx context.Context) (end segment.Offset, err error)
 	if err := l.tidy(); err != nil {
 		return 0, err
 	}
-	// What is rewritten has gaps, which recovery would take for a torn tail: it must know that all of this was durable.
+	// What is rewritten has gaps, which recovery would take for a torn tail and a migration for damage: they must know that all of this was
+	// durable, and that there are gaps.
+	l.compact.begun.Store(true)
 	if err := p.store.writeMarks(l.home); err != nil {
 		return 0, err
 	}
@@ -229,11 +231,11 @@ func (p *compactPass) scan(ctx context.Context, s *logSegment, fn func(h segment
 	defer s.r.Release()
 	gate := deviceGate{store: p.store, log: p.log, flow: compactionFlow, from: s.dir, to: s.dir, io: &workIO{store: p.store}}
 	pace := func(ctx context.Context, pos, n int64) (func(), error) {
-		done, err := gate.Wait(ctx, tiering.Transfer{Tier: s.dir.name, Pos: pos, Bytes: n})
-		if err == nil {
 		if !p.log.config().Compact {
 			return nil, errNotCompacted
 		}
+		done, err := gate.Wait(ctx, tiering.Transfer{Tier: s.dir.name, Pos: pos, Bytes: n})
+		if err == nil {
 			p.store.metrics.compactionRead.Add(float64(n))
 			p.advance(n)
 		}

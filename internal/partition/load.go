@@ -536,8 +536,9 @@ func (l *Log) list(holders []*logDir) ([]found, error) {
 // recovery, the last one for appending.
 func (l *Log) openSegments(segs []found) error {
 	s, cfg := l.store, l.config()
-	point, start, cleaned := s.remember(l.home, l.key())
+	point, start, cleaned, compacted := s.remember(l.home, l.key())
 	l.compact.cleaned.Store(int64(cleaned))
+	l.compact.begun.Store(compacted)
 	if len(segs) == 0 {
 		w, err := segment.Create(l.home.spec.FS, l.dir, start, cfg.segmentOptions(l.home), s.files)
 		if err == nil {

@@ -257,7 +257,7 @@ func (s *Store) prepareMove(ctx context.Context, m tiering.Move) (tiering.Job, t
 		return tiering.Job{}, tiering.Env{}, fmt.Errorf("%w: it is being compacted", tiering.ErrGone)
 	}
 	job := tiering.Job{Dir: l.dir, Base: m.Base, SizeBytes: from.r.Meta().SizeBytes, Next: v.segs[i+1].base,
-		From: from.dir.tier(), To: to.tier(), Dense: m.Base >= segment.Offset(l.compact.cleaned.Load()) && !l.config().Compact, EpochAt: l.epochs.EpochAt}
+		From: from.dir.tier(), To: to.tier(), Dense: !l.compact.begun.Load() && !l.config().Compact, EpochAt: l.epochs.EpochAt}
 	return job, s.migrationEnv(ctx, l, from, to), nil
 }
 
