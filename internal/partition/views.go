@@ -405,11 +405,26 @@ func (l *Log) LagOf(from segment.Offset) Lag {
 			continue
 		}
 		at := l.floorSoon(sv, from)
-		last := segments[len(segments)-1]
-		lag.Bytes = max(0, last.Before+last.SizeBytes-sv.Before-at)
+		lag.Bytes = max(0, l.seenEnd(segments)-sv.Before-at)
 		break
 	}
 	return lag
+}
+
+// seenEnd is the end of what readers see, in bytes from the first of segments: the log's end, but of one that delivers late.
+func (l *Log) seenEnd(segments []SegmentView) int64 {
+	last := segments[len(segments)-1]
+	end := last.Before + last.SizeBytes
+	if l.due.Load() == nil {
+		return end
+	}
+	b := l.readable()
+	for _, sv := range segments {
+		if sv.Base == b.base {
+			end = min(end, sv.Before+b.pos)
+		}
+	}
+	return end
 }
 
 // floorSoon is Floor, and where the index is not in memory and does not come soon the segment's first byte.
