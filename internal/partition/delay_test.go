@@ -243,3 +243,83 @@ func TestDelayedDeliveryWhileTheClockJumps(t *testing.T) {
 		closeStore(t, d.s)
 	})
 }
+
+// TestLagOfADelayedLog: how far an offset is behind is told from what is seen, in bytes as in records.
+func TestLagOfADelayedLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDelayed(t)
+		defer d.end()
+		d.append(150, time.Second)
+		for off := segment.Offset(0); off < d.seen; off++ {
+			lag, most := d.l.LagOf(off), int64(0)
+			for _, b := range d.batches[off:d.seen] {
+				most += int64(len(b))
+			}
+			most += 2 * int64(d.cfg.IndexIntervalBytes) // the index does not name every batch
+			if lag.EndOffset != d.seen || lag.Bytes > most || lag.Bytes <= 0 {
+				t.Fatalf("offset %d of %d: %+v, at most %d bytes", off, d.seen, lag, most)
+			}
+		}
+		closeStore(t, d.s)
+	})
+}
+
+// TestNewestRecordOfADelayedLog: a topic that gets a delay has records from before, with the times of their producers, which do not rise.
+func TestNewestRecordOfADelayedLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDelayed(t)
+		defer d.end()
+		d.configure(0)
+		d.cfg.LogAppendTime = false
+		d.s.SetConfig("orders", d.cfg)
+		now := time.Now().UnixMilli()
+		for i, ms := range []int64{now - 5000, now - 1000, now - 9000} {
+			produce(t, d.l, batch(fmt.Sprint(i), 1, 400, nil, ms))
+			d.came = append(d.came, time.Now())
+		}
+		d.seen = d.l.Offsets().HighWatermark
+		d.cfg.LogAppendTime = true
+		d.configure(deliveryDelay)
+		d.append(1, 0)
+		if found, err := d.l.MaxTimestamp(t.Context()); err != nil || found.Offset != 1 || found.TimestampMs != now-1000 {
+			t.Errorf("newest record: %+v, %v", found, err)
+		}
+		closeStore(t, d.s)
+	})
+}
+
+// TestNewestRecordWhileItsSegmentMoves: a segment that has moved, or was compacted, while the newest record was looked for is not passed over.
+func TestNewestRecordWhileItsSegmentMoves(t *testing.T) {
+	hot, cold := osFS(t), osFS(t)
+	hook := &onceAt{kind: vfs.OpStat, suffix: segment.TimeIndexName(0)}
+	change := func(o *partition.Options) { o.CompactionInterval, o.PlanInterval = -1, 20*time.Millisecond }
+	s := open(t, change, hot, cold)
+	cfg := smallSegments()
+	l := load(t, s, cfg, 1)
+	for i := range 30 {
+		ms := int64(1000 + i)
+		if i == 12 {
+			ms = 5000
+		}
+		produce(t, l, batch(fmt.Sprint(i), 1, 700, nil, ms))
+	}
+	closeStore(t, s)
+	s = open(t, change, vfs.WithFaults(hot, hook), cold)
+	l = load(t, s, cfg, 1)
+	i := slices.IndexFunc(l.Segments(), func(v partition.SegmentView) bool { return v.Next > 12 })
+	if i == 0 {
+		t.Fatal("the newest record is in the first segment")
+	}
+	moved := false
+	hook.arm(func() {
+		local := cfg
+		local.LocalRetentionBytes = 1
+		s.SetConfig("orders", local)
+		waitFor(t, "the segment to move", func() bool { return l.Segments()[i].Tier == "t1" })
+		moved = true
+	})
+	if found, err := l.MaxTimestamp(t.Context()); err != nil || found.Offset != 12 || !moved {
+		t.Errorf("newest record: %+v, %v, moved %t", found, err, moved)
+	}
+	closeStore(t, s)
+}

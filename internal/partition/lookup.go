@@ -18,11 +18,14 @@ const lookupParallel = 4
 func (l *Log) OffsetForTime(ctx context.Context, ms int64) (TimestampOffset, error) {
 	for tries := 0; ; tries++ {
 		found, err := l.offsetForTime(ctx, ms)
-		if tries == 8 || !errors.Is(err, segment.ErrSuperseded) {
+		if tries == lookupTries || !errors.Is(err, segment.ErrSuperseded) {
 			return found, err
 		}
 	}
 }
+
+// lookupTries is how often a lookup begins anew because a segment lies elsewhere now, or in another one.
+const lookupTries = 8
 
 func (l *Log) offsetForTime(ctx context.Context, ms int64) (TimestampOffset, error) {
 	none := TimestampOffset{Offset: -1, TimestampMs: -1, LeaderEpoch: -1}
@@ -90,14 +93,20 @@ func (l *Log) timeInSegment(ctx context.Context, v *view, i int, ms int64, limit
 
 // MaxTimestamp finds the first record with the largest timestamp (ListOffsets -3). Offset -1 when the log is empty.
 func (l *Log) MaxTimestamp(ctx context.Context) (TimestampOffset, error) {
+	for tries := 0; ; tries++ {
+		found, err := l.maxTimestamp(ctx)
+		if tries == lookupTries || !errors.Is(err, segment.ErrSuperseded) {
+			return found, err
+		}
+	}
+}
+
+func (l *Log) maxTimestamp(ctx context.Context) (TimestampOffset, error) {
 	none := TimestampOffset{Offset: -1, TimestampMs: -1, LeaderEpoch: -1}
 	if err := l.Err(); err != nil {
 		return none, err
 	}
 	v, b := l.view.Load(), l.readable()
-	if l.due.Load() != nil { // append times rise, and the segments know of records that nobody sees yet
-		return l.newestSeen(ctx, max(b.offset, v.start))
-	}
 	largest := map[int]int64{} // by segment; of the first and the last at most, whose ends may be out of sight
 	for {
 		newest, at := int64(-1), -1
@@ -107,8 +116,8 @@ func (l *Log) MaxTimestamp(ctx context.Context) (TimestampOffset, error) {
 			}
 			ms, known := largest[i]
 			if !known {
-				if !s.r.Acquire() {
-					continue
+				if !s.r.Acquire() { // it may hold the newest, wherever it is now
+					return none, fmt.Errorf("look up %s: %w", l.dir, segment.ErrSuperseded)
 				}
 				var err error
 				ms, _, err = s.r.MaxTimestamp()
@@ -177,22 +186,6 @@ func (l *Log) largestSeen(ctx context.Context, v *view, i int, limit segment.Off
 		return true, nil
 	})
 	return largest, err
-}
-
-// newestSeen finds the first record with the largest timestamp below end in a log of append times.
-func (l *Log) newestSeen(ctx context.Context, end segment.Offset) (best TimestampOffset, err error) {
-	best = TimestampOffset{Offset: -1, TimestampMs: -1, LeaderEpoch: -1}
-	if end <= l.view.Load().start {
-		return best, nil
-	}
-	newest := int64(-1)
-	if _, err := l.Scan(ctx, end-1, func(h segment.BatchHeader, _ []byte) (bool, error) {
-		newest = h.MaxTimestamp
-		return false, nil
-	}); err != nil || newest < 0 {
-		return best, err
-	}
-	return l.OffsetForTime(ctx, newest)
 }
 
 // Scan feeds the whole batches from the one that holds from up to the readable end to fn, in order, until fn says stop or fails. It
