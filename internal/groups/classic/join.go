@@ -38,6 +38,7 @@ func (g *Group) Join(now time.Time, r JoinRequest) {
 		}
 		delete(g.pending, r.MemberID)
 		refuse(GroupMaxSizeReached, "")
+		g.endJoinIfComplete(now) // perhaps it was the one that the others waited for
 	case g.state == Dead:
 		refuse(CoordinatorNotAvailable, r.MemberID)
 	case !g.supports(r.ProtocolType, r.Protocols):
@@ -253,8 +254,8 @@ func (g *Group) replaceStatic(now time.Time, old *member, r JoinRequest) {
 		// The assignment stays. It is stored with the new id, so that a restarted coordinator knows the member.
 		m := old
 		g.store(g.assignments(), func(now time.Time, err Error) {
-			if g.byID[m.id] != m {
-				return // gone, and answered
+			if g.byID[r.NewID] != m {
+				return // gone, or replaced again, and answered
 			}
 			if err != None {
 				g.answerJoin(m, JoinResult{Err: err, Generation: -1})
