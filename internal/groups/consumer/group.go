@@ -263,7 +263,7 @@ func (g *Group) reconcile(now time.Time, m *member, owned Assignment, ok bool) {
 	switch {
 	case next.State != UnrevokedPartitions:
 		m.revokeBy = time.Time{}
-	case m.revokeBy.IsZero() && m.meta.Classic == nil:
+	case m.meta.Classic == nil: // also when it has given up what it was to, and there is more: that is asked for only now
 		m.revokeBy = now.Add(m.meta.Rebalance)
 	}
 }

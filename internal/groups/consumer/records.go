@@ -102,7 +102,7 @@ func (g *Group) Commit() {
 	g.records, g.undo = nil, nil
 }
 
-// Rollback takes the changes back. Sessions of members that were removed begin anew.
+// Rollback takes the changes back. Sessions of members that were removed begin anew, and the time of those that are to give up partitions.
 func (g *Group) Rollback(now time.Time, set Settings) {
 	for _, r := range slices.Backward(g.undo) {
 		g.Restore(r)
@@ -110,6 +110,9 @@ func (g *Group) Rollback(now time.Time, set Settings) {
 	for _, m := range g.members {
 		if m.session.IsZero() {
 			g.watch(now, set, m)
+		}
+		if m.current().State == UnrevokedPartitions && m.revokeBy.IsZero() && m.meta.Classic == nil {
+			m.revokeBy = now.Add(m.meta.Rebalance)
 		}
 	}
 	g.seen = 0 // the next heartbeat looks at the topics again
