@@ -117,6 +117,15 @@ func (g *Group) Start(now time.Time, set Settings, topics Topics) {
 		}
 	}
 	g.moved = true
+	g.letGo()
+}
+
+// letGo forgets the topics while there are no members: there may be many groups that nobody uses any more, each since another time, and the topics as they
+// were then take memory.
+func (g *Group) letGo() {
+	if len(g.members) == 0 {
+		g.topics = noTopics{}
+	}
 }
 
 // see takes the topics of an event, unless they are older than those of another that came later and was first.

@@ -82,14 +82,14 @@ func (g *Group) Stale(topics Topics) (out []string) {
 
 // Heartbeat joins, updates, moves on or removes a member. resolved has what Stale asked for, and the request's own regular expression.
 func (g *Group) Heartbeat(now time.Time, set Settings, topics Topics, resolved map[string]*Resolved, r HeartbeatRequest) HeartbeatResult {
-	g.see(topics)
 	if r.Epoch < 0 {
-		return g.leave(r)
+		return g.leave(topics, r)
 	}
 	m, refused := g.admit(r)
 	if refused != nil {
 		return HeartbeatResult{Refused: refused}
 	}
+	g.see(topics)
 	before := m.current().Assigned
 	changed := g.update(m, m.after(r))
 	m = g.members[r.MemberID]
@@ -249,7 +249,7 @@ func (g *Group) resolve(resolved map[string]*Resolved) (changed bool) {
 }
 
 // leave ends a membership, or with epoch -2 pauses it.
-func (g *Group) leave(r HeartbeatRequest) HeartbeatResult {
+func (g *Group) leave(topics Topics, r HeartbeatRequest) HeartbeatResult {
 	id := r.MemberID
 	if r.InstanceID != "" {
 		holder, known := g.static[r.InstanceID]
@@ -269,6 +269,7 @@ func (g *Group) leave(r HeartbeatRequest) HeartbeatResult {
 		g.put(Record{Kind: CurrentMember, ID: id, Current: &Current{Epoch: leftStaticEpoch, Previous: m.cur.Epoch, Assigned: m.cur.Assigned.At(0)}})
 		m.revokeBy = time.Time{}
 	} else {
+		g.see(topics)
 		g.remove(m)
 		g.bump(true)
 	}

@@ -100,6 +100,7 @@ func (g *Group) Records() []Record { return g.records }
 // Commit keeps the changes: they are stored.
 func (g *Group) Commit() {
 	g.records, g.undo = nil, nil
+	g.letGo()
 }
 
 // Rollback takes the changes back. Sessions of members that were removed begin anew, and the time of those that are to give up partitions.
