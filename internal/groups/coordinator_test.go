@@ -12,6 +12,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"lagoon/internal/groups"
 	"lagoon/internal/groups/classic"
 	"lagoon/internal/groups/consumer"
@@ -531,6 +533,107 @@ func TestOwners(t *testing.T) {
 		is("d", "", groups.SourceNone)
 		<-time.After(21 * time.Minute)
 		is("c", "", groups.SourceNone)
+	})
+}
+
+// TestOwnersComeFromElsewhere: a member that comes from another host than before is known by it, without a rebalance: a static one that was restarted, and
+// one of the consumer protocol that has another address.
+func TestOwnersComeFromElsewhere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, &groupstest.Log{}, nil)
+		defer w.Close()
+		synctest.Wait()
+		join := func(id, host string) classic.JoinResult {
+			t.Helper()
+			res := <-w.Join(groups.JoinRequest{Group: "static", JoinRequest: classic.JoinRequest{NewID: id, InstanceID: "i", ClientID: "c", Host: host, ProtocolType: "consumer",
+				Protocols: []classic.Protocol{{Name: "range"}}, Session: 10 * time.Second, Rebalance: time.Second, CanSkip: true}})
+			if res.Err != classic.None {
+				t.Fatal(res.Err)
+			}
+			return res
+		}
+		reads := func(client, host, group string) {
+			t.Helper()
+			if g, _ := w.Owner(client, host, "orders", 0); g != group {
+				t.Errorf("%s on %s reads for %q, want %q", client, host, g, group)
+			}
+		}
+		first := join("c-1", "/h1")
+		if res := <-w.Sync(groups.SyncRequest{Group: "static", SyncRequest: classic.SyncRequest{MemberID: "c-1", InstanceID: "i", Generation: first.Generation,
+			Assignments: map[string][]byte{"c-1": ordersAssignment}}}); res.Err != classic.None {
+			t.Fatal(res.Err)
+		}
+		reads("c", "/h1", "static")
+		if res := join("c-2", "/h2"); !res.SkipAssignment || res.Generation != first.Generation {
+			t.Fatalf("%+v", res)
+		}
+		reads("c", "/h1", "")
+		reads("c", "/h2", "static")
+
+		w.must("a", 0)
+		reads("a", "/h", "g")
+		r := consumer.HeartbeatRequest{MemberID: "a", Epoch: 2, ClientID: "a", Host: "/h2", Rebalance: -1}
+		if res, _ := w.ConsumerHeartbeat("g", r); res.Refused != nil {
+			t.Fatal(res.Refused)
+		}
+		reads("a", "/h", "")
+		reads("a", "/h2", "g")
+	})
+}
+
+// TestOwnersAreCountedOnce: the number of those who are known by their commits is bounded. A request that names a partition many times counts as one.
+func TestOwnersAreCountedOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, &groupstest.Log{}, nil)
+		defer w.Close()
+		synctest.Wait()
+		r := commit("g", "orders", 0, 1)
+		r.ClientID, r.Offsets = "many", slices.Repeat(r.Offsets, 10_000)
+		w.put(r)
+		r = commit("g", "orders", 0, 1)
+		r.ClientID = "other"
+		w.put(r)
+		if g, source := w.Owner("other", "", "orders", 0); g != "g" || source != groups.SourceCommit {
+			t.Errorf("it reads for %q (%s)", g, source)
+		}
+	})
+}
+
+// TestMetricsOfWhatIsStored: what is refused, or cannot be stored, is not counted.
+func TestMetricsOfWhatIsStored(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		registry, log := prometheus.NewRegistry(), &groupstest.Log{}
+		w := start(t, log, func(o *groups.Options) { o.Registerer = registry })
+		defer w.Close()
+		synctest.Wait()
+		r := commit("g", "orders", 0, 1)
+		r.Offsets = append(r.Offsets, groups.Offset{Topic: "gone"}, groups.Offset{Topic: "orders", Metadata: strings.Repeat("x", 5000)})
+		errs, _, err := w.Commit(r)
+		if want := []classic.Error{classic.None, classic.UnknownTopicOrPartition, classic.OffsetMetadataTooLarge}; err != classic.None || !slices.Equal(errs, want) {
+			t.Fatalf("%v %v", errs, err)
+		}
+		if errs, _, err = w.CommitTxn(groups.TxnCommitRequest{CommitRequest: r, ProducerID: 7, Guard: 1}); err != classic.None || errs[0] != classic.None {
+			t.Fatalf("%v %v", errs, err)
+		}
+		log.Fail(partition.ErrDiskFull)
+		if errs, _, _ = w.Commit(r); errs[0] != classic.CoordinatorNotAvailable {
+			t.Fatal(errs)
+		}
+		joined := <-w.Join(groups.JoinRequest{Group: "m", JoinRequest: classic.JoinRequest{NewID: "m-1", ProtocolType: "consumer", Protocols: []classic.Protocol{{Name: "range"}},
+			Session: 10 * time.Second, Rebalance: time.Minute}})
+		if res := <-w.Sync(groups.SyncRequest{Group: "m", SyncRequest: classic.SyncRequest{MemberID: "m-1", Generation: joined.Generation}}); res.Err != classic.CoordinatorNotAvailable {
+			t.Fatal(res.Err)
+		}
+		families, failed := registry.Gather()
+		if failed != nil {
+			t.Fatal(failed)
+		}
+		for _, f := range families {
+			want := map[string]float64{"lagoon_group_offset_commits_total": 2, "lagoon_group_metadata_stores_total": 0}
+			if n, ok := want[f.GetName()]; ok && f.GetMetric()[0].GetCounter().GetValue() != n {
+				t.Errorf("%s is %v, want %v", f.GetName(), f.GetMetric()[0].GetCounter().GetValue(), n)
+			}
+		}
 	})
 }
 

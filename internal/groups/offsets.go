@@ -187,6 +187,7 @@ func (c *Coordinator) Commit(r CommitRequest) (errs []classic.Error, wait Pendin
 				nv := v
 				nv.offset, nv.leaderEpoch, nv.metadata, nv.next, nv.at = o.Offset, o.LeaderEpoch, o.Metadata, next, next
 				s.put(g, topicPartition{o.Topic, o.Partition}, nv, durable)
+				c.metrics.commits.Inc()
 			}
 		}
 		if failed == nil {
@@ -217,7 +218,6 @@ func (c *Coordinator) Commit(r CommitRequest) (errs []classic.Error, wait Pendin
 		}
 	}
 	flush(len(r.Offsets))
-	c.metrics.commits.Add(float64(len(r.Offsets)))
 	if r.MemberID == "" && r.Generation < 0 {
 		c.owners.committed(r, now)
 	}

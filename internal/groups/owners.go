@@ -147,6 +147,7 @@ func (o *owners) assign(group string, list []classic.Assignment) {
 func (o *owners) committed(r CommitRequest, now time.Time) {
 	ms := now.UnixMilli()
 	var keys []ownerKey
+	fresh := 0 // of keys; one that is named twice counts twice here
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, p := range r.Offsets {
@@ -155,10 +156,10 @@ func (o *owners) committed(r CommitRequest, now time.Time) {
 		i := slices.IndexFunc(list, func(w owner) bool { return w.group == r.Group && w.source == SourceCommit })
 		switch {
 		case i >= 0 && ms-list[i].at < commitOwnerExpiry.Milliseconds()/2: // known well enough
-		case i >= 0 || o.commits < maxCommitOwners:
+		case i >= 0 || o.commits+fresh < maxCommitOwners:
 			keys = append(keys, k)
 			if i < 0 {
-				o.commits++
+				fresh++
 			}
 		}
 	}
@@ -166,8 +167,11 @@ func (o *owners) committed(r CommitRequest, now time.Time) {
 		return
 	}
 	o.change(keys, func(_ ownerKey, list []owner) []owner {
+		n := len(list)
 		list = slices.DeleteFunc(list, func(w owner) bool { return w.group == r.Group && w.source == SourceCommit })
-		return append(list, owner{r.Group, SourceCommit, ms})
+		list = append(list, owner{r.Group, SourceCommit, ms})
+		o.commits += len(list) - n
+		return list
 	})
 }
 

@@ -147,7 +147,6 @@ func (s *shard) apply(g *group) {
 			}
 		}
 		for _, st := range e.Stores {
-			s.c.metrics.generations.Inc()
 			again = !s.store(g, st) || again
 		}
 	}
@@ -168,6 +167,7 @@ func (s *shard) store(g *group, st classic.Store) bool {
 		g.classic.Stored(time.Now(), st.ID, refusal(err))
 		return false
 	}
+	s.c.metrics.generations.Inc()
 	g.last = &st.Metadata
 	log, m := s.log, g.classic
 	s.c.wg.Go(func() {

@@ -152,9 +152,9 @@ func (c *Coordinator) CommitTxn(r TxnCommitRequest) (errs []classic.Error, wait 
 		if errs[i] == classic.None {
 			s.note(t, r.Group, topicPartition{o.Topic, o.Partition},
 				txnOffset{offsetValue{offset: o.Offset, leaderEpoch: o.LeaderEpoch, metadata: o.Metadata, committed: now.UnixMilli(), expires: -1}, done.Next})
+			c.metrics.commits.Inc()
 		}
 	}
-	c.metrics.commits.Add(float64(len(r.Offsets)))
 	wait = s.pending(done.Next)
 	wait.synced = true // the decision to commit is on stable storage before its marker, and must not find the offsets gone
 	return errs, wait, classic.None

@@ -253,6 +253,7 @@ func (g *Group) replaceStatic(now time.Time, old *member, r JoinRequest) {
 	case g.state == Stable && g.selectProtocol() == g.protocol:
 		// The assignment stays. It is stored with the new id, so that a restarted coordinator knows the member.
 		m := old
+		g.effects.Assigned = true // it may read from elsewhere now
 		g.store(g.assignments(), func(now time.Time, err Error) {
 			if g.byID[r.NewID] != m {
 				return // gone, or replaced again, and answered
@@ -264,6 +265,7 @@ func (g *Group) replaceStatic(now time.Time, old *member, r JoinRequest) {
 				g.offer(m, 1)
 				g.rename(m, was.id)
 				m.watch(now)
+				g.effects.Assigned = true
 				return
 			}
 			res := g.generationFor(m)

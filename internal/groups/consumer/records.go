@@ -182,6 +182,7 @@ func (g *Group) setMember(id string, next *Member) {
 		if old.Classic != nil {
 			g.classics--
 		}
+		g.moved = g.moved || next != nil && (old.ClientID != next.ClientID || old.Host != next.Host)
 	}
 	m.meta = next
 	if next == nil {
