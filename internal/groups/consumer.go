@@ -312,6 +312,9 @@ func compileRegex(expr string) (*regexp.Regexp, error) {
 	if err != nil {
 		return nil, err
 	}
+	if _, err := syntax.Parse(expr+`\E`, syntax.Perl); err == nil {
+		expr += `\E` // ends a \Q, which would quote what follows here as well
+	}
 	program, err := syntax.Compile(tree.Simplify())
 	if err != nil {
 		return nil, err

@@ -39,3 +39,13 @@ func TestMatchedTopicsAreBounded(t *testing.T) {
 		t.Errorf("an expression is matched twice: %v", err)
 	}
 }
+
+// TestQuotedToTheEnd: \Q without \E quotes all that follows, which is not what an expression is wrapped in.
+func TestQuotedToTheEnd(t *testing.T) {
+	var x regexes
+	for expr, want := range map[string]string{`\Qa.b`: "[a.b]", `\Qa.b\E`: "[a.b]", `a.\Qb`: "[a.b axb]", `a\Q.\Eb`: "[a.b]", `a.b`: "[a.b axb]"} {
+		if found, err := x.match(expr, manyTopics{"a.b", "axb", "a.bc"}); err != nil || fmt.Sprint(found.Topics) != want {
+			t.Errorf("%s: %+v, %v, want %s", expr, found, err, want)
+		}
+	}
+}
