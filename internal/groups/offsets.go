@@ -357,7 +357,7 @@ func (s *shard) bury(g *group, doomed []topicPartition) (wait Pending, err error
 		for _, tp := range batch {
 			s.put(g, tp, version{next: next, at: next, deleted: true}, durable)
 			for _, t := range s.txns {
-				delete(t.groups[g.id], tp)
+				s.unnote(t, g.id, tp)
 			}
 		}
 		batch = batch[:0]

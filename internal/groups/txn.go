@@ -42,12 +42,27 @@ func (s *shard) note(t *txnOffsets, group string, tp topicPartition, v txnOffset
 		of = map[topicPartition]txnOffset{}
 		t.groups[group] = of
 	}
-	if _, known := of[tp]; !known {
-		n := int64(128 + len(tp.topic) + len(v.metadata))
-		t.bytes += n
-		s.c.bytes.Add(n)
-	}
+	s.unnote(t, group, tp)
 	of[tp] = v
+	s.weigh(t, v.bytes(tp))
+}
+
+// unnote forgets one.
+func (s *shard) unnote(t *txnOffsets, group string, tp topicPartition) {
+	if v, known := t.groups[group][tp]; known {
+		delete(t.groups[group], tp)
+		s.weigh(t, -v.bytes(tp))
+	}
+}
+
+// weigh counts bytes of a transaction's offsets.
+func (s *shard) weigh(t *txnOffsets, n int64) {
+	t.bytes += n
+	s.c.bytes.Add(n)
+}
+
+func (v *txnOffset) bytes(tp topicPartition) int64 {
+	return int64(128 + len(tp.topic) + len(v.metadata))
 }
 
 // unsettled tells whether an open transaction commits an offset of a partition.

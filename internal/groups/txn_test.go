@@ -2,6 +2,7 @@ package groups_test
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -294,6 +295,48 @@ func TestUnstableWhileLoading(t *testing.T) {
 		synctest.Wait()
 		if offset := w.offset("g"); offset == 5 && !unstable("orders", 0) {
 			t.Error("offset 5 was told as stable, and a transaction is about to change it")
+		}
+	})
+}
+
+// TestMemoryOfOffsetsInTransactions: what an offset of an open transaction grows by is counted, and given back when it is deleted.
+func TestMemoryOfOffsetsInTransactions(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, &groupstest.Log{}, func(o *groups.Options) { o.MaxBytes = 100 << 10 })
+		defer w.Close()
+		synctest.Wait()
+		put := func(metadata string) classic.Error {
+			t.Helper()
+			r := commit("g", "orders", 0, 1)
+			for p := range int32(29) {
+				r.Offsets = append(r.Offsets, groups.Offset{Topic: "orders", Partition: p + 1})
+			}
+			for i := range r.Offsets {
+				r.Offsets[i].Metadata = metadata
+			}
+			errs, _, err := w.CommitTxn(groups.TxnCommitRequest{CommitRequest: r, ProducerID: 7, Guard: 1})
+			if err != classic.None {
+				t.Fatal(err)
+			}
+			return errs[0]
+		}
+		for _, metadata := range []string{"", strings.Repeat("x", 4000)} {
+			if err := put(metadata); err != classic.None {
+				t.Fatal(err)
+			}
+		}
+		if err := put(""); err != classic.InvalidCommitOffsetSize {
+			t.Errorf("with 120 KB of 100: %v", err)
+		}
+		var all []groups.Offset
+		for p := range int32(30) {
+			all = append(all, groups.Offset{Topic: "orders", Partition: p})
+		}
+		if _, _, err := w.DeleteOffsets("g", all); err != classic.None {
+			t.Fatal(err)
+		}
+		if err := put(""); err != classic.None {
+			t.Errorf("when they are deleted: %v", err)
 		}
 	})
 }
