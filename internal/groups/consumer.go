@@ -67,9 +67,9 @@ func (c *Coordinator) ConsumerHeartbeat(groupID string, r consumer.HeartbeatRequ
 			return refused(classic.GroupIDNotFound, "Group %.64s is not a consumer group: its members use another protocol than consumers, or cannot be read.", groupID)
 		}
 	}
-	if r.Epoch == 0 && c.full() && !m.Has(r.MemberID) {
+	if r.Epoch == 0 && c.full() && !m.Has(r.MemberID) || r.Epoch >= 0 && c.flooded() && r.Size() > m.Said(r.MemberID) {
 		s.refuseForMemory(groupID)
-		return refused(classic.GroupMaxSizeReached, "The broker has no memory for more members of groups.")
+		return refused(classic.GroupMaxSizeReached, "The broker has no memory for more members of groups, or for longer subscriptions.")
 	}
 	if res = m.Heartbeat(now, set, topics, resolved, r); res.Refused != nil {
 		return res, wait

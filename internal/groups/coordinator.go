@@ -127,6 +127,9 @@ var errNoLog = errors.New("groups: partition of " + Topic + " is not served")
 // full tells that no new members and offsets are taken in.
 func (c *Coordinator) full() bool { return c.bytes.Load() > c.opt.MaxBytes }
 
+// flooded tells that those that are there may not grow any more either: each of them could, up to the largest request.
+func (c *Coordinator) flooded() bool { return c.bytes.Load() > 2*c.opt.MaxBytes }
+
 // JoinRequest is one JoinGroup.
 type JoinRequest struct {
 	Group string
@@ -159,7 +162,7 @@ func (c *Coordinator) Join(r JoinRequest) <-chan classic.JoinResult {
 	switch {
 	case g == nil && r.MemberID != "":
 		return refuse(classic.UnknownMemberID)
-	case c.full() && (g == nil || r.MemberID == ""):
+	case c.full() && (g == nil || !g.Has(r.MemberID)), g != nil && c.flooded() && classic.Size(r.Protocols) > g.Said(r.MemberID):
 		s.refuseForMemory(r.Group)
 		return refuse(classic.GroupMaxSizeReached)
 	case g == nil:
@@ -205,6 +208,11 @@ func (c *Coordinator) Sync(r SyncRequest) <-chan classic.SyncResult {
 	if g.consumer != nil {
 		later(s, g, answer, g.consumer.Sync(time.Now(), r.SyncRequest), func(err classic.Error) classic.SyncResult { return classic.SyncResult{Err: err} })
 		s.schedule(g)
+		return answer
+	}
+	if c.flooded() && g.classic.Grows(r.Assignments) {
+		s.refuseForMemory(r.Group)
+		answer <- classic.SyncResult{Err: classic.GroupMaxSizeReached}
 		return answer
 	}
 	r.Ticket = classic.Ticket(c.tickets.Add(1))

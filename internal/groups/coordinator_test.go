@@ -506,6 +506,62 @@ func TestMemoryIsBounded(t *testing.T) {
 	})
 }
 
+// TestMemoryOfMembersIsBounded: above the limit who has an id only is a new member as well, and above twice the limit nobody is given more memory, however
+// long he has been there: each could take as much as the largest request has.
+func TestMemoryOfMembersIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, &groupstest.Log{}, func(o *groups.Options) { o.MaxBytes = 100 << 10 })
+		defer w.Close()
+		synctest.Wait()
+		join := func(group, id string, metadata int, want classic.Error) (generation int32) {
+			t.Helper()
+			r := classic.JoinRequest{MemberID: id, ProtocolType: "consumer", Protocols: []classic.Protocol{{Name: "range", Metadata: make([]byte, metadata)}},
+				Session: 10 * time.Second, Rebalance: time.Minute, NeedsID: true}
+			if id == "" {
+				r.NewID = "new"
+			}
+			res := <-w.Join(groups.JoinRequest{Group: group, JoinRequest: r})
+			if res.Err != want {
+				t.Fatalf("%q joins %s with %d bytes: %v, want %v", id, group, metadata, res.Err, want)
+			}
+			return res.Generation
+		}
+		known, _ := w.member("known", "c", ordersAssignment)
+		w.must("a", 0)
+		offset := commit("offsets", "orders", 0, 1)
+		w.put(offset)
+		join("late", "", 14, classic.MemberIDRequired)
+		join("full", "", 14, classic.MemberIDRequired)
+		join("full", "new", 100<<10, classic.None)
+		join("late", "new", 14, classic.GroupMaxSizeReached)
+		join("g", "new", 14, classic.GroupMaxSizeReached) // which has a member of the consumer protocol
+		join("known", known, 200<<10, classic.None)
+
+		join("known", known, 201<<10, classic.GroupMaxSizeReached)
+		generation := join("known", known, 200<<10, classic.None)
+		sync := groups.SyncRequest{Group: "known", SyncRequest: classic.SyncRequest{MemberID: known, Generation: generation,
+			Assignments: map[string][]byte{known: make([]byte, 5<<10)}}}
+		if res := <-w.Sync(sync); res.Err != classic.GroupMaxSizeReached {
+			t.Errorf("5 KiB are assigned: %v", res.Err)
+		}
+		sync.Assignments[known] = ordersAssignment
+		if res := <-w.Sync(sync); res.Err != classic.None {
+			t.Errorf("little is assigned: %v", res.Err)
+		}
+		beat := consumer.HeartbeatRequest{MemberID: "a", Epoch: 2, ClientID: "a", Host: "/h", Rebalance: -1, Topics: []string{"orders", "returns"}}
+		if res, _ := w.ConsumerHeartbeat("g", beat); res.Refused == nil || res.Refused.Code != classic.GroupMaxSizeReached {
+			t.Errorf("a longer subscription: %+v", res.Refused)
+		}
+		w.must("a", 2)
+		offset.Offsets[0].Metadata = "longer"
+		if errs, _, err := w.Commit(offset); err != classic.None || errs[0] != classic.InvalidCommitOffsetSize {
+			t.Errorf("longer metadata: %v %v", errs, err)
+		}
+		offset.Offsets[0].Metadata = "n"
+		w.put(offset)
+	})
+}
+
 // TestOwners: who reads what, by assignment and by commit; two groups with the same claim are none.
 func TestOwners(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -160,7 +160,7 @@ func (c *Coordinator) Commit(r CommitRequest) (errs []classic.Error, wait Pendin
 	if r.Retention >= 0 {
 		v.expires = now.Add(r.Retention).UnixMilli()
 	}
-	full := c.full()
+	full, flooded := c.full(), c.flooded()
 	errs = make([]classic.Error, len(r.Offsets))
 	s.builder.Reset()
 	first := 0 // of the batch in the builder
@@ -197,16 +197,17 @@ func (c *Coordinator) Commit(r CommitRequest) (errs []classic.Error, wait Pendin
 	}
 	for i, o := range r.Offsets {
 		tp := topicPartition{o.Topic, o.Partition}
-		known := false
-		if g != nil {
-			_, known = g.offsets[tp]
+		room := !full
+		if g != nil && full {
+			had, known := g.newest(tp)
+			room = known && (!flooded || len(o.Metadata) <= len(had.metadata))
 		}
 		switch {
 		case !c.opt.Exists(o.Topic, o.Partition): // asked here, where TopicDeleted comes before or after
 			errs[i] = classic.UnknownTopicOrPartition
 		case len(o.Metadata) > c.opt.MaxMetadata:
 			errs[i] = classic.OffsetMetadataTooLarge
-		case full && !known:
+		case !room:
 			s.refuseForMemory(r.Group)
 			errs[i] = classic.InvalidCommitOffsetSize
 		default:

@@ -50,7 +50,8 @@ type Options struct {
 	CheckInterval time.Duration
 	MaxMetadata   int           // bytes a client may attach to one offset, 0: 4096 (offset.metadata.max.bytes)
 	CommitTimeout time.Duration // how long a commit waits for its durability; 0: 5 s (offsets.commit.timeout.ms)
-	// MaxBytes bounds the memory of all groups: new members and offsets are refused above it. 0: 256 MiB.
+	// MaxBytes bounds the memory of all groups: new members and offsets are refused above it, and above twice as much what makes those longer that are
+	// there. 0: 256 MiB.
 	MaxBytes int64
 
 	Log func(partition int32) (Log, bool) // required

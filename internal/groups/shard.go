@@ -52,6 +52,8 @@ type machine interface {
 	Assignments() []classic.Assignment
 	NextDeadline() time.Time
 	SizeBytes() int64
+	Has(memberID string) bool
+	Said(memberID string) int
 	Kill(now time.Time)
 }
 

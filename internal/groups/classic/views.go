@@ -107,6 +107,38 @@ func (g *Group) Assignments() []Assignment {
 	return out
 }
 
+// Has tells whether somebody is a member. Who was only given an id is none.
+func (g *Group) Has(memberID string) bool { return g.byID[memberID] != nil }
+
+// Size is how many bytes protocols have.
+func Size(protocols []Protocol) (n int) {
+	for _, p := range protocols {
+		n += len(p.Name) + len(p.Metadata)
+	}
+	return n
+}
+
+// Said is how many bytes the protocols of a member have, 0 for nobody.
+func (g *Group) Said(memberID string) int {
+	if m := g.byID[memberID]; m != nil {
+		return Size(m.protocols)
+	}
+	return 0
+}
+
+// fairAssignment is how many bytes an assignment may have for each member before anybody asks whether it grows.
+const fairAssignment = 4 << 10
+
+// Grows tells whether members are given more than they have, and much.
+func (g *Group) Grows(given map[string][]byte) bool {
+	has, is := 0, 0
+	for _, m := range g.members {
+		has += len(m.assignment)
+		is += len(given[m.id])
+	}
+	return is > has && is > fairAssignment*len(g.members)
+}
+
 // SizeBytes is about what the group takes in memory.
 func (g *Group) SizeBytes() int64 {
 	n := 1024 + int64(96*len(g.pending)) + g.topicBytes

@@ -56,6 +56,17 @@ func (r *HeartbeatRequest) Check() *Refusal {
 	return nil
 }
 
+// Size is how many bytes the subscription has that the request brings.
+func (r *HeartbeatRequest) Size() (n int) {
+	for _, t := range r.Topics {
+		n += len(t)
+	}
+	if r.Regex != nil {
+		n += len(*r.Regex)
+	}
+	return n
+}
+
 // HeartbeatResult answers one ConsumerGroupHeartbeat.
 type HeartbeatResult struct {
 	Refused    *Refusal // nil: accepted

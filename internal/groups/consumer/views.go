@@ -172,6 +172,21 @@ func (g *Group) ExpiryBase(topic string, committed time.Time) (time.Time, bool) 
 // Has tells whether somebody is a member.
 func (g *Group) Has(memberID string) bool { return g.members[memberID] != nil }
 
+// Said is how many bytes the subscription of a member has, 0 for nobody.
+func (g *Group) Said(memberID string) (n int) {
+	m := g.members[memberID]
+	switch {
+	case m == nil:
+		return 0
+	case m.meta.Classic != nil:
+		return classic.Size(m.meta.Classic.Protocols)
+	}
+	for _, t := range m.meta.Topics {
+		n += len(t)
+	}
+	return n + len(m.meta.Regex)
+}
+
 // Idle tells that the group has no members.
 func (g *Group) Idle() bool { return len(g.members) == 0 }
 
