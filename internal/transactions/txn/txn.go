@@ -161,7 +161,7 @@ func (t *Txn) InitProducer(who Identity, timeout time.Duration, newID int64, now
 	case PrepareCommit, PrepareAbort:
 		return Unknown, ConcurrentTransactions
 	case Ongoing:
-		if who != Unknown && who.Epoch != t.r.Epoch {
+		if who != Unknown && who != t.identity() {
 			return Unknown, ProducerFenced
 		}
 		t.fence(now)
@@ -170,7 +170,7 @@ func (t *Txn) InitProducer(who Identity, timeout time.Duration, newID int64, now
 	switch {
 	case t.r.Epoch == NoEpoch:
 		t.r.Epoch, t.r.LastEpoch = 0, NoEpoch
-	case t.exhausted() && (who == Unknown || who.Epoch == t.r.Epoch):
+	case t.exhausted() && (who == Unknown || who == t.identity()):
 		t.r.PreviousID, t.r.ProducerID, t.r.LastEpoch, t.r.Epoch = t.r.ProducerID, newID, t.r.Epoch, 0
 		if who == Unknown {
 			t.r.LastEpoch = NoEpoch
