@@ -213,12 +213,17 @@ func (t *Txn) owned(who Identity) Error {
 	return None
 }
 
+// mayWrite says whether who may take part in a transaction now. Who was fenced hears so while the abort is being carried out, too.
+func (t *Txn) mayWrite(who Identity) Error {
+	if _, ending := t.Ending(); ending && who == t.Next() {
+		return ConcurrentTransactions // it is ahead of the markers
+	}
+	return t.owned(who)
+}
+
 // AddPartitions makes partitions part of the transaction, which begins with the first. protocol is the client's.
 func (t *Txn) AddPartitions(who Identity, parts []Partition, protocol int16, now time.Time) Error {
-	if _, ending := t.Ending(); ending {
-		return ConcurrentTransactions
-	}
-	if err := t.owned(who); err != None {
+	if err := t.mayWrite(who); err != None {
 		return err
 	}
 	var fresh []Partition
@@ -249,10 +254,7 @@ func (t *Txn) Has(p Partition) bool {
 
 // Verify tells whether the producer may write to p: a client of protocol 1 has added it before.
 func (t *Txn) Verify(who Identity, p Partition) Error {
-	if _, ending := t.Ending(); ending {
-		return ConcurrentTransactions
-	}
-	if err := t.owned(who); err != None {
+	if err := t.mayWrite(who); err != None {
 		return err
 	}
 	if t.r.State != Ongoing || !t.Has(p) {
