@@ -137,7 +137,8 @@ func (p Pending) Wait(ctx context.Context) txn.Error {
 
 // change runs an event on an id, under the shard's lock, and writes what it changed. While the transaction before is being ended it
 // waits for a moment and asks again. create makes an id that is not there.
-func (c *Coordinator) change(ctx context.Context, id string, create bool, event func(t *txn.Txn) txn.Error) (wait Pending, err txn.Error) {
+// rotates: the event uses a new producer id if it is to be had, see txn.Txn.NeedsNewID.
+func (c *Coordinator) change(ctx context.Context, id string, create, rotates bool, event func(t *txn.Txn, nextID int64) txn.Error) (wait Pending, err txn.Error) {
 	s, err := c.shardOf(id)
 	if err != txn.None {
 		return wait, err
@@ -145,7 +146,7 @@ func (c *Coordinator) change(ctx context.Context, id string, create bool, event 
 	timeout := time.NewTimer(c.opt.SettleTimeout)
 	defer timeout.Stop()
 	for {
-		wait, settled, err := s.change(id, create, event)
+		wait, settled, err := s.change(id, create, rotates, event)
 		if err != txn.ConcurrentTransactions || settled == nil {
 			return wait, err
 		}
@@ -165,14 +166,8 @@ func (c *Coordinator) InitProducer(ctx context.Context, id string, who txn.Ident
 		return txn.Unknown, Pending{}, txn.InvalidTimeout
 	}
 	got := txn.Unknown
-	wait, err := c.change(ctx, id, true, func(t *txn.Txn) (err txn.Error) {
-		next := int64(txn.NoProducerID)
-		if t.NeedsNewID() {
-			if next, err = c.newID(); err != txn.None {
-				return err
-			}
-		}
-		got, err = t.InitProducer(who, timeout, next, c.opt.Now())
+	wait, err := c.change(ctx, id, true, true, func(t *txn.Txn, nextID int64) (err txn.Error) {
+		got, err = t.InitProducer(who, timeout, nextID, c.opt.Now())
 		return err
 	})
 	if err != txn.None {
@@ -192,26 +187,20 @@ func (c *Coordinator) newID() (int64, txn.Error) {
 
 // AddPartitions makes partitions part of the client's transaction; protocol is 2 when the client has not asked for it.
 func (c *Coordinator) AddPartitions(ctx context.Context, id string, who txn.Identity, parts []txn.Partition, protocol int16) (Pending, txn.Error) {
-	return c.change(ctx, id, false, func(t *txn.Txn) txn.Error { return t.AddPartitions(who, parts, protocol, c.opt.Now()) })
+	return c.change(ctx, id, false, false, func(t *txn.Txn, _ int64) txn.Error { return t.AddPartitions(who, parts, protocol, c.opt.Now()) })
 }
 
 // Verify tells whether the client has made p part of its transaction.
 func (c *Coordinator) Verify(ctx context.Context, id string, who txn.Identity, p txn.Partition) (Pending, txn.Error) {
-	return c.change(ctx, id, false, func(t *txn.Txn) txn.Error { return t.Verify(who, p) })
+	return c.change(ctx, id, false, false, func(t *txn.Txn, _ int64) txn.Error { return t.Verify(who, p) })
 }
 
 // End prepares the end of the client's transaction: when Pending.Wait says so it is decided. next is what the client goes on as, which
 // is another identity in protocol 2.
 func (c *Coordinator) End(ctx context.Context, id string, who txn.Identity, commit bool, protocol int16) (next txn.Identity, wait Pending, err txn.Error) {
 	next = txn.Unknown
-	wait, err = c.change(ctx, id, false, func(t *txn.Txn) (err txn.Error) {
-		fresh := int64(txn.NoProducerID)
-		if protocol >= 2 && t.NeedsNewID() {
-			if fresh, err = c.newID(); err != txn.None {
-				return err
-			}
-		}
-		if err = t.End(who, commit, protocol, fresh, c.opt.Now()); err == txn.None {
+	wait, err = c.change(ctx, id, false, protocol >= 2, func(t *txn.Txn, nextID int64) (err txn.Error) {
+		if err = t.End(who, commit, protocol, nextID, c.opt.Now()); err == txn.None {
 			next = t.Next()
 		}
 		return err

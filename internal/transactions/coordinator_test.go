@@ -31,13 +31,20 @@ type world struct {
 	markers []string
 	fail    error // of the next markers
 	hold    chan struct{}
+	deaf    chan struct{} // orders-0 takes no marker before it is closed; nil: at once
+	ahead   time.Duration // of the clock, when a coordinator starts
+	logger  *slog.Logger
 }
 
-func newWorld(t *testing.T) *world { return &world{t: t, log: &groupstest.Log{}, nextID: 100} }
+func newWorld(t *testing.T) *world {
+	return &world{t: t, log: &groupstest.Log{}, nextID: 100, logger: slog.New(slog.DiscardHandler)}
+}
 
 func (w *world) start() *transactions.Coordinator {
 	w.t.Helper()
+	ahead := w.ahead
 	c, err := transactions.New(transactions.Options{
+		Now: func() time.Time { return time.Now().Add(ahead) },
 		Log: func(int32) (statetopic.Log, bool) { return w.log, true },
 		ProducerID: func() (int64, error) {
 			w.mu.Lock()
@@ -46,7 +53,7 @@ func (w *world) start() *transactions.Coordinator {
 			return w.nextID - 1, nil
 		},
 		WriteMarker: w.writeMarker,
-		Logger:      slog.New(slog.DiscardHandler),
+		Logger:      w.logger,
 	})
 	if err != nil {
 		w.t.Fatal(err)
@@ -57,6 +64,9 @@ func (w *world) start() *transactions.Coordinator {
 }
 
 func (w *world) writeMarker(_ context.Context, p txn.Partition, m transactions.Marker) (func(context.Context) error, error) {
+	if w.deaf != nil && p == parts[0] {
+		<-w.deaf
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.fail != nil {
@@ -179,6 +189,28 @@ func TestTimeoutAborts(t *testing.T) {
 		w.log = w.log.Crash()
 		c = w.start()
 		w.want("after a start", w.state(c, "tx"), fmt.Sprint("error ", txn.TransactionalIDNotFound))
+	})
+}
+
+// TestTimeoutAtTheLastEpoch: the client that hears of the abort goes on with a new producer id.
+func TestTimeoutAtTheLastEpoch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		c := w.start()
+		defer func() { c.Close() }()
+		who := txn.Identity{}
+		for err := txn.None; who.Epoch < 32766; {
+			if who, _, err = c.InitProducer(t.Context(), "tx", txn.Unknown, time.Minute); err != txn.None {
+				t.Fatal(err)
+			}
+		}
+		if _, err := c.AddPartitions(t.Context(), "tx", who, parts, 2); err != txn.None {
+			t.Fatal(err)
+		}
+		<-time.After(71 * time.Second)
+		w.want("markers", w.written(), "[orders-0 100/32767 false stock-2 100/32767 false]")
+		next, _, err := c.End(t.Context(), "tx", who, false, 2)
+		w.want("the client's own abort", fmt.Sprint(next, err), fmt.Sprint(txn.Identity{ID: 101}, txn.None))
 	})
 }
 

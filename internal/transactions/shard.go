@@ -63,7 +63,7 @@ func (s *shard) drop(e *entry) {
 
 // change runs an event and writes what it changed. settled tells when it is worth asking again after ConcurrentTransactions; it is nil
 // when that answer is meant for the client.
-func (s *shard) change(id string, create bool, event func(t *txn.Txn) txn.Error) (wait Pending, settled <-chan struct{}, err txn.Error) {
+func (s *shard) change(id string, create, rotates bool, event func(t *txn.Txn, nextID int64) txn.Error) (wait Pending, settled <-chan struct{}, err txn.Error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	e := s.ids[id]
@@ -71,19 +71,21 @@ func (s *shard) change(id string, create bool, event func(t *txn.Txn) txn.Error)
 		return wait, nil, txn.InvalidProducerIDMapping
 	}
 	fresh := e == nil
-	if fresh {
-		if s.c.bytes.Load() > s.c.opt.MaxBytes {
-			s.refuseForMemory(id)
-			return wait, nil, txn.CoordinatorNotAvailable
-		}
-		producer, err := s.c.newID()
-		if err != txn.None {
+	if fresh && s.c.bytes.Load() > s.c.opt.MaxBytes {
+		s.refuseForMemory(id)
+		return wait, nil, txn.CoordinatorNotAvailable
+	}
+	nextID := int64(txn.NoProducerID)
+	if fresh || rotates && e.NeedsNewID() {
+		if nextID, err = s.c.newID(); err != txn.None {
 			return wait, nil, err
 		}
-		e = s.take(id, txn.New(producer, s.c.opt.Now()))
+	}
+	if fresh {
+		e = s.take(id, txn.New(nextID, s.c.opt.Now()))
 	}
 	before := e.Record()
-	err = event(e.Txn)
+	err = event(e.Txn, nextID)
 	wait, failed := s.store(e, before)
 	if fresh && (err != txn.None || failed != txn.None) {
 		s.drop(e)
@@ -230,7 +232,14 @@ func (s *shard) expire(now time.Time) {
 	defer s.mu.Unlock()
 	for _, e := range s.ids {
 		before := e.Record()
-		e.Expire(now, s.c.opt.Retention)
+		nextID := int64(txn.NoProducerID)
+		if e.TimedOut(now) && e.NeedsNewID() {
+			err := txn.None
+			if nextID, err = s.c.newID(); err != txn.None {
+				continue // as below
+			}
+		}
+		e.Expire(now, s.c.opt.Retention, nextID)
 		if _, failed := s.store(e, before); failed != txn.None {
 			continue // the next run tries again
 		}

@@ -17,5 +17,5 @@
 //
 // In protocol 1 InitProducer raises the epoch, and so does an abort that the client has not asked for. In protocol 2 every End raises
 // it as well: the markers carry the new epoch, so that nothing of the ended transaction can come after them. An epoch that is used up
-// (32766; one more is kept for fencing) gives way to a new producer id with epoch 0.
+// (32766; one more is kept for markers) gives way to a new producer id with epoch 0.
 package txn

@@ -84,7 +84,7 @@ func (w *world) run(t *testing.T, td *datadriven.TestData) string {
 	case "complete":
 		w.x.Complete(w.now)
 	case "expire":
-		w.x.Expire(w.now, 7*24*time.Hour)
+		w.x.Expire(w.now, 7*24*time.Hour, fresh(w.x.TimedOut(w.now) && w.x.NeedsNewID()))
 	case "advance":
 		d, err := time.ParseDuration(word)
 		if err != nil {

@@ -146,7 +146,7 @@ type Identity struct {
 // Unknown is what a client says that has no identity yet.
 var Unknown = Identity{NoProducerID, NoEpoch}
 
-// NeedsNewID tells whether InitProducer, or End in protocol 2, would use a new producer id if it came now.
+// NeedsNewID tells whether InitProducer, Expire of what is TimedOut, or End in protocol 2, would use a new producer id if it came now.
 func (t *Txn) NeedsNewID() bool { return t.exhausted() }
 
 // InitProducer gives a client its identity and fences the one before. who is what the client believes to be (KIP-360), Unknown when it
@@ -164,7 +164,7 @@ func (t *Txn) InitProducer(who Identity, timeout time.Duration, newID int64, now
 		if who != Unknown && who != t.identity() {
 			return Unknown, ProducerFenced
 		}
-		t.fence(now)
+		t.fence(newID, now)
 		return Unknown, ConcurrentTransactions
 	}
 	switch {
@@ -179,8 +179,7 @@ func (t *Txn) InitProducer(who Identity, timeout time.Duration, newID int64, now
 		t.r.Epoch, t.r.LastEpoch = t.r.Epoch+1, NoEpoch
 	case who.Epoch == t.r.Epoch && who.ID == t.r.ProducerID:
 		t.r.Epoch, t.r.LastEpoch = t.r.Epoch+1, who.Epoch
-	case t.r.LastEpoch != NoEpoch && who.Epoch == t.r.LastEpoch:
-		return t.identity(), None // it did not hear the answer
+	case t.r.LastEpoch != NoEpoch && who.Epoch == t.r.LastEpoch: // it did not hear the answer
 	default:
 		return Unknown, ProducerFenced
 	}
@@ -191,15 +190,12 @@ func (t *Txn) InitProducer(who Identity, timeout time.Duration, newID int64, now
 
 func (t *Txn) identity() Identity { return Identity{t.r.ProducerID, t.r.Epoch} }
 
-// fence prepares the abort of the open transaction with an epoch that no client has. In protocol 2 the next epoch could be taken for
-// the one that the client's own End has brought, so it is the one after that.
-func (t *Txn) fence(now time.Time) {
-	step := int16(1)
-	if t.r.ClientProtocol >= 2 && !t.exhausted() {
-		step = 2
-	}
-	t.r.Epoch, t.r.LastEpoch = t.r.Epoch+step, NoEpoch
-	t.change(PrepareAbort, now)
+// fence prepares an abort that the client has not asked for. As in Kafka since 4.1 it is like the client's own End of protocol 2, whatever
+// its protocol is: who hears of it when it aborts, as a client does that was too slow, goes on with the epoch that followed.
+func (t *Txn) fence(nextID int64, now time.Time) {
+	t.bump(nextID)
+	t.r.ClientProtocol = 2
+	t.prepare(false, now)
 }
 
 // owned checks who asks.
@@ -383,12 +379,18 @@ func (t *Txn) Complete(now time.Time) {
 	t.change(s, now)
 }
 
-// Expire aborts a transaction that has been open for longer than its timeout, and kills an id that nobody has used for retention.
-func (t *Txn) Expire(now time.Time, retention time.Duration) {
+// TimedOut tells whether a transaction has been open for longer than its timeout.
+func (t *Txn) TimedOut(now time.Time) bool {
+	return t.r.State == Ongoing && now.Sub(t.r.Started) >= t.r.Timeout
+}
+
+// Expire aborts a transaction that is TimedOut, and kills an id that nobody has used for retention. nextID is a fresh producer id if
+// the transaction NeedsNewID.
+func (t *Txn) Expire(now time.Time, retention time.Duration, nextID int64) {
 	switch t.r.State {
 	case Ongoing:
-		if now.Sub(t.r.Started) >= t.r.Timeout {
-			t.fence(now)
+		if t.TimedOut(now) {
+			t.fence(nextID, now)
 		}
 	case Empty, CompleteCommit, CompleteAbort:
 		if now.Sub(t.r.Updated) >= retention {
