@@ -214,6 +214,25 @@ func TestTimeoutAtTheLastEpoch(t *testing.T) {
 	})
 }
 
+// TestClockThatWasAhead: a transaction that began when the clock was ten years ahead ends after its timeout, not after ten years: readers of
+// committed records would wait for so long.
+func TestClockThatWasAhead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.ahead = 10 * 365 * 24 * time.Hour
+		c := w.start()
+		defer func() { c.Close() }()
+		w.open(c, "tx")
+		c.Close()
+		w.log, w.ahead = w.log.Crash(), 0
+		c = w.start()
+		<-time.After(50 * time.Second)
+		w.want("markers in time", w.written(), "[]")
+		<-time.After(21 * time.Second)
+		w.want("markers", w.written(), "[orders-0 100/1 false stock-2 100/1 false]")
+	})
+}
+
 func TestNewcomerWaitsForTheAbortAndTakesOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)

@@ -51,7 +51,9 @@ func (s *shard) load() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.log = log
+	now := s.c.opt.Now()
 	for id, r := range found {
+		r.Started, r.Updated = since(now, r.Started), since(now, r.Updated)
 		e := s.take(id, txn.Restore(r))
 		if _, ending := e.Ending(); ending {
 			s.finish(e, log.Offsets().HighWatermark)
@@ -59,6 +61,15 @@ func (s *shard) load() {
 	}
 	s.state.Store(shardReady)
 	s.c.metrics.loadSeconds.Observe(time.Since(started).Seconds())
+}
+
+// since is the time of a record in a process that begins now: by the clock that nobody sets, and not later than now. A clock that was ahead
+// when the transaction began would else keep it, and readers of committed records, for as long.
+func since(now, t time.Time) time.Time {
+	if t.IsZero() {
+		return t
+	}
+	return now.Add(-max(0, now.Sub(t)))
 }
 
 // read takes one record in.
