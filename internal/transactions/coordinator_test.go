@@ -390,3 +390,23 @@ func TestAnswersWaitForWhatTheyRelyOn(t *testing.T) {
 		w.want("after it is", wait.Wait(t.Context()), txn.None)
 	})
 }
+
+// TestPartitionThatDoesNotAnswer: readers of committed records in another partition of the transaction do not wait for it.
+func TestPartitionThatDoesNotAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		c := w.start()
+		defer func() { c.Close() }()
+		who := w.open(c, "tx")
+		w.deaf = make(chan struct{})
+		if _, _, err := c.End(t.Context(), "tx", who, true, 1); err != txn.None {
+			t.Fatal(err)
+		}
+		<-time.After(5 * time.Second)
+		w.want("markers beside it", w.written(), "[stock-2 100/0 true]")
+		w.want("state", w.state(c, "tx"), "PrepareCommit 100/0 [{orders 0} {stock 2}]")
+		close(w.deaf)
+		w.want("markers when it answers", w.written(), "[orders-0 100/0 true]")
+		w.want("state in the end", w.state(c, "tx"), "CompleteCommit 100/0 []")
+	})
+}

@@ -181,12 +181,37 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// mark writes the markers to all partitions, waits until they are durable, and gives those where that failed.
+// patience is how long the markers of a transaction are written one after another before others go on beside a partition that may not answer.
+const patience = time.Second
+
+// mark writes the markers to all partitions, waits until they are durable, and gives those where that failed. A partition that does not
+// answer holds up no reader of another one.
 func (s *shard) mark(ctx context.Context, id string, parts []txn.Partition, m Marker) (left []txn.Partition) {
 	waits := make([]func(context.Context) error, len(parts))
 	errs := make([]error, len(parts))
-	for i, p := range parts {
-		waits[i], errs[i] = s.c.opt.WriteMarker(ctx, p, m)
+	written := make(chan struct{}, len(parts))
+	var next atomic.Int64
+	write := func() {
+		for i := next.Add(1) - 1; int(i) < len(parts); i = next.Add(1) - 1 {
+			waits[i], errs[i] = s.c.opt.WriteMarker(ctx, parts[i], m)
+			written <- struct{}{}
+		}
+	}
+	var help func(n int)
+	help = func(n int) {
+		if int(next.Load()) >= len(parts) {
+			return
+		}
+		for range n {
+			go write()
+		}
+		time.AfterFunc(patience, func() { help(2 * n) })
+	}
+	first := time.AfterFunc(patience, func() { help(1) })
+	write()
+	first.Stop()
+	for range parts {
+		<-written
 	}
 	for i, p := range parts {
 		err := errs[i]
