@@ -208,7 +208,8 @@ func (c *Coordinator) End(ctx context.Context, id string, who txn.Identity, comm
 	return next, wait, err
 }
 
-// expireLoop aborts transactions that run for too long and forgets ids that nobody uses.
+// expireLoop aborts transactions that run for too long and forgets ids that nobody uses. A shard whose device does not answer holds up its
+// own alone.
 func (c *Coordinator) expireLoop() {
 	t := time.NewTicker(c.opt.CheckInterval)
 	defer t.Stop()
@@ -218,8 +219,11 @@ func (c *Coordinator) expireLoop() {
 			return
 		case <-t.C:
 			for _, s := range c.all() {
-				if s.state.Load() == shardReady {
-					s.expire(c.opt.Now())
+				if s.state.Load() == shardReady && s.expiring.CompareAndSwap(false, true) {
+					c.wg.Go(func() {
+						defer s.expiring.Store(false)
+						s.expire(c.opt.Now())
+					})
 				}
 			}
 		}

@@ -8,9 +8,12 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"lagoon/internal/groups/groupstest"
 	"lagoon/internal/partition"
@@ -408,5 +411,81 @@ func TestPartitionThatDoesNotAnswer(t *testing.T) {
 		close(w.deaf)
 		w.want("markers when it answers", w.written(), "[orders-0 100/0 true]")
 		w.want("state in the end", w.state(c, "tx"), "CompleteCommit 100/0 []")
+	})
+}
+
+// deafLog takes nothing before free is closed.
+type deafLog struct {
+	*groupstest.Log
+	hung, free chan struct{}
+}
+
+func (l *deafLog) Append(ctx context.Context, r partition.AppendRequest) (partition.Appended, error) {
+	l.hung <- struct{}{}
+	<-l.free
+	return l.Log.Append(ctx, r)
+}
+
+// TestShardThatDoesNotAnswer: while a record is being written on a device that does not answer, ids are listed and counted, and transactions
+// of other shards time out.
+func TestShardThatDoesNotAnswer(t *testing.T) {
+	const deaf, well = "b", "a" // the shards of two that they hash to: 0 and 1
+	logs := []statetopic.Log{&deafLog{&groupstest.Log{}, make(chan struct{}, 8), make(chan struct{})}, &groupstest.Log{}}
+	registry, marked, ids := prometheus.NewRegistry(), make(chan txn.Partition, 8), atomic.Int64{}
+	c, err := transactions.New(transactions.Options{
+		CheckInterval: time.Millisecond,
+		Log:           func(p int32) (statetopic.Log, bool) { return logs[p], true },
+		ProducerID:    func() (int64, error) { return ids.Add(1), nil },
+		WriteMarker: func(_ context.Context, p txn.Partition, _ transactions.Marker) (func(context.Context) error, error) {
+			marked <- p
+			return func(context.Context) error { return nil }, nil
+		},
+		Logger: slog.New(slog.DiscardHandler), Registerer: registry,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Start(2)
+	var wg sync.WaitGroup
+	defer c.Close()
+	defer wg.Wait()
+	defer close(logs[0].(*deafLog).free)
+	ctx := t.Context()
+	begin := func(id string) (who txn.Identity) {
+		for err := txn.CoordinatorLoading; err == txn.CoordinatorLoading; { // at once
+			who, _, err = c.InitProducer(ctx, id, txn.Unknown, time.Millisecond)
+		}
+		return who
+	}
+	wg.Go(func() { begin(deaf) })
+	<-logs[0].(*deafLog).hung
+	who := begin(well)
+	if _, err := c.AddPartitions(ctx, well, who, parts[:1], 1); err != txn.None {
+		t.Fatal(err)
+	}
+	within := func(what string, done <-chan struct{}) {
+		t.Helper()
+		select {
+		case <-done:
+		case <-time.After(time.Minute):
+			t.Errorf("%s: waits for a device", what)
+		}
+	}
+	aside := func(what string, f func()) {
+		t.Helper()
+		done := make(chan struct{})
+		wg.Go(func() { f(); close(done) })
+		within(what, done)
+	}
+	aside("the abort of another shard's transaction", func() { <-marked })
+	aside("a list", func() {
+		if list, err := c.List(transactions.Filter{}); err != txn.None || len(list) != 2 {
+			t.Errorf("%+v, %d", list, err)
+		}
+	})
+	aside("metrics", func() {
+		if _, err := registry.Gather(); err != nil {
+			t.Error(err)
+		}
 	})
 }

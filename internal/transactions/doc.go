@@ -20,9 +20,10 @@
 //
 // # Shards
 //
-// A shard is one partition of the topic, with the ids that hash to it as in Kafka, and one lock. Records are appended under it, so
-// that the log has them in the order in which memory changed; nobody waits for a device under it but for one pwrite, and once in a
-// thousand producer ids for the catalogue, which reserves the next ones.
+// A shard is one partition of the topic, with the ids that hash to it as in Kafka, and a lock for changes. Records are appended under it,
+// so that the log has them in the order in which memory changed; nobody waits for a device under it but for one pwrite, and once in a
+// thousand producer ids for the catalogue, which reserves the next ones. A second lock, for the memory, is held across neither: lists and
+// metrics need that one alone.
 //
 // # Formats
 //

@@ -26,14 +26,18 @@ type shard struct {
 	c         *Coordinator
 	partition int32
 	state     atomic.Int32
+	expiring  atomic.Bool // by a goroutine of expireLoop
 
+	// writing is held by whoever changes an id, also while the record of that is written: the log has records in the order of the changes.
+	// Then comes mu, which guards ids and is held across no I/O: who only looks waits for no device.
+	writing sync.Mutex
 	mu      sync.Mutex
 	log     statetopic.Log
 	ids     map[string]*entry
 	builder records.Builder
 }
 
-// entry is one transactional id. Guarded by shard.mu.
+// entry is one transactional id. It changes under shard.writing and shard.mu.
 type entry struct {
 	*txn.Txn
 	id      string
@@ -64,8 +68,8 @@ func (s *shard) drop(e *entry) {
 // change runs an event and writes what it changed. settled tells when it is worth asking again after ConcurrentTransactions; it is nil
 // when that answer is meant for the client.
 func (s *shard) change(id string, create, rotates bool, event func(t *txn.Txn, nextID int64) txn.Error) (wait Pending, settled <-chan struct{}, err txn.Error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.writing.Lock()
+	defer s.writing.Unlock()
 	e := s.ids[id]
 	if e == nil && !create {
 		return wait, nil, txn.InvalidProducerIDMapping
@@ -81,6 +85,8 @@ func (s *shard) change(id string, create, rotates bool, event func(t *txn.Txn, n
 			return wait, nil, err
 		}
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if fresh {
 		e = s.take(id, txn.New(nextID, s.c.opt.Now()))
 	}
@@ -99,7 +105,8 @@ func (s *shard) change(id string, create, rotates bool, event func(t *txn.Txn, n
 	return wait, e.settled, err
 }
 
-// store writes an id whose state has changed since before; shard.mu is held. What cannot be written has not happened.
+// store writes an id whose state has changed since before; shard.writing and shard.mu are held, the latter but for the writing. What cannot
+// be written has not happened.
 func (s *shard) store(e *entry, before txn.Record) (wait Pending, failed txn.Error) {
 	if !e.Changed() {
 		return wait, txn.None
@@ -109,7 +116,9 @@ func (s *shard) store(e *entry, before txn.Record) (wait Pending, failed txn.Err
 	if r.State != txn.Dead {
 		value = appendValue(nil, r)
 	}
+	s.mu.Unlock()
 	next, err := s.append(appendKey(nil, e.id), value)
+	s.mu.Lock()
 	if err != nil {
 		e.Revert(before)
 		s.c.opt.Logger.Warn("transaction state not stored", "transactional_id", e.id, "state", r.State, "partition", s.partition, "err", err)
@@ -238,6 +247,8 @@ func (s *shard) mark(ctx context.Context, id string, parts []txn.Partition, m Ma
 
 // completed notes that all markers are durable; false when that could not be written.
 func (s *shard) completed(e *entry, commit bool) bool {
+	s.writing.Lock()
+	defer s.writing.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	before := e.Record()
@@ -253,6 +264,8 @@ func (s *shard) completed(e *entry, commit bool) bool {
 
 // expire looks for what has run for too long.
 func (s *shard) expire(now time.Time) {
+	s.writing.Lock()
+	defer s.writing.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, e := range s.ids {

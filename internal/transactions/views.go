@@ -37,7 +37,7 @@ func (c *Coordinator) List(f Filter) (out []Listed, err txn.Error) {
 		s.mu.Lock()
 		for _, e := range s.ids {
 			r := e.Record()
-			if len(f.States) > 0 && !slices.Contains(f.States, r.State) || len(f.ProducerIDs) > 0 && !slices.Contains(f.ProducerIDs, r.ProducerID) ||
+			if r.State == txn.Dead || len(f.States) > 0 && !slices.Contains(f.States, r.State) || len(f.ProducerIDs) > 0 && !slices.Contains(f.ProducerIDs, r.ProducerID) ||
 				f.OpenFor > 0 && !r.Started.IsZero() && now.Sub(r.Started) <= f.OpenFor || f.Matches != nil && !f.Matches(e.id) {
 				continue
 			}
@@ -57,7 +57,7 @@ func (c *Coordinator) Describe(id string) (txn.Record, txn.Error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if e := s.ids[id]; e != nil {
+	if e := s.ids[id]; e != nil && e.Record().State != txn.Dead { // its end is being written
 		return e.Record(), txn.None
 	}
 	return txn.Record{}, txn.TransactionalIDNotFound
