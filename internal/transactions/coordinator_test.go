@@ -489,3 +489,33 @@ func TestShardThatDoesNotAnswer(t *testing.T) {
 		}
 	})
 }
+
+// counted is a log handler that counts.
+type counted struct {
+	slog.Handler
+	lines *int
+}
+
+func (h counted) Enabled(context.Context, slog.Level) bool { return true }
+
+func (h counted) Handle(context.Context, slog.Record) error { *h.lines++; return nil }
+
+// TestFullDiskIsLoggedNowAndThen: clients ask again and again.
+func TestFullDiskIsLoggedNowAndThen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		lines := 0
+		w.logger = slog.New(counted{slog.DiscardHandler, &lines})
+		c := w.start()
+		defer func() { c.Close() }()
+		w.log.Fail(partition.ErrDiskFull)
+		for range 1000 {
+			if _, _, err := c.InitProducer(t.Context(), "tx", txn.Unknown, time.Minute); err != txn.CoordinatorNotAvailable {
+				t.Fatal(err)
+			}
+		}
+		if lines == 0 || lines > 10 {
+			t.Errorf("%d lines for 1000 requests within a second", lines)
+		}
+	})
+}

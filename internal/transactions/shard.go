@@ -121,7 +121,9 @@ func (s *shard) store(e *entry, before txn.Record) (wait Pending, failed txn.Err
 	s.mu.Lock()
 	if err != nil {
 		e.Revert(before)
-		s.c.opt.Logger.Warn("transaction state not stored", "transactional_id", e.id, "state", r.State, "partition", s.partition, "err", err)
+		if s.c.metrics.noise.Allow() {
+			s.c.opt.Logger.Warn("transaction state not stored", "transactional_id", e.id, "state", r.State, "partition", s.partition, "err", err)
+		}
 		return wait, refusal(err)
 	}
 	e.written = next
