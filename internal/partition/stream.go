@@ -137,7 +137,7 @@ func (s *stream) covers(from segment.Offset) bool {
 	at := s.expect
 	for _, c := range s.chunks {
 		if c.state != chunkReady {
-			return from == at
+			return from == at || from == s.target && at < from // it fell into a gap before the chunk
 		}
 		if from >= at && from < c.next {
 			return true
