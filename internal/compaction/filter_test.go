@@ -465,3 +465,33 @@ func cpuTime(b *testing.B) time.Duration {
 func newOffsetMap(maxBytes, keys int64) *compaction.OffsetMap {
 	return compaction.NewOffsetMap(make([]byte, compaction.OffsetMapBytes(maxBytes, keys)))
 }
+
+// TestManyAbortedTransactions: as many as clients make in a segment are taken in at once, and known ones once.
+func TestManyAbortedTransactions(t *testing.T) {
+	const n = 300_000 // of 16 million that a gibibyte has room for
+	list := make([]segment.AbortedTxn, n)
+	for i := range list {
+		list[i] = segment.AbortedTxn{ProducerID: int64(i % 1000), First: segment.Offset(2 * i), Last: segment.Offset(2*i + 1)}
+	}
+	txns, began := compaction.NewTransactions(), time.Now()
+	for from := 0; from < n; from += n / 3 {
+		txns.Expect(list[:from+n/3])
+	}
+	if took := time.Since(began); took > 10*time.Second {
+		t.Errorf("%v for %d transactions", took, n)
+	}
+	for i := range list {
+		h := segment.BatchHeader{ProducerID: list[i].ProducerID, BaseOffset: list[i].First, Attributes: 0x10, Count: 1}
+		if !txns.Data(h) {
+			t.Fatalf("transaction %d is not taken for aborted", i)
+		}
+		marker := segment.AppendMarker(nil, h.ProducerID, 0, segment.Marker{}, 1)
+		segment.AssignOffsets(marker, list[i].Last, 0)
+		if done, err := txns.Marker(header(t, marker), marker); done || err != nil {
+			t.Fatalf("marker %d: %t, %v", i, done, err)
+		}
+	}
+	if kept := txns.Kept(); len(kept) != n {
+		t.Errorf("%d transactions of %d are kept", len(kept), n)
+	}
+}

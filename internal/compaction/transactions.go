@@ -31,8 +31,9 @@ func NewTransactions() *Transactions {
 
 // Expect adds aborted transactions of what comes next, those that reach into it included. Those known already count once.
 func (t *Transactions) Expect(list []segment.AbortedTxn) {
+	before := t.aborted // sorted; no two transactions begin at one offset
 	for _, a := range list {
-		known := slices.ContainsFunc(t.aborted, func(b segment.AbortedTxn) bool { return b.ProducerID == a.ProducerID && b.First == a.First })
+		_, known := slices.BinarySearchFunc(before, a.First, func(b segment.AbortedTxn, first segment.Offset) int { return cmp.Compare(b.First, first) })
 		if o := t.ongoing[a.ProducerID]; !known && (o == nil || o.txn.First != a.First) {
 			t.aborted = append(t.aborted, a)
 		}
