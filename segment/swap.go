@@ -7,6 +7,8 @@ import (
 	"math"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 
 	"lagoon/internal/vfs"
 )
@@ -94,44 +96,17 @@ func (c *Cleaned) Flush() (pos, n int64, err error) {
 }
 
 // Commit makes the segment durable under its swap name and opens it there. From then on it is what a restart finds. next is where it
-// ends. The old segments are still there and in use; Settle takes them away.
+// ends. The old segments are still there and in use; Settle takes them away. For want of a descriptor (EMFILE, ENFILE) it can be repeated.
 func (c *Cleaned) Commit(next Offset, cache *FileCache) (*Reader, error) {
-	if _, _, err := c.Flush(); err != nil {
-		return nil, err
-	}
-	meta := c.act.snapshot()
-	if meta.Next != next {
-		return nil, fmt.Errorf("commit cleaned segment %d: ends at %d, not at %d: %w", c.base, meta.Next, next, ErrOutOfRange)
-	}
-	c.act.finishTimes()
-	if err := c.f.SyncData(); err != nil {
-		return nil, fmt.Errorf("sync cleaned segment: %w", err)
-	}
-	if err := writeIndexFiles(c.fs, c.dir, CleanedSuffix, &c.act.idx); err != nil {
-		return nil, fmt.Errorf("write indexes of cleaned segment: %w", err)
-	}
-	if c.txns { // empty, too: it has to replace the old one
-		name := inDir(c.dir, TxnIndexName(c.base)+CleanedSuffix)
-		if err := vfs.WriteFileAtomic(c.fs, name, encodeTxns(c.act.idx.aborted)); err != nil {
-			return nil, fmt.Errorf("write aborted transactions of cleaned segment: %w", err)
-		}
-	}
-	names := swapNames(c.base)
-	for i, name := range append(names[1:], names[0]) { // the log last
-		if i == len(names)-1 {
-			if err := c.fs.SyncDir(c.dir); err != nil {
-				return nil, err
-			}
-			c.last = true
-		}
-		err := c.fs.Rename(inDir(c.dir, name+CleanedSuffix), inDir(c.dir, name+SwapSuffix))
-		if err != nil && !(errors.Is(err, fs.ErrNotExist) && strings.HasSuffix(name, txnIndexSuffix)) {
-			return nil, fmt.Errorf("commit cleaned segment: %w", err)
+	if !c.last {
+		if err := c.takeSwapNames(next); err != nil {
+			return nil, err
 		}
 	}
 	if err := c.fs.SyncDir(c.dir); err != nil {
 		return nil, err
 	}
+	meta := c.act.snapshot()
 	r, err := openSealed(c.fs, c.dir, Sealed{Base: c.base, Next: next, SizeBytes: meta.SizeBytes, NoAborted: len(c.act.idx.aborted) == 0}, SwapSuffix, cache)
 	if err != nil {
 		return nil, err
@@ -141,6 +116,44 @@ func (c *Cleaned) Commit(next Offset, cache *FileCache) (*Reader, error) {
 	}
 	r.keepIndex(&c.act.idx)
 	return r, nil
+}
+
+// takeSwapNames makes all files durable and renames them, the log last.
+func (c *Cleaned) takeSwapNames(next Offset) error {
+	if _, _, err := c.Flush(); err != nil {
+		return err
+	}
+	if end := c.Next(); end != next {
+		return fmt.Errorf("commit cleaned segment %d: ends at %d, not at %d: %w", c.base, end, next, ErrOutOfRange)
+	}
+	c.act.finishTimes()
+	if err := c.f.SyncData(); err != nil {
+		return fmt.Errorf("sync cleaned segment: %w", err)
+	}
+	if err := writeIndexFiles(c.fs, c.dir, CleanedSuffix, &c.act.idx); err != nil {
+		return fmt.Errorf("write indexes of cleaned segment: %w", err)
+	}
+	if c.txns { // empty, too: it has to replace the old one
+		name := inDir(c.dir, TxnIndexName(c.base)+CleanedSuffix)
+		if err := vfs.WriteFileAtomic(c.fs, name, encodeTxns(c.act.idx.aborted)); err != nil {
+			return fmt.Errorf("write aborted transactions of cleaned segment: %w", err)
+		}
+	}
+	names := swapNames(c.base)
+	for i, name := range append(names[1:], names[0]) { // the log last
+		last := i == len(names)-1
+		if last {
+			if err := c.fs.SyncDir(c.dir); err != nil {
+				return err
+			}
+		}
+		err := c.fs.Rename(inDir(c.dir, name+CleanedSuffix), inDir(c.dir, name+SwapSuffix))
+		c.last = last && !errors.Is(err, syscall.EMFILE) && !errors.Is(err, syscall.ENFILE) // the disk was not asked
+		if err != nil && !(errors.Is(err, fs.ErrNotExist) && strings.HasSuffix(name, txnIndexSuffix)) {
+			return fmt.Errorf("commit cleaned segment: %w", err)
+		}
+	}
+	return nil
 }
 
 // Doubtful tells, after a Commit that failed, that a restart may or may not find the segment. Else Abandon takes it back.
@@ -172,14 +185,14 @@ func swapNames(base Offset) []string {
 type names struct {
 	mu         sync.RWMutex // held while a file is opened by name
 	log, index string
-	superseded bool // the names belong to another segment
+	superseded atomic.Bool // the names belong to another segment; set under mu
 }
 
 // byName runs fn, which opens files by name, with the suffixes of log and index files.
 func (r *Reader) byName(fn func(log, index string) error) error {
 	r.names.mu.RLock()
 	defer r.names.mu.RUnlock()
-	if r.names.superseded {
+	if r.names.superseded.Load() {
 		return fmt.Errorf("open %s: %w", r.logName, ErrSuperseded)
 	}
 	return fn(r.names.log, r.names.index)
@@ -198,9 +211,12 @@ func (r *Reader) open(mode vfs.Mode) (f vfs.File, err error) {
 // open one gets ErrSuperseded. For a reader that nobody finds any more.
 func (r *Reader) Supersede() {
 	r.names.mu.Lock()
-	r.names.superseded = true
+	r.names.superseded.Store(true)
 	r.names.mu.Unlock()
 }
+
+// Superseded tells whether another segment has taken the place of r's.
+func (r *Reader) Superseded() bool { return r.names.superseded.Load() }
 
 // Settle gives the segment of Commit its place: the segments at old, which are superseded, go, and r's files get their names. It can be
 // repeated after an error; a restart does it otherwise.

@@ -27,6 +27,7 @@ type armedFault struct {
 	nth    int64
 	sticky bool
 	err    error
+	kinds  vfs.Kind // 0: all
 	seen   int64
 	hit    string
 }
@@ -34,7 +35,7 @@ type armedFault struct {
 func (f *armedFault) Fault(op vfs.Op) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if !f.armed {
+	if !f.armed || f.kinds != 0 && op.Kind&f.kinds == 0 {
 		return nil
 	}
 	if f.seen++; f.seen == f.nth {
@@ -294,4 +295,28 @@ func TestMoveOfAHalfCompactedLog(t *testing.T) {
 			closeStore(t, s)
 		})
 	}
+}
+
+// TestCompactWithoutDescriptors: that there is no descriptor for a moment, whichever call meets it, is told or passed over, and takes no directory offline.
+func TestCompactWithoutDescriptors(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const names = vfs.OpRename | vfs.OpSyncDir | vfs.OpStat // the calls that nothing but names is needed for
+		all := &armedFault{kinds: names}
+		w := newCompactWorld(t, all)
+		all.arm(true)
+		w.s.Compact(context.Background())
+		all.arm(false)
+		w.s.Abandon()
+		for nth := int64(1); nth <= all.seen && !t.Failed(); nth++ {
+			w := newCompactWorld(t, &armedFault{nth: nth, kinds: names, err: syscall.EMFILE})
+			what := fmt.Sprintf("call %d of %d", nth, all.seen)
+			w.failOnce(t, what)
+			if err := w.s.Fenced(); err != nil {
+				t.Errorf("%s: %s: %v", what, w.fault.hit, err)
+			} else {
+				w.next(t, what)
+			}
+			w.s.Abandon()
+		}
+	})
 }

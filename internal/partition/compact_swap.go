@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"lagoon/segment"
 )
@@ -58,9 +59,10 @@ func (l *Log) swapIn(g group, c *segment.Cleaned) error {
 	if !l.holds(g) {
 		return errors.Join(errChanged, l.abandon(d, c))
 	}
-	done := l.store.work(d)
-	r, err := c.Commit(g.end, l.store.files)
-	done()
+	r, err := l.commitCleaned(g, c)
+	if passing(err) && c.Doubtful() && (l.store.ctx.Err() != nil || l.isClosed()) {
+		return errors.Join(ErrClosed, err, c.Close()) // a start finds the old segments or the new one
+	}
 	if err != nil && c.Doubtful() {
 		// Whether a restart would find the new segment is not known: nothing may be built on the old ones any more.
 		d.fence("swap in compacted segment", err)
@@ -81,6 +83,30 @@ func (l *Log) swapIn(g group, c *segment.Cleaned) error {
 	bases := g.bases()
 	l.compact.settle = func() error { return r.Settle(bases) }
 	return errors.Join(l.settleSwapLocked(), c.Close())
+}
+
+// Where there is no descriptor for the last steps of a commit they are tried again, a minute long: their directory would have to be fenced.
+const (
+	commitRetry = 100 * time.Millisecond
+	commitTries = 600
+)
+
+// commitCleaned makes the new segment what a restart finds.
+func (l *Log) commitCleaned(g group, c *segment.Cleaned) (r *segment.Reader, err error) {
+	for range commitTries {
+		done := l.store.work(g.dir())
+		r, err = c.Commit(g.end, l.store.files)
+		done()
+		if err == nil || !c.Doubtful() || !passing(err) || l.isClosed() {
+			break
+		}
+		select {
+		case <-l.store.ctx.Done():
+			return nil, err
+		case <-time.After(commitRetry):
+		}
+	}
+	return r, err
 }
 
 // publishCleaned swaps the segments in the view.
