@@ -3,8 +3,10 @@ package partition_test
 import (
 	"context"
 	"encoding/binary"
+	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -143,5 +145,168 @@ func TestCompactWhileSegmentsMove(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
+	closeStore(t, s)
+}
+
+// TestAbortedRecordsReadBeforeTheyWereCompacted: a reader of committed records that goes on with bytes which it had brought in before compaction took
+// the records of an aborted transaction, and then what told of it, does not take them for committed ones.
+func TestAbortedRecordsReadBeforeTheyWereCompacted(t *testing.T) {
+	s := open(t, quietCompaction, osFS(t))
+	l := load(t, s, compacted(), 1)
+	plain := func(n int) {
+		for i := range n {
+			produce(t, l, keyedBatch(0, 0, fmt.Sprint("key-", i), 400))
+		}
+	}
+	plain(7)
+	first := write(t, l, keyedBatch(7, 0, "aborted", 400), 7).Base
+	second := write(t, l, keyedBatch(7, 1, "aborted", 400), 7).Base
+	plain(14)
+	end(t, l, 7, false)
+	write(t, l, keyedBatch(7, 2, "committed", 400), 7) // its last batch stays for its sequence
+	marker := end(t, l, 7, true).Base
+	plain(14)
+	for _, sv := range l.Segments() {
+		if _, err := l.Evict(sv, 0, sv.SizeBytes); err != nil {
+			t.Fatal(err)
+		}
+	}
+	read := func(from segment.Offset) (offsets []segment.Offset, aborted []partition.AbortedTxn, inMemory bool) {
+		t.Helper()
+		for {
+			w := partition.NewWatch()
+			res, err := l.Read(partition.ReadRequest{Reader: partition.ReaderRef{ClientID: "c"}, From: from, MaxBytes: 1, MustServe: true, Committed: true, Watch: w})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if res.Chunk == nil {
+				<-w.C()
+				w.Close()
+				continue
+			}
+			w.Close()
+			p := make([]byte, res.Chunk.Len())
+			_, err = res.Chunk.ReadAt(p, 0)
+			noErr(t, err)
+			_, _, isFile := res.Chunk.File()
+			res.Chunk.Release()
+			for len(p) > 0 {
+				h, err := segment.DecodeHeader(p)
+				noErr(t, err)
+				if h.Count > 0 && h.ProducerID == 7 && !h.IsControl() {
+					offsets = append(offsets, h.BaseOffset)
+				}
+				p = p[h.SizeBytes():]
+			}
+			return offsets, res.Aborted, !isFile
+		}
+	}
+	if offsets, aborted, inMemory := read(first); len(offsets) != 1 || len(aborted) != 1 || !inMemory {
+		t.Fatalf("at first: records %v, aborted %v, around the page cache %t", offsets, aborted, inMemory)
+	}
+	for range 2 { // the first takes the records, the second what tells of the transaction
+		s.Compact(context.Background())
+		if cleaned, err := cleanedTo(s); err != nil || cleaned <= marker {
+			t.Fatalf("cleaned up to %d of %d, %v", cleaned, marker, err)
+		}
+		plain(14)
+	}
+	if offsets, aborted, _ := read(second); len(offsets) != 0 && len(aborted) == 0 {
+		t.Errorf("the records at %v are of an aborted transaction, and nothing tells", offsets)
+	}
+	closeStore(t, s)
+}
+
+// heldReads counts the reads of a segment's log below a byte, and holds those from it on until they are let go.
+type heldReads struct {
+	name  string
+	line  atomic.Int64 // 0: not armed
+	below atomic.Int64
+	began chan struct{}
+	gate  chan struct{}
+}
+
+func (h *heldReads) Fault(op vfs.Op) error {
+	line := h.line.Load()
+	if line == 0 || op.Kind != vfs.OpRead || op.Name != h.name {
+		return nil
+	}
+	if op.Off < line {
+		h.below.Add(1)
+		return nil
+	}
+	select {
+	case h.began <- struct{}{}:
+	default:
+	}
+	<-h.gate
+	return nil
+}
+
+// TestReadFromAGapBetweenChunks: a reader that begins at an offset which compaction has taken, the last before a chunk's end, waits for the chunk behind that: it
+// began anew with each one that came, and read the same bytes for ever.
+func TestReadFromAGapBetweenChunks(t *testing.T) {
+	hold := &heldReads{name: "orders-0/" + segment.LogName(0), began: make(chan struct{}, 1), gate: make(chan struct{})}
+	s := open(t, quietCompaction, vfs.WithFaults(osFS(t), hold))
+	cfg := compacted()
+	cfg.SegmentBytes, cfg.ReaderClass = 1500<<10, "lagging"
+	l := load(t, s, cfg, 1)
+	for i := 0; len(l.Segments()) < 3; i++ { // two of three records are soon replaced
+		for _, b := range [][]byte{keyedBatch(0, 0, fmt.Sprint("key-", i), 6000), keyedBatch(0, 0, "again", 10), keyedBatch(0, 0, "again", 10)} {
+			if _, err := l.Append(t.Context(), partition.AppendRequest{Records: b}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	noErr(t, l.Durable(t.Context(), l.Offsets().End))
+	waitFor(t, "the segments to be sealed", func() bool {
+		s.Compact(t.Context())
+		cleaned, err := cleanedTo(s)
+		return err == nil && cleaned == l.Segments()[len(l.Segments())-1].Base
+	})
+	var before, at segment.Offset // of the last batch of the first chunk, and of the first one of the second
+	pos, line := int64(0), int64(0)
+	noErr(t, readThrough(l, func(h segment.BatchHeader, _ []byte) {
+		if pos <= s.ChunkLine() {
+			before, at, line = at, h.BaseOffset, pos
+		}
+		pos += h.SizeBytes()
+	}))
+	if at-before != 3 || line < s.ChunkLine()/2 {
+		t.Fatalf("batches at %d and %d, byte %d", before, at, line)
+	}
+	for _, sv := range l.Segments() {
+		if _, err := l.Evict(sv, 0, sv.SizeBytes); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w := partition.NewWatch()
+	defer w.Close()
+	read := func() *partition.Chunk {
+		t.Helper()
+		res, err := l.Read(partition.ReadRequest{Reader: partition.ReaderRef{ClientID: "c"}, From: at - 1, MaxBytes: 1, MustServe: true, Watch: w})
+		noErr(t, err)
+		return res.Chunk
+	}
+	hold.line.Store(line &^ 4095)
+	for hold.below.Load() == 0 {
+		if read() != nil {
+			t.Fatal("it was in the page cache")
+		}
+		<-w.C()
+	}
+	<-hold.began
+	if read() != nil {
+		t.Fatal("the second chunk has not come yet")
+	}
+	close(hold.gate)
+	chunk := read()
+	for ; chunk == nil; chunk = read() {
+		<-w.C()
+	}
+	if n := hold.below.Load(); n != 1 || chunk.Next() != at+1 {
+		t.Errorf("%d reads of the first chunk, then up to %d from %d on", n, chunk.Next(), at-1)
+	}
+	chunk.Release()
 	closeStore(t, s)
 }

@@ -64,6 +64,9 @@ func (l *Log) readOnce(req *ReadRequest, now time.Time) (res ReadResult, again b
 		res.Pending = true
 		return res, false, nil
 	}
+	if req.Committed && l.aborts.Load() {
+		c.stream.dropReplaced()
+	}
 	if c.stream.covers(req.From) {
 		return l.readStream(c, req, res, b, limit, now)
 	}

@@ -147,6 +147,16 @@ func (s *stream) covers(from segment.Offset) bool {
 	return from == s.target && at < from
 }
 
+// dropReplaced forgets what was read of a segment that compaction has replaced: what told of the transactions that were aborted in it goes with
+// their records, a compaction later.
+func (s *stream) dropReplaced() {
+	s.log.convoy.mu.Lock()
+	defer s.log.convoy.mu.Unlock()
+	if slices.ContainsFunc(s.chunks, func(c *coldChunk) bool { return c.handle.seg.r.Superseded() }) {
+		s.resetLocked()
+	}
+}
+
 // endsAt gives the place of from when it is right behind everything the stream has read: exact, where an index only knows a
 // batch before it.
 func (s *stream) endsAt(from segment.Offset) (seg *logSegment, pos int64, ok bool) {
