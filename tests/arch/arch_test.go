@@ -374,7 +374,7 @@ var clockWaits = map[string]string{
 	"tests/bench/cleaner_test.go:overwrite":         "sets a pace",
 	"tests/bench/cleaner_test.go:produce":           "sets a pace",
 	"tests/bench/load_test.go:stream":               "sets a pace",
-	"tests/bench/groups_test.go:heartbeats":         "sets a pace",
+	"tests/bench/groups_test.go:beat":               "sets a pace",
 	"tests/bench/groups_test.go:rebalance":          "for requests that arrive untold",
 }
 

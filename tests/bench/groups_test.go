@@ -44,6 +44,7 @@ func BenchmarkGroups(b *testing.B) {
 		broker := lagoontest.StartKafka(b, "offsets.topic.num.partitions=50", "group.initial.rebalance.delay.ms=500")
 		coordinator{broker, broker.PID, func() { broker.Stop(b); broker.Start(b) }}.measure(b)
 	})
+	b.Run("nothing/heartbeat", nothing)
 }
 
 func (c coordinator) measure(b *testing.B) {
@@ -134,27 +135,39 @@ func form(members []*groupMember) error {
 	return each(members, (*groupMember).sync)
 }
 
-// heartbeats has 10,000 members of 1,000 groups heartbeat every second, spread over it.
+// Members that heartbeat.
+const (
+	beatingGroups  = 1000
+	beatingMembers = 10 // of each
+)
+
+// heartbeats has 10,000 members of 1,000 groups heartbeat every second.
 func (c coordinator) heartbeats(b *testing.B) {
-	const groups, size, atOnce, length = 1000, 10, 50, 20 * time.Second
-	needFiles(b, groups*size+200)
+	const atOnce = 50
+	needFiles(b, beatingGroups*beatingMembers+200)
 	var all []*groupMember
 	var forming errgroup.Group
 	forming.SetLimit(atOnce)
-	for i := range groups {
-		members := c.members(b, fmt.Sprint("beat-", i), size)
+	for i := range beatingGroups {
+		members := c.members(b, fmt.Sprint("beat-", i), beatingMembers)
 		all = append(all, members...)
 		forming.Go(func() error { return form(members) })
 	}
 	if err := forming.Wait(); err != nil {
 		b.Fatal(err)
 	}
+	hold(b, beat(b, all, c.pid()), heartbeatCores)
+}
+
+// beat has all members heartbeat every second, spread over it, and tells the cores that the process of that id takes for them.
+func beat(b *testing.B, all []*groupMember, pid int) (cores float64) {
+	const length = 20 * time.Second
 	for b.Loop() {
 		var (
 			g       errgroup.Group
 			latency = newLatencies()
 			begun   = time.Now().Add(time.Second)
-			before  = cpuSeconds(b, c.pid())
+			before  = cpuSeconds(b, pid)
 		)
 		for i, m := range all {
 			g.Go(func() error {
@@ -171,14 +184,14 @@ func (c coordinator) heartbeats(b *testing.B) {
 		if err := g.Wait(); err != nil {
 			b.Fatal(err)
 		}
-		cores := (cpuSeconds(b, c.pid()) - before) / time.Since(begun.Add(-time.Second)).Seconds()
+		cores = (cpuSeconds(b, pid) - before) / time.Since(begun.Add(-time.Second)).Seconds()
 		if n := latency.h.TotalCount(); n != int64(len(all))*int64(length/time.Second) {
 			b.Fatalf("%d heartbeats were answered", n)
 		}
 		latency.report(b)
 		b.ReportMetric(cores, "cores")
-		hold(b, cores, heartbeatCores)
 	}
+	return cores
 }
 
 // rebalance has 100 members join again, and looks at what the last one to do so brings about.
