@@ -146,18 +146,27 @@ func (s *Store) mayCompactNow(l *Log) {
 	}
 }
 
-// Compact cleans the logs that are due, dirtiest first, until none is, or ctx ends. A compaction that does not get on is left behind, and with it the logs
+// Compact cleans the logs that are due, overdue ones first, then the dirtiest, until none is, or ctx ends. Each has its turn before one comes again: a log
+// can be overdue whenever it is looked at. A compaction that does not get on is left behind, and with it the logs
 // that need a directory of its. The background loop calls it; tests do, too.
 func (s *Store) Compact(ctx context.Context) {
 	s.compactor.one.Lock()
 	defer s.compactor.one.Unlock()
+	had := map[logKey]bool{}
 	for ctx.Err() == nil {
 		works := compaction.Plan(s.now().UnixMilli(), s.compactionStates())
 		s.metrics.compactionDue(works)
-		i := slices.IndexFunc(works, func(w compaction.Work) bool { return w.Due && s.mayCompact(w) })
-		if i < 0 {
+		i := slices.IndexFunc(works, func(w compaction.Work) bool {
+			return w.Due && !had[logKey{w.Topic, w.Partition}] && s.mayCompact(w)
+		})
+		if i < 0 && len(had) == 0 {
 			return
 		}
+		if i < 0 {
+			clear(had)
+			continue
+		}
+		had[logKey{works[i].Topic, works[i].Partition}] = true
 		if l, ok := s.Log(works[i].Topic, works[i].Partition); ok {
 			s.compactBeside(ctx, l, works[i])
 		}

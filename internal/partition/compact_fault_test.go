@@ -320,3 +320,48 @@ func TestCompactWithoutDescriptors(t *testing.T) {
 		}
 	})
 }
+
+// TestOneLogAlwaysOverdue: a log that is due again whenever its compaction has come to its end, such as one to which records come that are older than
+// max.compaction.lag.ms, does not keep others from theirs.
+func TestOneLogAlwaysOverdue(t *testing.T) {
+	var mu sync.Mutex
+	var order []string
+	grow := func() {}
+	hook := vfs.InjectorFunc(func(op vfs.Op) error {
+		dir, file, _ := strings.Cut(op.Name, "/")
+		if file != segment.LogName(0)+segment.CleanedSuffix {
+			return nil
+		}
+		mu.Lock()
+		passes := len(order)
+		if op.Kind == vfs.OpCreate {
+			order = append(order, dir)
+		}
+		mu.Unlock()
+		if op.Kind == vfs.OpWrite && dir == "orders-0" && passes < 5 {
+			grow()
+		}
+		return nil
+	})
+	s := open(t, quietCompaction, vfs.WithFaults(osFS(t), hook))
+	cfg := compacted()
+	cfg.MaxCompactionLagMs = time.Hour.Milliseconds()
+	l := load(t, s, cfg, 2)
+	other, _ := s.Log("orders", 1)
+	k, k2 := newKeyed(t, 5), newKeyed(t, 6)
+	old := time.Now().Add(-1000 * time.Hour).UnixMilli()
+	for range 60 {
+		noErr(t, k.write(l, old))
+		noErr(t, k2.write(other, time.Now().UnixMilli()))
+	}
+	grow = func() {
+		for range 40 {
+			noErr(t, k.write(l, old))
+		}
+	}
+	s.Compact(t.Context())
+	if len(order) < 5 || !slices.Contains(order[:2], "orders-1") {
+		t.Errorf("compacted in the order of %v", order)
+	}
+	closeStore(t, s)
+}
