@@ -269,6 +269,44 @@ func transactionSequences() (out []sequence) {
 			both(x, p)
 		})
 	}
+	add(26, 5, 0, "second protocol, aborted by the broker", func(x *exchange) {
+		p := at{x.topic("a", 1), 0}
+		w := x.begin(x.name("t"))
+		x.ask(x.produceIn(w, w.records("in"), p))
+		x.until("the abort", func() bool { // of what is open when a client asks for the next epoch
+			return call[*kmsg.InitProducerIDResponse](x, ids(w.id, 60_000, w.producer, w.epoch)).ErrorCode != 51
+		})
+		x.ask(endTxn(w, false)) // it has heard of that
+		next := writer{id: w.id, producer: w.producer, epoch: w.epoch + 1}
+		x.ask(x.produceIn(w, w.records("fenced"), p))
+		x.ask(x.produceIn(&next, next.records("on"), p))
+		x.ask(endTxn(&next, true))
+		x.completed(w.id)
+		both(x, p)
+	})
+	add(26, 5, 0, "second protocol, aborted for a newcomer", func(x *exchange) {
+		p := at{x.topic("a", 1), 0}
+		w := x.begin(x.name("t"))
+		x.ask(x.produceIn(w, w.records("in"), p))
+		x.begin(w.id)
+		x.ask(describeTransactions(w.id))
+		x.ask(endTxn(w, false))
+		both(x, p)
+	})
+	add(26, 0, 0, "what was too slow", func(x *exchange) { // brokers look every 10 s
+		p := at{x.topic("a", 1), 0}
+		begun := call[*kmsg.InitProducerIDResponse](x, ids(x.name("t"), 3000, -1, -1))
+		w := &writer{id: x.name("t"), producer: begun.ProducerID, epoch: begun.ProducerEpoch}
+		x.open(w, p)
+		x.appendIn(w, p, "in")
+		x.completed(w.id)
+		x.ask(describeTransactions(w.id))
+		x.ask(endTxn(w, true))
+		x.ask(endTxn(w, false))
+		x.ask(endTxn(w, false)) // a retry
+		x.ask(describeTransactions(w.id))
+		both(x, p)
+	})
 	add(26, 0, 0, "nothing to end, nobody there", func(x *exchange) {
 		w := x.begin(x.name("t"))
 		x.ask(endTxn(w, true))
