@@ -37,6 +37,8 @@ type world struct {
 	deaf    chan struct{} // orders-0 takes no marker before it is closed; nil: at once
 	ahead   time.Duration // of the clock, when a coordinator starts
 	logger  *slog.Logger
+	wrap    func(statetopic.Log) statetopic.Log // nil: as it is
+	broken  bool
 }
 
 func newWorld(t *testing.T) *world {
@@ -48,7 +50,12 @@ func (w *world) start() *transactions.Coordinator {
 	ahead := w.ahead
 	c, err := transactions.New(transactions.Options{
 		Now: func() time.Time { return time.Now().Add(ahead) },
-		Log: func(int32) (statetopic.Log, bool) { return w.log, true },
+		Log: func(int32) (statetopic.Log, bool) {
+			if w.wrap != nil {
+				return w.wrap(w.log), true
+			}
+			return w.log, true
+		},
 		ProducerID: func() (int64, error) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
@@ -411,6 +418,37 @@ func TestPartitionThatDoesNotAnswer(t *testing.T) {
 		close(w.deaf)
 		w.want("markers when it answers", w.written(), "[orders-0 100/0 true]")
 		w.want("state in the end", w.state(c, "tx"), "CompleteCommit 100/0 []")
+	})
+}
+
+// brokenLog panics when it is appended to.
+type brokenLog struct {
+	statetopic.Log
+	broken *bool
+}
+
+func (l brokenLog) Append(ctx context.Context, r partition.AppendRequest) (partition.Appended, error) {
+	if *l.broken {
+		panic("broken")
+	}
+	return l.Log.Append(ctx, r)
+}
+
+// TestPanicWhileARecordIsWritten: it ends the request, which the broker survives, and the shard goes on.
+func TestPanicWhileARecordIsWritten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.wrap = func(l statetopic.Log) statetopic.Log { return brokenLog{l, &w.broken} }
+		c := w.start()
+		defer func() { c.Close() }()
+		func() {
+			w.broken = true
+			defer func() { w.broken = recover() == nil }()
+			_, _, _ = c.InitProducer(t.Context(), "tx", txn.Unknown, time.Minute)
+		}()
+		if who := w.open(c, "tx"); w.broken || who.ID != 100 {
+			t.Errorf("%v, panicked %v", who, !w.broken)
+		}
 	})
 }
 

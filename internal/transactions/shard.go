@@ -116,9 +116,7 @@ func (s *shard) store(e *entry, before txn.Record) (wait Pending, failed txn.Err
 	if r.State != txn.Dead {
 		value = appendValue(nil, r)
 	}
-	s.mu.Unlock()
 	next, err := s.append(appendKey(nil, e.id), value)
-	s.mu.Lock()
 	if err != nil {
 		e.Revert(before)
 		if s.c.metrics.noise.Allow() {
@@ -136,8 +134,10 @@ func (s *shard) store(e *entry, before txn.Record) (wait Pending, failed txn.Err
 	return Pending{s.log, next, s.c.opt.WriteTimeout}, txn.None
 }
 
-// append writes one record and gives the offset after it.
+// append writes one record and gives the offset after it; shard.mu is given up meanwhile.
 func (s *shard) append(key, value []byte) (next segment.Offset, err error) {
+	s.mu.Unlock()
+	defer s.mu.Lock()
 	s.builder.Reset()
 	s.builder.Add(key, value)
 	done, err := s.log.Append(s.c.ctx, partition.AppendRequest{Records: s.builder.Batch(s.c.opt.Now().UnixMilli())})
