@@ -36,6 +36,18 @@ var (
 	ErrUnknownProducer = errors.New("segment: unknown producer id")
 )
 
+// CoordinatorFencedError is ErrCoordinatorFenced with the coordinator's epoch that the partition has seen.
+type CoordinatorFencedError struct {
+	ProducerID     int64
+	Epoch, Current int32
+}
+
+func (e *CoordinatorFencedError) Error() string {
+	return fmt.Sprintf("%v: marker of coordinator epoch %d for producer %d, current is %d", ErrCoordinatorFenced, e.Epoch, e.ProducerID, e.Current)
+}
+
+func (e *CoordinatorFencedError) Unwrap() error { return ErrCoordinatorFenced }
+
 // Using segments.
 var (
 	// ErrSealed: an append to a sealed segment.

@@ -182,10 +182,10 @@ func (s *ProducerState) seen(h BatchHeader, nowMs int64) *producer {
 }
 
 // CheckMarker says whether the coordinator that wrote m may still end this producer's transactions; Check has accepted the batch.
-// Errors: ErrCoordinatorFenced.
+// Errors: *CoordinatorFencedError.
 func (s *ProducerState) CheckMarker(h BatchHeader, m Marker) error {
 	if p := s.producers[h.ProducerID]; p != nil && m.CoordinatorEpoch < p.coordinatorEpoch {
-		return fmt.Errorf("%w: marker of coordinator epoch %d, current is %d", ErrCoordinatorFenced, m.CoordinatorEpoch, p.coordinatorEpoch)
+		return &CoordinatorFencedError{ProducerID: p.id, Epoch: m.CoordinatorEpoch, Current: p.coordinatorEpoch}
 	}
 	return nil
 }

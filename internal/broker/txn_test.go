@@ -552,6 +552,40 @@ func TestOffsetsOfTransactionsSurviveAPowerCut(t *testing.T) {
 	}
 }
 
+// TestMarkerByHand: somebody has written a marker with a coordinator's epoch above the one there is (kafka-transactions abort takes any). The next
+// transaction of that producer ends there all the same, and readers of committed records see it.
+func TestMarkerByHand(t *testing.T) {
+	w := startWireBroker(t, t.TempDir())
+	client := wireClient(t, w, kgo.TransactionalID("tx"), kgo.DefaultProduceTopic("out"))
+	commit := func(v string) {
+		t.Helper()
+		if err := client.BeginTransaction(); err != nil {
+			t.Fatal(err)
+		}
+		if err := client.ProduceSync(t.Context(), kgo.StringRecord(v)).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+		if err := client.EndTransaction(t.Context(), kgo.TryCommit); err != nil {
+			t.Fatal(err)
+		}
+		waitSettled(t, w, "tx")
+	}
+	commit("before")
+	r, _ := w.txns.Describe("tx")
+	req := kmsg.NewPtrWriteTxnMarkersRequest()
+	m := kmsg.NewWriteTxnMarkersRequestMarker()
+	m.ProducerID, m.ProducerEpoch, m.CoordinatorEpoch = r.ProducerID, r.Epoch, 7
+	m.Topics = []kmsg.WriteTxnMarkersRequestMarkerTopic{{Topic: "out", Partitions: []int32{0}}}
+	req.Markers = append(req.Markers, m)
+	if resp, err := req.RequestWith(t.Context(), client); err != nil || resp.Markers[0].Topics[0].Partitions[0].ErrorCode != 0 {
+		t.Fatalf("%+v, %v", resp, err)
+	}
+	commit("behind it")
+	if got := readAll(t, w, "out", 1, kgo.ReadCommitted()); !slices.Equal(got, []string{"before", "behind it"}) {
+		t.Errorf("committed %v", got)
+	}
+}
+
 // topicID is the id of a topic.
 func topicID(t *testing.T, w *wireBroker, topic string) [16]byte {
 	t.Helper()

@@ -204,7 +204,13 @@ func (s *shard) mark(ctx context.Context, id string, parts []txn.Partition, m Ma
 	var next atomic.Int64
 	write := func() {
 		for i := next.Add(1) - 1; int(i) < len(parts); i = next.Add(1) - 1 {
+			m := m
 			waits[i], errs[i] = s.c.opt.WriteMarker(ctx, parts[i], m)
+			if fenced, ok := errors.AsType[*segment.CoordinatorFencedError](errs[i]); ok {
+				// A marker by hand had that epoch: there is no other coordinator, and nobody else would end this transaction.
+				m.CoordinatorEpoch = fenced.Current
+				waits[i], errs[i] = s.c.opt.WriteMarker(ctx, parts[i], m)
+			}
 			written <- struct{}{}
 		}
 	}
@@ -233,7 +239,7 @@ func (s *shard) mark(ctx context.Context, id string, parts []txn.Partition, m Ma
 		case err == nil:
 			s.c.metrics.markers.Inc()
 		case errors.Is(err, ErrGone):
-		case errors.Is(err, segment.ErrInvalidProducerEpoch), errors.Is(err, segment.ErrCoordinatorFenced):
+		case errors.Is(err, segment.ErrInvalidProducerEpoch):
 			s.c.opt.Logger.Warn("marker not needed any more: the partition has seen a later one", "transactional_id", id,
 				"topic", p.Topic, "partition", p.Index, "err", err)
 		default:
