@@ -64,7 +64,7 @@ func (c *Coordinator) ConsumerHeartbeat(groupID string, r consumer.HeartbeatRequ
 		m = consumer.New(&c.opt.Consumer)
 	default:
 		if m = s.fromClassic(g, now, topics); m == nil {
-			return refused(classic.GroupIDNotFound, "Group %.64s is not a consumer group: its members use another protocol than consumers, or cannot be read.", groupID)
+			return refused(classic.GroupIDNotFound, "Group %.64s is not a consumer group: its members use another protocol than consumers, or an assignor with data of its own, or cannot be read.", groupID)
 		}
 	}
 	if r.Epoch == 0 && c.full() && !m.Has(r.MemberID) || r.Epoch >= 0 && c.flooded() && r.Size() > m.Said(r.MemberID) {

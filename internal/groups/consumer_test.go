@@ -40,6 +40,44 @@ func (w *world) must(id string, epoch int32, owned ...int32) consumer.HeartbeatR
 	return res
 }
 
+// static joins a group alone, as a static member of the classic protocol, and is given an assignment.
+func (w *world) static(group string, assignment []byte) (generation int32) {
+	w.t.Helper()
+	joined := <-w.Join(groups.JoinRequest{Group: group, JoinRequest: classic.JoinRequest{NewID: "old", InstanceID: "i", ProtocolType: "consumer",
+		Protocols: []classic.Protocol{{Name: "range", Metadata: []byte{0, 0, 0, 0, 0, 1, 0, 6, 'o', 'r', 'd', 'e', 'r', 's', 0xff, 0xff, 0xff, 0xff}}},
+		Session:   10 * time.Second, Rebalance: time.Minute}})
+	synced := <-w.Sync(groups.SyncRequest{Group: group, SyncRequest: classic.SyncRequest{MemberID: "old", InstanceID: "i", Generation: joined.Generation,
+		Assignments: map[string][]byte{"old": assignment}}})
+	if joined.Err != classic.None || synced.Err != classic.None {
+		w.t.Fatal(joined.Err, synced.Err)
+	}
+	return joined.Generation
+}
+
+// TestStaticMemberGoesOver: a static member that is restarted with the consumer protocol takes its place in what was a classic group, with what it had.
+func TestStaticMemberGoesOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, &groupstest.Log{}, nil)
+		defer w.Close()
+		synctest.Wait()
+		generation := w.static("g", ordersAssignment)
+		over := consumer.HeartbeatRequest{MemberID: "new", InstanceID: "i", Topics: []string{"orders"}, Rebalance: time.Minute, Owned: []consumer.TopicPartitions{}}
+		res, wait := w.ConsumerHeartbeat("g", over)
+		if res.Refused != nil || wait.Wait(t.Context()) != classic.None || res.Assignment.Len() != 2 {
+			t.Fatalf("%+v %+v", res, res.Refused)
+		}
+		if err := w.Heartbeat("g", "old", "i", generation); err != classic.FencedInstanceID {
+			t.Errorf("its old self: %v", err)
+		}
+
+		// What an assignor says besides would be lost.
+		w.static("own", append(ordersAssignment[:len(ordersAssignment)-1:len(ordersAssignment)-1], 1, 'x'))
+		if res, _ := w.ConsumerHeartbeat("own", over); res.Refused == nil || res.Refused.Code != classic.GroupIDNotFound {
+			t.Errorf("a group with an assignor of its own: %+v", res)
+		}
+	})
+}
+
 // TestConsumerGroup: two members share a topic, commit and fetch at their epochs, are known as readers, and survive restarts.
 func TestConsumerGroup(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -117,6 +117,35 @@ func consumerSequences() (out []sequence) {
 		x.ask(static(*first.MemberID, -2))
 		x.ask(static(two, 0))
 	})
+	// static is a classic group of one static member, which is assigned the sequence's topic a, and what its assignor says besides.
+	static := func(x *exchange, g string, data []byte) {
+		join := x.join(g, "", "range")
+		join.InstanceID = text("i")
+		joined := call[*kmsg.JoinGroupResponse](x, join)
+		has := kmsg.NewConsumerMemberAssignment()
+		has.Topics = []kmsg.ConsumerMemberAssignmentTopic{{Topic: x.name("a"), Partitions: []int32{0}}}
+		has.UserData = data
+		sync := x.sync(g, joined.MemberID, joined.Generation, joined.MemberID)
+		sync.InstanceID, sync.GroupAssignment[0].MemberAssignment = text("i"), has.AppendTo(nil)
+		if c := call[*kmsg.SyncGroupResponse](x, sync).ErrorCode; c != 0 {
+			x.fail("set-up: sync: code %d", c)
+		}
+	}
+	add(68, 0, "a static member of a classic group", func(x *exchange) {
+		g, a := x.name("g"), x.topic("a", 1)
+		static(x, g, nil)
+		for _, id := range []string{one, two} { // the second: UNRELEASED_INSTANCE_ID
+			req := beat(x, g, id, 0, a)
+			req.InstanceID = text("i")
+			x.ask(req)
+		}
+	})
+	add(68, 0, "a classic group with an assignor of its own", func(x *exchange) {
+		g, a := x.name("g"), x.topic("a", 1)
+		static(x, g, []byte("data"))
+		x.ask(beat(x, g, one, 0, a))
+		x.ask(describeGroups(g))
+	})
 	add(68, 0, "a classic group", func(x *exchange) {
 		x.topic("a", 1)
 		g := x.name("g")

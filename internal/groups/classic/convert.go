@@ -94,6 +94,14 @@ func ParseSubscription(b []byte) (s Subscription, ok bool) {
 // ParseAssignment reads what a consumer was assigned (ConsumerProtocolAssignment).
 func ParseAssignment(b []byte) ([]TopicPartitions, bool) { return assignment(b) }
 
+// HasUserData tells whether an assignment says more than who reads what. Only the assignor that wrote it knows what for (Kafka Streams has such a one).
+func HasUserData(assignment []byte) bool {
+	r := reader{b: assignment}
+	r.int16()
+	r.topics()
+	return r.int32() > 0 && !r.bad
+}
+
 // AppendAssignment writes an assignment for a consumer, without user data.
 func AppendAssignment(b []byte, version int16, topics []TopicPartitions) []byte {
 	be := binary.BigEndian

@@ -225,8 +225,8 @@ func (g *Group) ToClassic() classic.Converted {
 	return out
 }
 
-// FromClassic makes a group of one of the classic protocol, with everything to be stored. ok is false for groups that are not of consumers, or whose
-// members say what cannot be read: they stay as they are.
+// FromClassic makes a group of one of the classic protocol, with everything to be stored. ok is false for groups that are not of consumers, whose
+// members say what cannot be read, or whose assignor gives members data of its own, which would be lost: they stay as they are.
 func FromClassic(cfg *Config, now time.Time, topics Topics, from classic.Converted) (g *Group, ok bool) {
 	g = New(cfg)
 	g.topics = topics
@@ -236,7 +236,7 @@ func FromClassic(cfg *Config, now time.Time, topics Topics, from classic.Convert
 		}
 		sub, ok := classic.ParseSubscription(m.Protocols[0].Metadata)
 		assigned, fine := classic.ParseAssignment(m.Assignment)
-		if !ok || !fine {
+		if !ok || !fine || classic.HasUserData(m.Assignment) {
 			return nil, false
 		}
 		var has []TopicPartitions

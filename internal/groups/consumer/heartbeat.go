@@ -153,15 +153,15 @@ func (g *Group) admitStatic(r HeartbeatRequest) (*member, *Refusal) {
 		}
 		return &member{}, nil
 	}
-	old := g.members[holder]
-	if old.cur.Epoch != leftStaticEpoch && holder != r.MemberID {
+	switch old := g.members[holder]; {
+	case old.cur.Epoch == leftStaticEpoch || old.meta.Classic != nil: // one of the classic protocol does not say that it leaves: it is restarted with this one
+		return g.replace(old, r.MemberID), nil
+	case holder != r.MemberID:
 		return nil, refuse(classic.UnreleasedInstanceID, "Static member %.64s with instance id %.64s is still in the group; it has to leave, or its session to end.",
 			holder, r.InstanceID)
+	default:
+		return old, nil
 	}
-	if old.cur.Epoch == leftStaticEpoch {
-		return g.replace(old, r.MemberID), nil
-	}
-	return old, nil
 }
 
 // replace lets a static member take its place again under a new id, with what it had.
