@@ -37,22 +37,26 @@ func (s *shard) pendingOf(producerID int64) *txnOffsets {
 
 // note takes one offset in.
 func (s *shard) note(t *txnOffsets, group string, tp topicPartition, v txnOffset) {
+	s.unnote(t, group, tp)
 	of := t.groups[group]
 	if of == nil {
 		of = map[topicPartition]txnOffset{}
 		t.groups[group] = of
 	}
-	s.unnote(t, group, tp)
 	of[tp] = v
 	s.weigh(t, v.bytes(tp))
 }
 
-// unnote forgets one.
+// unnote forgets one. A group of which none is left is forgotten too: the end of the transaction must not make one that was deleted.
 func (s *shard) unnote(t *txnOffsets, group string, tp topicPartition) {
-	if v, known := t.groups[group][tp]; known {
-		delete(t.groups[group], tp)
-		s.weigh(t, -v.bytes(tp))
+	v, known := t.groups[group][tp]
+	if !known {
+		return
 	}
+	if delete(t.groups[group], tp); len(t.groups[group]) == 0 {
+		delete(t.groups, group)
+	}
+	s.weigh(t, -v.bytes(tp))
 }
 
 // weigh counts bytes of a transaction's offsets.

@@ -340,3 +340,21 @@ func TestMemoryOfOffsetsInTransactions(t *testing.T) {
 		}
 	})
 }
+
+// TestTransactionOfADeletedGroup: the end of a transaction does not bring a group back that was deleted meanwhile.
+func TestTransactionOfADeletedGroup(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, &groupstest.Log{}, nil)
+		defer w.Close()
+		synctest.Wait()
+		w.putTxn("g", 7, 10)
+		wait, err := w.Delete("g")
+		if err != classic.None || wait.Wait(t.Context()) != classic.None {
+			t.Fatal(err)
+		}
+		w.endTxn(7, true)
+		if list, err := w.List(nil); err != classic.None || len(list) != 0 {
+			t.Errorf("%+v %v", list, err)
+		}
+	})
+}
