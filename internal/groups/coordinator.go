@@ -164,6 +164,10 @@ func (c *Coordinator) Join(r JoinRequest) <-chan classic.JoinResult {
 		return refuse(classic.UnknownMemberID)
 	case c.full() && (g == nil || !g.Has(r.MemberID)), g != nil && c.flooded() && classic.Size(r.Protocols) > g.Said(r.MemberID):
 		s.refuseForMemory(r.Group)
+		if g != nil && g.classic != nil && !g.Has(r.MemberID) {
+			g.classic.Leave(time.Now(), []classic.Leaver{{MemberID: r.MemberID}}) // the others may be waiting for whoever was given this id
+			s.apply(g)
+		}
 		return refuse(classic.GroupMaxSizeReached)
 	case g == nil:
 		if r.Session < c.opt.Classic.MinSession || r.Session > c.opt.Classic.MaxSession {

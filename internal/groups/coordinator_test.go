@@ -530,10 +530,21 @@ func TestMemoryOfMembersIsBounded(t *testing.T) {
 		w.must("a", 0)
 		offset := commit("offsets", "orders", 0, 1)
 		w.put(offset)
+		early, _ := w.member("late", "c", ordersAssignment)
 		join("late", "", 14, classic.MemberIDRequired)
 		join("full", "", 14, classic.MemberIDRequired)
 		join("full", "new", 100<<10, classic.None)
+		began, joined := time.Now(), make(chan classic.Error, 1)
+		go func() {
+			res := <-w.Join(groups.JoinRequest{Group: "late", JoinRequest: classic.JoinRequest{MemberID: early, ProtocolType: "consumer",
+				Protocols: []classic.Protocol{{Name: "range"}}, Session: 10 * time.Second, Rebalance: time.Minute}})
+			joined <- res.Err
+		}()
+		synctest.Wait() // until it waits for who has only an id
 		join("late", "new", 14, classic.GroupMaxSizeReached)
+		if err := <-joined; err != classic.None || time.Since(began) != 0 {
+			t.Errorf("who waited for it: %v after %s", err, time.Since(began))
+		}
 		join("g", "new", 14, classic.GroupMaxSizeReached) // which has a member of the consumer protocol
 		join("known", known, 200<<10, classic.None)
 
