@@ -323,3 +323,25 @@ func TestNewestRecordWhileItsSegmentMoves(t *testing.T) {
 	}
 	closeStore(t, s)
 }
+
+// TestTieredOffsetsOfADelayedLog: segments move before they are seen, and what is told of tiers does not tell of them.
+func TestTieredOffsetsOfADelayedLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDelayed(t)
+		defer d.end()
+		d.cfg.LocalRetentionBytes = 1
+		d.s.SetConfig("orders", d.cfg)
+		d.append(200, time.Second)
+		tiered := segment.Offset(0)
+		for _, sv := range d.l.Segments() {
+			if sv.Tier == "t1" {
+				tiered = sv.Next
+			}
+		}
+		latest, pending := d.l.TieredOffsets()
+		if tiered <= d.seen || latest != d.seen-1 || pending != d.seen {
+			t.Errorf("the cold tier holds records below %d, %d are seen: the last there is told to be %d, the first that is not %d", tiered, d.seen, latest, pending)
+		}
+		closeStore(t, d.s)
+	})
+}

@@ -345,13 +345,14 @@ func (s *Store) borrowHandle(seg *logSegment) (*coldHandle, error) {
 	return newHandle(seg), nil
 }
 
-// TieredOffsets: the last offset in a colder tier (-1: none), and the first one that is not there yet.
+// TieredOffsets: the last offset in a colder tier (-1: none), and the first one that is not there yet, of those that readers see.
 func (l *Log) TieredOffsets() (latestTiered, earliestPending segment.Offset) {
 	v := l.view.Load()
+	seen := l.readable().offset
 	latestTiered, earliestPending = -1, v.start
 	for i, s := range v.segs {
-		if s.dir.rank > 0 && v.next(i) > v.start {
-			latestTiered, earliestPending = v.next(i)-1, v.next(i)
+		if next := min(v.next(i), seen); s.dir.rank > 0 && next > v.start {
+			latestTiered, earliestPending = next-1, next
 		}
 	}
 	return latestTiered, earliestPending
