@@ -160,10 +160,11 @@ func (s *shard) settle(g *group) {
 	s.schedule(g)
 }
 
-// toClassic takes a group back to the classic protocol after its last member of the consumer protocol has gone. The others join again. When it cannot be
+// toClassic takes a group back to the classic protocol after its last member of the consumer protocol has gone. The others join again, but for one case:
+// it was a static member that came back with the classic protocol and subscribes to what it did, so that everybody has what he is to. When it cannot be
 // stored the group stays as it is, until the next event.
 func (s *shard) toClassic(g *group) {
-	now := time.Now()
+	now, settled := time.Now(), g.consumer.State() == consumer.StableGroup
 	m, metadata := classic.FromConverted(&s.c.opt.Classic, g.consumer.ToClassic(), now)
 	if err := s.replaceConsumer(g, func() { s.builder.Add(appendGroupKey(nil, g.id), appendGroupValue(nil, metadata)) }); err != nil {
 		return
@@ -171,7 +172,9 @@ func (s *shard) toClassic(g *group) {
 	s.c.opt.Logger.Info("group converted to the classic protocol", "group", g.id, "members", m.Size())
 	g.become(m)
 	g.last = &metadata
-	m.Rebalance(now)
+	if !settled {
+		m.Rebalance(now)
+	}
 	s.apply(g)
 }
 

@@ -78,6 +78,34 @@ func TestStaticMemberGoesOver(t *testing.T) {
 	})
 }
 
+// TestStaticMemberGoesBack: a static member that is restarted with the classic protocol takes its place. With the last one of the consumer protocol the
+// group goes back, and nobody has to join again.
+func TestStaticMemberGoesBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, &groupstest.Log{}, nil)
+		defer w.Close()
+		synctest.Wait()
+		r := consumer.HeartbeatRequest{MemberID: "new", InstanceID: "i", Topics: []string{"orders"}, Rebalance: time.Minute, Owned: []consumer.TopicPartitions{}}
+		for _, r.Epoch = range []int32{0, -2} {
+			if res, wait := w.ConsumerHeartbeat("g", r); res.Refused != nil || wait.Wait(t.Context()) != classic.None {
+				t.Fatalf("%+v", res.Refused)
+			}
+		}
+		generation := w.static("g", nil)
+		if list, _ := w.List(nil); len(list) != 1 || list[0].Type != groups.TypeClassic || list[0].State != classic.Stable {
+			t.Errorf("%+v", list)
+		}
+		if err := w.Heartbeat("g", "old", "i", generation); err != classic.None {
+			t.Errorf("heartbeat: %v", err)
+		}
+		for p := range int32(4) {
+			if g, _ := w.Owner("", "", "orders", p); g != "g" {
+				t.Errorf("orders-%d is read for %q", p, g)
+			}
+		}
+	})
+}
+
 // TestConsumerGroup: two members share a topic, commit and fetch at their epochs, are known as readers, and survive restarts.
 func TestConsumerGroup(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -342,6 +342,30 @@ func consumerSequences() (out []sequence) {
 		}
 	}})
 
+	add(14, 5, "of a static member that goes back to the classic protocol", func(x *exchange) {
+		g, a := x.name("g"), x.topic("a", 1)
+		join := beat(x, g, one, 0, a)
+		join.InstanceID = text("i")
+		epoch := told(x, "a topic", join, nil, has(at{a, 0}))
+		left := beat(x, g, one, -2)
+		left.InstanceID = text("i")
+		if c := call[*kmsg.ConsumerGroupHeartbeatResponse](x, left).ErrorCode; c != 0 {
+			x.fail("set-up: leave: code %d", c)
+		}
+		back := x.join(g, "", "range")
+		back.InstanceID = text("i")
+		joined := call[*kmsg.JoinGroupResponse](x, back)
+		if joined.ErrorCode != 0 || joined.Generation != epoch {
+			x.fail("set-up: join: code %d, generation %d after %d", joined.ErrorCode, joined.Generation, epoch)
+		}
+		sync := x.sync(g, joined.MemberID, joined.Generation)
+		sync.InstanceID = text("i")
+		x.ask(sync)
+		beat := heartbeat(g, joined.MemberID, joined.Generation)
+		beat.InstanceID = text("i")
+		x.ask(beat)
+	})
+
 	describe := func(groups ...string) *kmsg.ConsumerGroupDescribeRequest {
 		req := kmsg.NewPtrConsumerGroupDescribeRequest()
 		req.Groups = groups
