@@ -449,6 +449,37 @@ func TestDeletionsAreToldWhenDurable(t *testing.T) {
 	}
 }
 
+// TestDeletionsAreGivenUpTogether: who deletes many groups in one request waits for all of them as long as for one when the device does not answer.
+func TestDeletionsAreGivenUpTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, &groupstest.Log{}, nil)
+		defer w.Close()
+		synctest.Wait()
+		var waits []groups.Pending
+		for i := range 10 {
+			w.put(commit(fmt.Sprint(i), "orders", 0, 1))
+		}
+		w.log.Hold()
+		began := time.Now()
+		for i := range 10 {
+			wait, err := w.Delete(fmt.Sprint(i))
+			if err != classic.None {
+				t.Fatal(err)
+			}
+			waits = append(waits, wait)
+		}
+		for _, wait := range waits {
+			if err := wait.Wait(t.Context()); err != classic.CoordinatorNotAvailable {
+				t.Error(err)
+			}
+		}
+		if waited := time.Since(began); waited != 5*time.Second {
+			t.Errorf("waited for %s", waited)
+		}
+		w.log.Release()
+	})
+}
+
 // TestWhatComesAfterADeletionStays: a group that is used again before its deletion is durable is not deleted then.
 func TestWhatComesAfterADeletionStays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -281,11 +281,11 @@ func (s *shard) close() {
 
 // Pending is a change that is written and not yet durable; the zero value is nothing to wait for.
 type Pending struct {
-	log     Log
-	next    segment.Offset
-	timeout time.Duration
-	synced  bool   // whatever the topic's flush setting
-	then    func() // when it is durable; may be nil
+	log    Log
+	next   segment.Offset
+	by     time.Time // when it is given up, also by who has to wait for other changes first
+	synced bool      // whatever the topic's flush setting
+	then   func()    // when it is durable; may be nil
 }
 
 // Wait returns when the change is durable, with Kafka's error when it will not be, or not in time.
@@ -293,7 +293,7 @@ func (p Pending) Wait(ctx context.Context) classic.Error {
 	if p.log == nil {
 		return classic.None
 	}
-	ctx, cancel := context.WithTimeout(ctx, p.timeout)
+	ctx, cancel := context.WithDeadline(ctx, p.by)
 	defer cancel()
 	durable := p.log.Durable
 	if p.synced {
@@ -309,5 +309,5 @@ func (p Pending) Wait(ctx context.Context) classic.Error {
 }
 
 func (s *shard) pending(next segment.Offset) Pending {
-	return Pending{log: s.log, next: next, timeout: s.c.opt.CommitTimeout}
+	return Pending{log: s.log, next: next, by: time.Now().Add(s.c.opt.CommitTimeout)}
 }
