@@ -67,7 +67,7 @@ func (c *Coordinator) ConsumerHeartbeat(groupID string, r consumer.HeartbeatRequ
 			return refused(classic.GroupIDNotFound, "Group %.64s is not a consumer group: its members use another protocol than consumers, or an assignor with data of its own, or cannot be read.", groupID)
 		}
 	}
-	if r.Epoch == 0 && c.full() && !m.Has(r.MemberID) || r.Epoch >= 0 && c.flooded() && r.Size() > m.Said(r.MemberID) {
+	if r.Epoch == 0 && c.full() && !m.Has(r.MemberID, r.InstanceID) || r.Epoch >= 0 && c.flooded() && r.Size() > m.Said(r.MemberID, r.InstanceID) {
 		s.refuseForMemory(groupID)
 		return refused(classic.GroupMaxSizeReached, "The broker has no memory for more members of groups, or for longer subscriptions.")
 	}

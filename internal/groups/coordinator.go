@@ -162,9 +162,9 @@ func (c *Coordinator) Join(r JoinRequest) <-chan classic.JoinResult {
 	switch {
 	case g == nil && r.MemberID != "":
 		return refuse(classic.UnknownMemberID)
-	case c.full() && (g == nil || !g.Has(r.MemberID)), g != nil && c.flooded() && classic.Size(r.Protocols) > g.Said(r.MemberID):
+	case c.full() && (g == nil || !g.Has(r.MemberID, r.InstanceID)), g != nil && c.flooded() && classic.Size(r.Protocols) > g.Said(r.MemberID, r.InstanceID):
 		s.refuseForMemory(r.Group)
-		if g != nil && g.classic != nil && !g.Has(r.MemberID) {
+		if g != nil && g.classic != nil && !g.Has(r.MemberID, r.InstanceID) {
 			g.classic.Leave(time.Now(), []classic.Leaver{{MemberID: r.MemberID}}) // the others may be waiting for whoever was given this id
 			s.apply(g)
 		}

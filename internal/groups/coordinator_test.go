@@ -561,6 +561,7 @@ func TestMemoryOfMembersIsBounded(t *testing.T) {
 		w.must("a", 0)
 		offset := commit("offsets", "orders", 0, 1)
 		w.put(offset)
+		w.static("static", ordersAssignment)
 		early, _ := w.member("late", "c", ordersAssignment)
 		join("late", "", 14, classic.MemberIDRequired)
 		join("full", "", 14, classic.MemberIDRequired)
@@ -577,6 +578,7 @@ func TestMemoryOfMembersIsBounded(t *testing.T) {
 			t.Errorf("who waited for it: %v after %s", err, time.Since(began))
 		}
 		join("g", "new", 14, classic.GroupMaxSizeReached) // which has a member of the consumer protocol
+		w.static("static", nil)                           // restarted: it is known by its instance
 		join("known", known, 200<<10, classic.None)
 
 		join("known", known, 201<<10, classic.GroupMaxSizeReached)

@@ -52,8 +52,8 @@ type machine interface {
 	Assignments() []classic.Assignment
 	NextDeadline() time.Time
 	SizeBytes() int64
-	Has(memberID string) bool
-	Said(memberID string) int
+	Has(memberID, instanceID string) bool
+	Said(memberID, instanceID string) int
 	Kill(now time.Time)
 }
 

@@ -107,8 +107,15 @@ func (g *Group) Assignments() []Assignment {
 	return out
 }
 
-// Has tells whether somebody is a member. Who was only given an id is none.
-func (g *Group) Has(memberID string) bool { return g.byID[memberID] != nil }
+// Has tells whether somebody is a member, by one of his ids. Who was only given one is none.
+func (g *Group) Has(memberID, instanceID string) bool { return g.either(memberID, instanceID) != nil }
+
+func (g *Group) either(memberID, instanceID string) *member {
+	if m := g.byID[memberID]; m != nil {
+		return m
+	}
+	return g.static[instanceID]
+}
 
 // Size is how many bytes protocols have.
 func Size(protocols []Protocol) (n int) {
@@ -119,8 +126,8 @@ func Size(protocols []Protocol) (n int) {
 }
 
 // Said is how many bytes the protocols of a member have, 0 for nobody.
-func (g *Group) Said(memberID string) int {
-	if m := g.byID[memberID]; m != nil {
+func (g *Group) Said(memberID, instanceID string) int {
+	if m := g.either(memberID, instanceID); m != nil {
 		return Size(m.protocols)
 	}
 	return 0

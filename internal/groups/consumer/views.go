@@ -169,12 +169,19 @@ func (g *Group) ExpiryBase(topic string, committed time.Time) (time.Time, bool) 
 	return committed, !g.Subscribed(topic)
 }
 
-// Has tells whether somebody is a member.
-func (g *Group) Has(memberID string) bool { return g.members[memberID] != nil }
+// Has tells whether somebody is a member, by one of his ids.
+func (g *Group) Has(memberID, instanceID string) bool { return g.either(memberID, instanceID) != nil }
+
+func (g *Group) either(memberID, instanceID string) *member {
+	if m := g.members[memberID]; m != nil {
+		return m
+	}
+	return g.members[g.static[instanceID]]
+}
 
 // Said is how many bytes the subscription of a member has, 0 for nobody.
-func (g *Group) Said(memberID string) (n int) {
-	m := g.members[memberID]
+func (g *Group) Said(memberID, instanceID string) (n int) {
+	m := g.either(memberID, instanceID)
 	switch {
 	case m == nil:
 		return 0
