@@ -192,6 +192,29 @@ func (r *Reader) LastOffsetAt(pos int64) (last Offset, ok bool) {
 	return r.base + Offset(e.rel), e != indexEntry{} && int64(e.pos) == pos
 }
 
+// End is the offset after the last batch. It is Next of the Meta, unless segments are missing between this one and the next that was found. Reads the
+// end of the log; the caller has the reader acquired.
+func (r *Reader) End() (Offset, error) {
+	meta := r.Meta()
+	pos, err := r.BatchBoundaryBefore(meta.SizeBytes - 1)
+	if err != nil {
+		return 0, err
+	}
+	f, err := r.File()
+	if err != nil {
+		return 0, err
+	}
+	w := r.walker(f, &meta)
+	defer walkPool.Put(w.buf)
+	for end := r.base; ; {
+		h, at, ok, err := w.header(pos, end)
+		if err != nil || !ok {
+			return end, err
+		}
+		pos, end = at+h.SizeBytes(), h.NextOffset()
+	}
+}
+
 // Find gives the extent of whole batches from the one that holds from, at most maxBytes and at least one batch, ending
 // before bound. It reads batch headers through File, so it is for reads that go through the page cache; the caller has
 // the reader acquired. hint is where the batch of from may begin (the end of the caller's last extent), -1 without;
