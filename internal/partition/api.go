@@ -26,6 +26,8 @@ var (
 	ErrNoLogDir = errors.New("partition: no such log directory")
 	// ErrPlacement: a partition's segments cannot be brought to this log directory.
 	ErrPlacement = errors.New("partition: segments cannot be moved to this log directory")
+	// ErrNoAnswer: a device does not answer. What was begun there goes on when it does, or at the next start.
+	ErrNoAnswer = errors.New("partition: a log directory's device does not answer")
 	// ErrExists: the partition is already there.
 	ErrExists = errors.New("partition: exists")
 )

@@ -1,7 +1,6 @@
 package partition
 
 import (
-	"errors"
 	"fmt"
 	"maps"
 	"sync"
@@ -44,18 +43,7 @@ func (s *Store) checkpoint(d *logDir) {
 	}
 }
 
-// writeCheckpoints brings the checkpoint files of every home directory up to date.
-func (s *Store) writeCheckpoints() error {
-	var errs []error
-	for _, d := range s.dirs {
-		if d.fenced() == nil {
-			errs = append(errs, s.writeMarks(d))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// writeMarks does it for one directory. Errors: ErrFenced; those of the file system.
+// writeMarks brings the checkpoint files of a home directory up to date. Errors: ErrFenced; those of the file system.
 func (s *Store) writeMarks(d *logDir) error {
 	c := s.checkpoints[d]
 	if c == nil {
@@ -124,19 +112,13 @@ func (s *Store) remember(d *logDir, tp segment.TopicPartition) (point, start, cl
 	return m.points[tp], m.starts[tp], cleaned, compacted
 }
 
-// forget takes partitions that are deleted, or about to be made in dirs, out of memory and files there. A later partition of the same
+// forget takes partitions that are deleted, or about to be made in d, out of memory and files there. A later partition of the same
 // name must find nothing of them in its home: neither begin at their start nor be trusted up to their recovery point.
-func (s *Store) forget(dirs []*logDir, tps ...segment.TopicPartition) error {
-	var errs []error
-	for _, d := range dirs {
-		if c := s.checkpoints[d]; c != nil {
-			errs = append(errs, s.forgetIn(d, c, tps))
-		}
+func (s *Store) forget(d *logDir, tps ...segment.TopicPartition) error {
+	c := s.checkpoints[d]
+	if c == nil {
+		return nil
 	}
-	return errors.Join(errs...)
-}
-
-func (s *Store) forgetIn(d *logDir, c *checkpoints, tps []segment.TopicPartition) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	stale := c.doubtful

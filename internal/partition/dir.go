@@ -57,8 +57,13 @@ type logDir struct {
 	commit  committer         // hottest tier only
 	journal *journalCommitter // the same, nil without
 	gate    *syncGate         // nil without
-	lock    io.Closer
-	device  uint64 // of the file system, as cachectl names its ladder
+	lock    io.Closer         // nil: it did not answer at the start
+	device  uint64            // of the file system, as cachectl names its ladder
+	names   dirNames
+	doomed  []string // directories of deleted partitions that the last run left
+
+	hangs      atomic.Bool // its device has not answered for stallAfter: nothing new is placed there
+	incomplete atomic.Bool // it has a partition that could not be opened: what that holds is not known
 
 	failure    atomic.Pointer[dirFailure]
 	full       atomic.Bool

@@ -36,7 +36,8 @@
 //     (budget.go) gives the counts to one admission.Controller per directory and its answers to the device queues. Its lock,
 //     budgets.mu, comes before coldQueue.mu.
 //   - Work that goes over logs waits for no device that others do not need: side by side for what lies in different directories (places.go), and
-//     with what is known in memory, where it only plans (ask.go).
+//     with what is known in memory, where it only plans (ask.go). Which directories have something of a partition is known in memory, too (names.go): no other is
+//     asked when it is made or deleted. A stop closes directories side by side.
 //   - Compaction (compact*.go) cleans one log at a time, but for those that a device does not answer. Under Log.maintenance it swaps segments in the view; segments that it rewrites
 //     are claimed, and those that a migration moves are noted (compactState), so that no segment has copies of two kinds.
 //   - Lock order: Store.mu, Log.syncing, Log.maintenance, Log.mu, cursor.mu, cursorSet.mu, convoy.mu, coldQueue.mu. None is held across device I/O but Log.mu

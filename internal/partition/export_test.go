@@ -30,7 +30,9 @@ func (s *Store) Abandon() {
 			d.commit.close()
 		}
 		_ = s.closeJournal(d, false)
-		_ = d.lock.Close() // the process is dead
+		if d.lock != nil {
+			_ = d.lock.Close() // the process is dead
+		}
 	}
 }
 

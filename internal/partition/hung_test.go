@@ -52,6 +52,26 @@ func (h *deafDisk) release() {
 	})
 }
 
+// hungWorld is a world of which one disk can hang. Release it before the test ends.
+type hungWorld struct {
+	*world
+	*deafDisk
+	board switchboard
+}
+
+// deafWorld gives w a disk that answers no call of some kinds, for files of some suffix, once it hangs.
+func deafWorld(w *world, kinds vfs.Kind, suffix string) *hungWorld {
+	h := &hungWorld{world: w, deafDisk: newDeafDisk(kinds, suffix)}
+	w.inject = h.board.of
+	return h
+}
+
+// hangDisk has one disk hang.
+func (h *hungWorld) hangDisk(disk int) {
+	h.board.set(disk, h.deafDisk)
+	h.hang()
+}
+
 // TestHungDirectoryAndConfigs: a change of configurations waits for no append that a device does not answer; the partition obeys when it does.
 func TestHungDirectoryAndConfigs(t *testing.T) {
 	disk := newDeafDisk(vfs.OpWrite, ".log")
@@ -103,10 +123,8 @@ func TestHungDirectoryAndConfigs(t *testing.T) {
 // TestHungTierAndRetention: while a cold tier answers nothing, partitions that have nothing there lose what retention deletes.
 func TestHungTierAndRetention(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
-		disk := newDeafDisk(vfs.OpRename, segment.DeletedSuffix)
+		disk := deafWorld(w, vfs.OpRename, segment.DeletedSuffix)
 		defer disk.release()
-		var board switchboard
-		w.inject = board.of
 		w.change = func(o *partition.Options) { o.RetentionInterval = time.Second }
 		noErr(t, w.open())
 		cold, err := w.create("cold", 1, 1, smallSegments())
@@ -128,8 +146,7 @@ func TestHungTierAndRetention(t *testing.T) {
 		if n, err := w.migrate(cold.parts[0]); err != nil || n == 0 {
 			t.Fatalf("%d segments moved, %v", n, err)
 		}
-		board.set(2, disk)
-		disk.hang()
+		disk.hangDisk(2)
 		keep := func(p *partTruth) {
 			p.topic.cfg.RetentionBytes = 1
 			p.startMax = 1000
@@ -191,18 +208,15 @@ func TestHungDirectoryAndMigrations(t *testing.T) {
 	}
 	t.Run("source", func(t *testing.T) {
 		bubble(t, func(t *testing.T, w *world) {
-			disk := newDeafDisk(vfs.OpRead, ".log")
+			disk := deafWorld(w, vfs.OpRead, ".log")
 			defer disk.release()
-			var board switchboard
-			w.inject = board.of
 			noErr(t, w.open())
 			topic, err := w.create("orders", 1, 2, smallSegments())
 			noErr(t, err)
 			bad, good := homes(t, w, topic)
 			fill(t, w, bad)
 			fill(t, w, good)
-			board.set(0, disk)
-			disk.hang()
+			disk.hangDisk(0)
 			noErr(t, w.submitMoves(bad))
 			<-disk.hung
 			noErr(t, w.submitMoves(good))
@@ -225,10 +239,8 @@ func TestHungDirectoryAndMigrations(t *testing.T) {
 	})
 	t.Run("target", func(t *testing.T) {
 		bubble(t, func(t *testing.T, w *world) {
-			disk := newDeafDisk(vfs.OpSync, segment.MigratingSuffix)
+			disk := deafWorld(w, vfs.OpSync, segment.MigratingSuffix)
 			defer disk.release()
-			var board switchboard
-			w.inject = board.of
 			w.change = func(o *partition.Options) {
 				o.Dirs[1].Tier, o.Dirs[1].MaxUsedBytes, o.Dirs[2].MaxUsedBytes = "t1", 100<<20, 50<<20 // the first has more room
 			}
@@ -237,8 +249,7 @@ func TestHungDirectoryAndMigrations(t *testing.T) {
 			noErr(t, err)
 			p := topic.parts[0]
 			fill(t, w, p)
-			board.set(1, disk)
-			disk.hang()
+			disk.hangDisk(1)
 			noErr(t, w.submitMoves(p))
 			<-disk.hung
 			time.Sleep(minute)
@@ -260,10 +271,9 @@ func TestHungDirectoryAndMigrations(t *testing.T) {
 // TestHungDirectoryAndCompaction: a compaction that a device does not answer holds up those that need it, and no others.
 func TestHungDirectoryAndCompaction(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
-		disk := newDeafDisk(vfs.OpRead, ".log")
+		disk := deafWorld(w, vfs.OpRead, ".log")
 		defer disk.release()
-		var board switchboard
-		w.inject, w.change = board.of, quietCompaction
+		w.change = quietCompaction
 		noErr(t, w.open())
 		topic, err := w.create("orders", 1, 2, compacted())
 		noErr(t, err)
@@ -286,8 +296,7 @@ func TestHungDirectoryAndCompaction(t *testing.T) {
 			}
 			return 0
 		}
-		board.set(0, disk)
-		disk.hang()
+		disk.hangDisk(0)
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
@@ -311,10 +320,8 @@ func TestHungDirectoryAndCompaction(t *testing.T) {
 // TestHungDirectoryAndPlans: what a plan has to ask a device that does not answer is left out of it, and the rest is planned.
 func TestHungDirectoryAndPlans(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
-		disk := newDeafDisk(vfs.OpOpen|vfs.OpStat|vfs.OpRead, segment.TimeIndexName(0))
+		disk := deafWorld(w, vfs.OpOpen|vfs.OpStat|vfs.OpRead, segment.TimeIndexName(0))
 		defer disk.release()
-		var board switchboard
-		w.inject = board.of
 		w.change = func(o *partition.Options) { o.PlanInterval = 5 * time.Second }
 		noErr(t, w.open())
 		topic, err := w.create("orders", 1, 2, smallSegments())
@@ -327,9 +334,8 @@ func TestHungDirectoryAndPlans(t *testing.T) {
 			}
 		}
 		noErr(t, w.close())
-		board.set(0, disk)
 		topic.cfg.LocalRetentionBytes = 1
-		disk.hang()
+		disk.hangDisk(0)
 		noErr(t, w.open()) // when a segment's records came is read when that is asked for
 		time.Sleep(time.Minute)
 		select {
@@ -504,10 +510,8 @@ func TestHungDirectoryAndLag(t *testing.T) {
 // TestHungDirectoryAndLookups: lookups by time that a device does not answer keep none from being answered elsewhere.
 func TestHungDirectoryAndLookups(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
-		disk := newDeafDisk(vfs.OpRead, ".log")
+		disk := deafWorld(w, vfs.OpRead, ".log")
 		defer disk.release()
-		var board switchboard
-		w.inject = board.of
 		noErr(t, w.open())
 		topic, err := w.create("orders", 1, 2, smallSegments())
 		noErr(t, err)
@@ -516,8 +520,7 @@ func TestHungDirectoryAndLookups(t *testing.T) {
 			c := p.client("a", 0)
 			noErr(t, errors.Join(w.send(c, 2, 600), w.ack(c)))
 		}
-		board.set(0, disk)
-		disk.hang()
+		disk.hangDisk(0)
 		var wg sync.WaitGroup
 		ask := func(p *partTruth) {
 			l, err := w.log(p)

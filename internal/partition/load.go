@@ -1,9 +1,11 @@
 package partition
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"slices"
 	"strings"
@@ -55,7 +57,7 @@ func Open(opt Options) (_ *Store, err error) {
 		return nil, err
 	}
 	opt = opt.withDefaults()
-	s := &Store{opt: opt, limitsMu: &sync.Mutex{}, logs: map[logKey]*Log{}, corrupt: map[string]bool{}, checkpoints: map[*logDir]*checkpoints{}, planNow: make(chan struct{}, 1), compactor: compactor{look: make(chan struct{}, 1)}}
+	s := &Store{opt: opt, limitsMu: &sync.Mutex{}, logs: map[logKey]*Log{}, creations: map[logKey]*creation{}, corrupt: map[string]bool{}, checkpoints: map[*logDir]*checkpoints{}, planNow: make(chan struct{}, 1), compactor: compactor{look: make(chan struct{}, 1)}}
 	s.opened, s.began = opt.Now(), time.Now()
 	s.durableWaiters.New = newDurableWaiter
 	s.ctx, s.stop = context.WithCancel(context.Background())
@@ -96,9 +98,13 @@ func Open(opt Options) (_ *Store, err error) {
 			return nil, err
 		}
 	}
-	if s.missing = s.notConfigured(); len(s.missing) > 0 {
+	if gone := s.notConfigured(); len(gone) > 0 {
 		opt.Logger.Error("directories of this cluster are not configured: partitions that need them stay offline, others go on without what lies there",
-			"dirs", s.missing)
+			"dirs", gone)
+		s.missing = append(s.missing, strings.Join(gone, ", ")+" is not configured")
+	}
+	if !slices.ContainsFunc(s.dirs, func(d *logDir) bool { return d.rank == 0 && d.lock != nil }) {
+		return nil, fmt.Errorf("%w: %s: there is no other directory in tier %s", ErrNoAnswer, strings.Join(s.missing, "; "), s.tiers[0])
 	}
 	s.newGates()
 	if opt.Registerer != nil {
@@ -138,7 +144,9 @@ func (s *Store) abandon() {
 			d.commit.close()
 		}
 		_ = s.closeJournal(d, false) // nor in the journal
-		_ = d.lock.Close()           // nothing was written
+		if d.lock != nil {
+			_ = d.lock.Close() // nothing was written
+		}
 	}
 }
 
@@ -158,19 +166,15 @@ func (s *Store) openDir(index int, spec DirSpec) error {
 		}
 		name = fmt.Sprintf("%s#%d", spec.Tier, nth)
 	}
-	lock, err := spec.FS.Lock(lockFile)
-	if err != nil {
-		return fmt.Errorf("log directory %s: %w; is another broker running on it?", spec.FS.Root(), err)
-	}
 	if spec.Device.Name == "" {
 		spec.Device.Name = name
 	}
 	spec.Device.Rotating = spec.Rotating
 	cold, err := newColdQueue(spec.Device, s.limits, s.limitsMu, s.opt.Now)
 	if err != nil {
-		return errors.Join(err, lock.Close())
+		return err
 	}
-	d := &logDir{spec: spec, name: name, index: index, rank: rank, nth: nth, log: s.opt.Logger, lock: lock, cold: cold, onFence: s.dirFenced, errors: s.metrics.dirErrors,
+	d := &logDir{spec: spec, name: name, index: index, rank: rank, nth: nth, log: s.opt.Logger, cold: cold, onFence: s.dirFenced, errors: s.metrics.dirErrors,
 		lookups: make(chan struct{}, lookupParallel)}
 	for _, op := range []string{"read", "open", "append", "write", "sync"} { // present from the start, so that a rate never begins with a hole
 		d.errors.WithLabelValues(name, op)
@@ -186,26 +190,26 @@ func (s *Store) openDir(index int, spec DirSpec) error {
 		d.commit = newFileCommitter(d, workers)
 	}
 	s.dirs = append(s.dirs, d)
-	if s.opt.ClusterID != "" {
-		id, err := tiering.Claim(spec.FS, name, s.opt.ClusterID, s.opt.KnownTiers[name])
-		if err != nil {
-			return err
-		}
-		if s.opt.RememberTier != nil && s.opt.KnownTiers[name] != id.UUID {
-			if err := s.opt.RememberTier(name, id.UUID); err != nil {
-				return fmt.Errorf("remember tier %s: %w", name, err)
-			}
-		}
+	c, err := s.claimInTime(d)
+	if errors.Is(err, ErrNoAnswer) {
+		s.missing = append(s.missing, fmt.Sprintf("%s (%s) did not answer at the start", name, spec.FS.Root()))
+		d.fence("open", err)
+		return nil
 	}
-	if err := sweepRoot(spec.FS); err != nil {
-		return fmt.Errorf("log directory %s: %w", spec.FS.Root(), err)
-	}
-	d.checkSpace()
-	ladder, err := s.opt.Cache.Probe(spec.FS)
+	d.lock = c.lock
 	if err != nil {
-		s.opt.Logger.Warn("read methods not probed: live reads will tell", "path", spec.FS.Root(), "err", err)
+		return err
 	}
-	d.device = ladder.Device
+	if s.opt.RememberTier != nil && c.uuid != "" && s.opt.KnownTiers[name] != c.uuid {
+		if err := s.opt.RememberTier(name, c.uuid); err != nil {
+			return fmt.Errorf("remember tier %s: %w", name, err)
+		}
+	}
+	for _, name := range c.names {
+		d.names.note(name)
+	}
+	d.doomed, d.device = c.doomed, c.device
+	d.checkSpace()
 	if rank > 0 {
 		return s.dropJournal(d)
 	}
@@ -213,6 +217,92 @@ func (s *Store) openDir(index int, spec DirSpec) error {
 		return err
 	}
 	return s.openJournal(d, d.commit.(*fileCommitter))
+}
+
+// claimed is what a log directory said when it was asked first.
+type claimed struct {
+	lock   io.Closer // nil: it could not be had
+	uuid   string    // "" where no identity was asked for
+	names  []string  // partition directories
+	doomed []string  // those of deleted partitions
+	device uint64
+}
+
+// openWait is how long a start waits for a log directory that says nothing: a disk that spins up, or is busy, does within it.
+const openWait = 30 * time.Second
+
+// claimInTime is claim, or ErrNoAnswer. A directory that answers later is let go again: its partitions are not served without a restart.
+func (s *Store) claimInTime(d *logDir) (claimed, error) {
+	var (
+		mu    sync.Mutex
+		c     claimed
+		err   error
+		late  bool
+		ended = make(chan struct{})
+	)
+	go func() {
+		got, failed := s.claim(d)
+		mu.Lock()
+		defer mu.Unlock()
+		if late && got.lock != nil {
+			_ = got.lock.Close() // nothing was written
+		}
+		c, err = got, failed
+		close(ended)
+	}()
+	if !awaitAll([]chan struct{}{ended}, stallAfter) {
+		d.log.Warn("log directory does not answer: the start waits for it", "tier", d.spec.Tier, "path", d.spec.FS.Root(), "most", openWait)
+		awaitAll([]chan struct{}{ended}, openWait-stallAfter)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	select {
+	case <-ended:
+		return c, err
+	default:
+		late = true
+		return claimed{}, fmt.Errorf("%w: %s", ErrNoAnswer, d.spec.FS.Root())
+	}
+}
+
+// claim locks a directory, makes sure that it is the one that it should be, and looks at what it holds. The probe writes, syncs and reads: whether
+// the device answers is known then.
+func (s *Store) claim(d *logDir) (c claimed, err error) {
+	fsys := d.spec.FS
+	if c.lock, err = fsys.Lock(lockFile); err != nil {
+		c.lock = nil
+		return c, fmt.Errorf("log directory %s: %w; is another broker running on it?", fsys.Root(), err)
+	}
+	if s.opt.ClusterID != "" {
+		id, err := tiering.Claim(fsys, d.name, s.opt.ClusterID, s.opt.KnownTiers[d.name])
+		if err != nil {
+			return c, err
+		}
+		c.uuid = id.UUID
+	}
+	if err := sweepRoot(fsys); err != nil {
+		return c, fmt.Errorf("log directory %s: %w", fsys.Root(), err)
+	}
+	ladder, err := s.opt.Cache.Probe(fsys)
+	if err != nil {
+		s.opt.Logger.Warn("read methods not probed: live reads will tell", "path", fsys.Root(), "err", err)
+	}
+	c.device = ladder.Device
+	entries, err := fsys.List(".")
+	if err != nil {
+		return c, fmt.Errorf("list %s: %w", fsys.Root(), err)
+	}
+	for _, e := range entries {
+		if !e.Dir {
+			continue
+		}
+		if _, _, ok := segment.ParsePartitionDir(e.Name); ok {
+			c.names = append(c.names, e.Name)
+		} else if strings.HasSuffix(e.Name, deletedDirSuffix) && strings.Contains(e.Name, ".") {
+			c.doomed = append(c.doomed, e.Name)
+		}
+	}
+	return c, nil
 }
 
 // sweepRoot removes what a crash left half written in a log directory's root, and makes durable the names that are there:
@@ -261,19 +351,37 @@ func (s *Store) readCheckpoints(d *logDir) error {
 // Load opens every partition of topics, making directories that are missing, finishes interrupted deletions, and starts
 // the background work. A partition that cannot be opened is served as offline and reported; the others go on.
 func (s *Store) Load(ctx context.Context, topics []TopicSpec) error {
-	if err := s.removeDeleted(); err != nil {
-		return err
-	}
 	for _, t := range topics {
 		s.recovered.partitions.Add(int64(t.Partitions))
 		s.setTopicCap(t.Topic, t.Config.CatchupBytesPerSec)
 	}
-	g, ctx := errgroup.WithContext(ctx)
+	loaded := make(chan error, 1)
+	go func() { loaded <- s.loadAll(ctx, topics) }()
+	select {
+	case err := <-loaded:
+		return err
+	case <-ctx.Done():
+	}
+	select {
+	case err := <-loaded:
+		return err
+	case <-time.After(backgroundTime): // what a device does not answer goes on, and is not known to be closed
+		for _, d := range s.dirs {
+			d.incomplete.Store(true)
+		}
+		return ctx.Err()
+	}
+}
+
+// loadAll is Load without an end while a device does not answer.
+func (s *Store) loadAll(ctx context.Context, topics []TopicSpec) error {
+	s.removeDeleted()
+	g, group := errgroup.WithContext(ctx)
 	g.SetLimit(loadParallel)
 	for _, t := range topics {
 		for p := range t.Partitions {
 			g.Go(func() error {
-				if err := ctx.Err(); err != nil {
+				if err := group.Err(); err != nil {
 					return err
 				}
 				l, err := s.open(t.Topic, t.ID, p, t.Config)
@@ -281,15 +389,18 @@ func (s *Store) Load(ctx context.Context, topics []TopicSpec) error {
 					l = s.offline(t.Topic, t.ID, p, t.Config, err)
 				}
 				s.mu.Lock()
+				defer s.mu.Unlock()
+				if s.closed {
+					return ErrClosed // nobody waits any more, and nobody would close it
+				}
 				s.logs[logKey{t.Topic, p}] = l
-				s.mu.Unlock()
 				s.recovered.done.Add(1)
 				return nil
 			})
 		}
 	}
-	if err := g.Wait(); err != nil {
-		return err
+	if err := g.Wait(); err != nil || ctx.Err() != nil {
+		return cmp.Or(err, ctx.Err())
 	}
 	s.loaded.Store(true)
 	for _, name := range s.Unknown() {
@@ -307,9 +418,13 @@ func (s *Store) Progress() Progress {
 
 // offline stands in for a partition that could not be opened.
 func (s *Store) offline(topic string, id [16]byte, partition int32, cfg Config, cause error) *Log {
-	s.incomplete.Store(true)
 	s.opt.Logger.Error("partition offline", "topic", topic, "partition", partition, "err", cause)
 	l := s.newLog(topic, id, partition, cfg, s.dirs[0])
+	for _, d := range s.dirs {
+		if d.names.may(l.dir) {
+			d.incomplete.Store(true)
+		}
+	}
 	err := fmt.Errorf("%w: %s: %w", ErrFenced, l.dir, cause)
 	l.failed.Store(&err)
 	l.closed = true
@@ -321,32 +436,73 @@ func (s *Store) offline(topic string, id [16]byte, partition int32, cfg Config, 
 	return l
 }
 
+// creation is a partition that is being made.
+type creation struct {
+	done  chan struct{} // closed when the rest is known
+	l     *Log
+	err   error
+	unmet bool // nobody waits for it any more: it is not served; guarded by Store.mu
+}
+
+// createWait is how long a creation waits for a device that does not answer.
+const createWait = 20 * time.Second
+
 // Create makes the partition's directory, or loads it when it is there, and begins to serve it. ErrExists when it is
-// served already.
+// served already; ErrNoAnswer when a device did not answer in time: then nothing is served, and what was begun is there to be deleted, or used when
+// it is made again.
 func (s *Store) Create(_ context.Context, topic string, id [16]byte, partition int32, cfg Config) (*Log, error) {
-	key := logKey{topic, partition}
-	s.mu.RLock()
-	_, exists := s.logs[key]
-	closed := s.closed
-	s.mu.RUnlock()
+	key, dir := logKey{topic, partition}, segment.PartitionDir(topic, partition)
+	c := &creation{done: make(chan struct{})}
+	s.mu.Lock()
 	switch {
-	case closed:
+	case s.closed:
+		s.mu.Unlock()
 		return nil, ErrClosed
-	case exists:
-		return nil, fmt.Errorf("%w: %s", ErrExists, segment.PartitionDir(topic, partition))
+	case s.logs[key] != nil:
+		s.mu.Unlock()
+		return nil, fmt.Errorf("%w: %s", ErrExists, dir)
+	case s.creations[key] != nil:
+		s.mu.Unlock()
+		return nil, fmt.Errorf("%w: %s is still being made", ErrNoAnswer, dir)
 	}
-	l, err := s.open(topic, id, partition, cfg)
-	if err != nil {
-		return nil, err
+	s.creations[key] = c
+	s.mu.Unlock()
+	go s.create(c, key, id, cfg)
+	if !awaitAll([]chan struct{}{c.done}, createWait) {
+		s.mu.Lock()
+		c.unmet = s.creations[key] == c
+		late := c.unmet
+		s.mu.Unlock()
+		if late {
+			return nil, fmt.Errorf("%w: %s was not made in %v", ErrNoAnswer, dir, createWait)
+		}
+	}
+	<-c.done
+	if c.err != nil {
+		return nil, c.err
 	}
 	s.setTopicCap(topic, cfg.CatchupBytesPerSec)
+	return c.l, nil
+}
+
+func (s *Store) create(c *creation, key logKey, id [16]byte, cfg Config) {
+	defer close(c.done)
+	c.l, c.err = s.open(key.topic, id, key.partition, cfg)
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if _, exists := s.logs[key]; exists {
-		return nil, errors.Join(fmt.Errorf("%w: %s", ErrExists, l.dir), l.close())
+	delete(s.creations, key)
+	switch {
+	case c.err != nil:
+	case s.closed:
+		c.err = ErrClosed
+	case c.unmet:
+		c.err = ErrNoAnswer
+	default:
+		s.logs[key] = c.l
 	}
-	s.logs[key] = l
-	return l, nil
+	s.mu.Unlock()
+	if c.l != nil && c.err != nil {
+		c.l.retire()
+	}
 }
 
 func (s *Store) newLog(topic string, id [16]byte, partition int32, cfg Config, home *logDir) *Log {
@@ -391,13 +547,21 @@ func (s *Store) openAt(name, topic string, id [16]byte, partition int32, cfg Con
 	fsys := home.spec.FS
 	if !slices.Contains(holders, home) {
 		if len(holders) > 0 {
-			return nil, fmt.Errorf("%s: no directory in tier %s, but sealed segments in tier %s: restore the hot tier's directory", name, s.tiers[0], holders[0].spec.Tier)
+			why := ""
+			if len(s.missing) > 0 {
+				why = " (" + strings.Join(s.missing, "; ") + ")"
+			}
+			return nil, fmt.Errorf("%s: no directory in tier %s, but sealed segments in tier %s: restore the hot tier's directory%s", name, s.tiers[0], holders[0].spec.Tier, why)
 		}
 		if len(s.missing) > 0 && !s.loaded.Load() {
-			return nil, fmt.Errorf("%s is nowhere, and %s is not configured: put it back, or delete the topic if that is lost", name, strings.Join(s.missing, ", "))
+			return nil, fmt.Errorf("%s is nowhere, and %s: put it back, or delete the topic if that is lost", name, strings.Join(s.missing, "; "))
 		}
-		if err := s.forget([]*logDir{home}, l.key()); err != nil { // of a deleted topic of this name
+		if err := s.forget(home, l.key()); err != nil { // of a deleted topic of this name
 			return nil, home.writeFailed("write checkpoints", err)
+		}
+		home.names.note(name)
+		if l.made = s.loaded.Load(); l.made { // a start may take its time; this is told, and the next ones are made elsewhere
+			defer s.work(home)()
 		}
 		if err := fsys.MkdirAll(name); err != nil {
 			return nil, home.writeFailed("make partition directory", err)
@@ -425,9 +589,12 @@ func (s *Store) openAt(name, topic string, id [16]byte, partition int32, cfg Con
 }
 
 // place finds the directories that hold a partition, hot to cold, and its home: the one in the hottest tier that has
-// it, else the emptiest. The home counts it from now on, so that partitions made at once are spread.
+// it, else the emptiest of those whose device answers. The home counts it from now on, so that partitions made at once are spread.
 func (s *Store) place(name string) (home *logDir, holders []*logDir, err error) {
 	for _, d := range s.dirs {
+		if !d.names.may(name) {
+			continue
+		}
 		e, err := d.spec.FS.Stat(name)
 		switch {
 		case err == nil && e.Dir:
@@ -449,7 +616,12 @@ func (s *Store) place(name string) (home *logDir, holders []*logDir, err error) 
 	s.placing.Lock()
 	defer s.placing.Unlock()
 	for _, d := range s.dirs {
-		if d.rank == 0 && d.fenced() == nil && (home == nil || d.partitions.Load() < home.partitions.Load()) {
+		if d.rank != 0 || d.fenced() != nil {
+			continue
+		}
+		worse := home != nil && d.hangs.Load() && !home.hangs.Load()
+		better := home == nil || home.hangs.Load() && !d.hangs.Load()
+		if better || !worse && d.partitions.Load() < home.partitions.Load() {
 			home = d
 		}
 	}
@@ -551,8 +723,8 @@ func (l *Log) openSegments(segs []found) error {
 		return l.begin(nil, w, start)
 	}
 	if len(s.missing) > 0 && segs[0].Base > start { // else what lies there would be taken for deleted, and be that when it is back
-		return fmt.Errorf("%s: records %d to %d are nowhere, and %s is not configured: put it back, or, if it is lost, write %d for this partition into %s of %s",
-			l.dir, start, segs[0].Base-1, strings.Join(s.missing, ", "), segs[0].Base, segment.LogStartFile, l.home.spec.FS.Root())
+		return fmt.Errorf("%s: records %d to %d are nowhere, and %s: put it back, or, if it is lost, write %d for this partition into %s of %s",
+			l.dir, start, segs[0].Base-1, strings.Join(s.missing, "; "), segs[0].Base, segment.LogStartFile, l.home.spec.FS.Root())
 	}
 	last := segs[len(segs)-1]
 	// Only what is durable, and never the last segment, is compacted; and what was has gaps, which recovery must not take for a torn tail.
@@ -569,6 +741,9 @@ func (l *Log) openSegments(segs []found) error {
 			if err != nil {
 				return err
 			}
+			if res.Next != next && len(s.missing) > 0 {
+				return l.gap(res.Next, next)
+			}
 			if res.Next != next { // nothing after it was acked: a commit syncs segments in order
 				return l.continueFrom(opened, w, segs[i+1:], max(segs[0].Base, start))
 			}
@@ -579,6 +754,9 @@ func (l *Log) openSegments(segs []found) error {
 			continue
 		}
 		r, err := segment.OpenSealed(f.dir.spec.FS, l.dir, segment.Sealed{Base: f.Base, Next: next, SizeBytes: f.SizeBytes, NoAborted: !f.HasTxnIndex}, s.files)
+		if err == nil && s.mayLackSealed() {
+			err = l.follows(r, next)
+		}
 		if err != nil {
 			return err
 		}
@@ -595,6 +773,30 @@ func (l *Log) openSegments(segs []found) error {
 		return err
 	}
 	return l.begin(opened, w, max(segs[0].Base, start))
+}
+
+// mayLackSealed: a directory of a colder tier did not answer, and may hold any sealed segments. (One of the hottest tier has those of partitions alone
+// whose home it is.)
+func (s *Store) mayLackSealed() bool {
+	return slices.ContainsFunc(s.dirs, func(d *logDir) bool { return d.rank > 0 && d.lock == nil })
+}
+
+// follows is an error unless the segment that begins at next is the one behind r: readers would not notice what is missing in between.
+func (l *Log) follows(r *segment.Reader, next segment.Offset) error {
+	if !r.Acquire() {
+		return ErrClosed
+	}
+	defer r.Release()
+	end, err := r.End()
+	if err == nil && end != next {
+		err = l.gap(end, next)
+	}
+	return err
+}
+
+// gap: records are in none of the directories that are there.
+func (l *Log) gap(from, to segment.Offset) error {
+	return fmt.Errorf("%s: records %d to %d are nowhere, and %s: put it back", l.dir, from, to-1, strings.Join(l.store.missing, "; "))
 }
 
 // recover checks one segment from the recovery point on.
@@ -718,17 +920,10 @@ func (l *Log) loadProducers(segs []*logSegment) error {
 func (s *Store) Unknown() []string {
 	var out []string
 	for _, d := range s.dirs {
-		entries, err := d.spec.FS.List(".")
-		if err != nil {
-			continue
-		}
-		for _, e := range entries {
-			topic, p, ok := segment.ParsePartitionDir(e.Name)
-			if !e.Dir || !ok {
-				continue
-			}
+		for _, name := range d.names.all() {
+			topic, p, _ := segment.ParsePartitionDir(name)
 			if _, served := s.Log(topic, p); !served {
-				out = append(out, d.spec.FS.Root()+"/"+e.Name)
+				out = append(out, d.spec.FS.Root()+"/"+name)
 			}
 		}
 	}

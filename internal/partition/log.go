@@ -17,6 +17,7 @@ type Log struct {
 	partition int32
 	dir       string // name of the partition directory, the same in every tier
 	home      *logDir
+	made      bool // after the start, and not found
 	log       *slog.Logger
 
 	cfg     atomic.Pointer[Config]

@@ -256,6 +256,7 @@ func (s *Store) prepareMove(ctx context.Context, m tiering.Move) (tiering.Job, t
 	if !l.beginMove(m.Base, m.From) {
 		return tiering.Job{}, tiering.Env{}, fmt.Errorf("%w: it is being compacted", tiering.ErrGone)
 	}
+	to.names.note(l.dir)
 	job := tiering.Job{Dir: l.dir, Base: m.Base, SizeBytes: from.r.Meta().SizeBytes, Next: v.segs[i+1].base,
 		From: from.dir.tier(), To: to.tier(), Dense: !l.compact.begun.Load() && !l.config().Compact, EpochAt: l.epochs.EpochAt}
 	return job, s.migrationEnv(ctx, l, from, to), nil

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"strings"
+	"maps"
+	"slices"
+	"sync"
 	"time"
 
 	"lagoon/internal/vfs"
@@ -348,8 +350,10 @@ func (l *Log) DeleteRecords(ctx context.Context, before segment.Offset) (segment
 // Delete stops serving all partitions of a topic and removes their directories in every tier, also those of partitions that
 // are not served (what an interrupted deletion left): renamed before it returns, so that the topic never comes back,
 // unlinked in the background. Those that name another id are left alone. It may be repeated. The caller makes no topic of this name meanwhile.
+// It has no end while a device that holds something of the topic does not answer, and what lies elsewhere is gone by then; ErrNoAnswer is for one
+// that did not at the start.
 func (s *Store) Delete(ctx context.Context, topic string, id [16]byte) error {
-	gone := map[int32]*Log{}
+	gone, unmade := map[int32]*Log{}, map[int32]*creation{}
 	s.mu.Lock()
 	for k, l := range s.logs {
 		if k.topic == topic {
@@ -357,21 +361,91 @@ func (s *Store) Delete(ctx context.Context, topic string, id [16]byte) error {
 			delete(s.logs, k)
 		}
 	}
+	for k, c := range s.creations {
+		if k.topic == topic {
+			unmade[k.partition] = c
+			c.unmet = true
+		}
+	}
 	s.mu.Unlock()
-	errs := []error{s.migrator.CancelWhere(ctx, func(m tiering.Move) bool { return m.Topic == topic })}
-	for _, l := range gone {
-		l.retire()
-	}
-	var tps []segment.TopicPartition
-	for _, d := range s.dirs {
-		found, err := s.removeTopic(d, topic, id, gone)
-		tps = append(tps, found...)
-		errs = append(errs, err)
-	}
 	s.setTopicCap(topic, 0)
-	if err := s.forget(s.dirs, tps...); err != nil {
-		s.opt.Logger.Warn("checkpoints still name a deleted topic", "topic", topic, "err", err) // making it anew tries again
+	del := deletion{s, topic, id, gone, unmade}
+	groups := del.byPlace()
+	errs := sideBySide(len(groups), func(i int) error { return del.partitions(ctx, groups[i]) })
+	for _, d := range s.dirs {
+		if d.lock == nil && !madeSince(gone) {
+			errs = errors.Join(errs, fmt.Errorf("%w: %s: what it holds of topic %s is deleted at a start at which it does", ErrNoAnswer, d.spec.FS.Root(), topic))
+		}
 	}
+	return errs
+}
+
+// madeSince tells whether all were made after the start: a directory that did not answer then has nothing of them.
+func madeSince(logs map[int32]*Log) bool {
+	for _, l := range logs {
+		if !l.made {
+			return false
+		}
+	}
+	return len(logs) > 0
+}
+
+// deletion is one of a topic.
+type deletion struct {
+	s      *Store
+	topic  string
+	id     [16]byte
+	gone   map[int32]*Log      // partitions that were served
+	unmade map[int32]*creation // whose creation has not come to its end
+}
+
+// byPlace lists the partitions, also those that are not served, apart by the directories that may hold something of them.
+func (del deletion) byPlace() [][]int32 {
+	in := map[int32]uint64{}
+	for p, l := range del.gone {
+		in[p] |= del.s.placeOf(l).dirs
+	}
+	for p := range del.unmade {
+		in[p] |= 0
+	}
+	for _, d := range del.s.dirs {
+		for _, p := range d.names.of(del.topic) {
+			in[p] |= d.bit()
+		}
+	}
+	byDirs := map[uint64][]int32{}
+	for p, dirs := range in {
+		byDirs[dirs] = append(byDirs[dirs], p)
+	}
+	return slices.Collect(maps.Values(byDirs))
+}
+
+// partitions deletes those that lie in the same directories.
+func (del deletion) partitions(ctx context.Context, partitions []int32) error {
+	s, mine := del.s, map[int32]bool{}
+	for _, p := range partitions {
+		mine[p] = true
+	}
+	err := s.migrator.CancelWhere(ctx, func(m tiering.Move) bool { return m.Topic == del.topic && mine[m.Partition] })
+	for _, p := range partitions {
+		if c := del.unmade[p]; c != nil {
+			<-c.done
+		}
+		if l := del.gone[p]; l != nil {
+			l.retire()
+		}
+	}
+	return errors.Join(err, sideBySide(len(s.dirs), func(i int) error { return del.in(s.dirs[i], partitions) }))
+}
+
+// sideBySide runs fn for 0 to n-1 at once, and joins the errors.
+func sideBySide(n int, fn func(i int) error) error {
+	var wg sync.WaitGroup
+	errs := make([]error, n)
+	for i := range n {
+		wg.Go(func() { errs[i] = fn(i) })
+	}
+	wg.Wait()
 	return errors.Join(errs...)
 }
 
@@ -416,46 +490,58 @@ func (l *Log) retire() {
 	}
 }
 
-// removeTopic renames the topic's partition directories in one log directory, durably, and unlinks them later.
-func (s *Store) removeTopic(d *logDir, topic string, id [16]byte, gone map[int32]*Log) (tps []segment.TopicPartition, err error) {
-	fsys := d.spec.FS
-	entries, err := fsys.List(".")
-	if err != nil {
-		return nil, fmt.Errorf("list %s: %w", fsys.Root(), err)
-	}
+// in renames what one log directory has of the partitions, durably, and unlinks it later.
+func (del deletion) in(d *logDir, partitions []int32) error {
+	s, fsys := del.s, d.spec.FS
 	delays := map[string]time.Duration{}
-	for _, e := range entries {
-		name, partition, ok := segment.ParsePartitionDir(e.Name)
-		if !ok || !e.Dir || name != topic {
+	var tps []segment.TopicPartition
+	defer func() {
+		if len(tps) == 0 {
+			return
+		}
+		if err := s.forget(d, tps...); err != nil {
+			s.opt.Logger.Warn("checkpoints still name a deleted topic", "topic", del.topic, "err", err) // making it anew tries again
+		}
+	}()
+	for _, p := range partitions {
+		name := segment.PartitionDir(del.topic, p)
+		if !d.names.may(name) {
 			continue
 		}
-		if found, err := segment.ReadPartitionMetadata(fsys, e.Name); err == nil && found != id {
-			s.opt.Logger.Error("partition directory of another topic of the deleted one's name: left alone", "path", fsys.Root(), "dir", e.Name)
+		if found, err := segment.ReadPartitionMetadata(fsys, name); err == nil && found != del.id {
+			s.opt.Logger.Error("partition directory of another topic of the deleted one's name: left alone", "path", fsys.Root(), "dir", name)
 			continue
 		}
 		delay := time.Duration(0)
-		if l := gone[partition]; l != nil {
+		if l := del.gone[p]; l != nil {
 			delay = l.config().FileDeleteDelay
 		}
-		aside := deletedDirName(e.Name, id)
+		aside := deletedDirName(name, del.id)
 		s.removeTree(fsys, aside) // of an earlier deletion
-		if err := fsys.Rename(e.Name, aside); err != nil {
-			return tps, d.writeFailed("rename deleted partition", err)
+		switch err := fsys.Rename(name, aside); {
+		case errors.Is(err, fs.ErrNotExist): // it was never made
+			d.names.forget(name)
+			continue
+		case err != nil:
+			return d.writeFailed("rename deleted partition", err)
 		}
 		delays[aside] = delay
-		tps = append(tps, segment.TopicPartition{Topic: topic, Partition: partition})
+		tps = append(tps, segment.TopicPartition{Topic: del.topic, Partition: p})
 	}
 	if len(delays) == 0 {
-		return nil, nil
+		return nil
 	}
 	if err := fsys.SyncDir("."); err != nil {
 		d.fence("sync directory", err)
-		return tps, d.fenced()
+		return d.fenced()
+	}
+	for _, tp := range tps {
+		d.names.forget(segment.PartitionDir(tp.Topic, tp.Partition))
 	}
 	for aside, delay := range delays {
 		s.later(delay, func() { s.removeTree(fsys, aside) })
 	}
-	return tps, nil
+	return nil
 }
 
 const deletedDirSuffix = "-delete"
@@ -467,19 +553,13 @@ func deletedDirName(dir string, id [16]byte) string {
 }
 
 // removeDeleted finishes the deletions that a stop interrupted.
-func (s *Store) removeDeleted() error {
+func (s *Store) removeDeleted() {
 	for _, d := range s.dirs {
-		entries, err := d.spec.FS.List(".")
-		if err != nil {
-			return fmt.Errorf("list %s: %w", d.spec.FS.Root(), err)
+		for _, name := range d.doomed {
+			s.removeTree(d.spec.FS, name)
 		}
-		for _, e := range entries {
-			if e.Dir && strings.HasSuffix(e.Name, deletedDirSuffix) && strings.Contains(e.Name, ".") {
-				s.removeTree(d.spec.FS, e.Name)
-			}
-		}
+		d.doomed = nil
 	}
-	return nil
 }
 
 // removeTree unlinks a renamed partition directory. What cannot be removed now is left to the next start.

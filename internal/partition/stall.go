@@ -1,6 +1,7 @@
 package partition
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -144,6 +145,7 @@ func (s *Store) Stalls() (out []Stall) {
 func (s *Store) watchStalls(time.Time) {
 	for i, ages := range s.oldestIO() {
 		d := s.dirs[i]
+		d.hangs.Store(slices.Max(ages[:]) >= stallAfter)
 		for kind, age := range ages {
 			stalled := age >= stallAfter
 			if stalled == d.stalled[kind] {

@@ -128,7 +128,7 @@ type Store struct {
 	opened    time.Time // by Options.Now
 	began     time.Time // the same moment on the process's own clock
 	dirs      []*logDir
-	missing   []string   // directories that the catalogue knows and the configuration does not name
+	missing   []string   // directories that partitions may lack, and why: they are not configured, or did not answer at the start
 	tiers     []string   // names, hot to cold
 	placing   sync.Mutex // of choosing a home by logDir.partitions
 	files     *segment.FileCache
@@ -153,9 +153,10 @@ type Store struct {
 
 	movedSegments, movedBytes, moveFailures atomic.Int64
 
-	mu     sync.RWMutex
-	logs   map[logKey]*Log
-	closed bool
+	mu        sync.RWMutex
+	logs      map[logKey]*Log
+	creations map[logKey]*creation // on their way
+	closed    bool
 
 	keepers     keepers
 	convoys     atomic.Int64 // logs with two lagging readers or more
@@ -167,8 +168,7 @@ type Store struct {
 
 	checkpoints map[*logDir]*checkpoints // of the hottest tier
 
-	loaded     atomic.Bool // Load has opened every partition it was given
-	incomplete atomic.Bool // some partition could not be opened: what it holds is not known
+	loaded atomic.Bool // Load has opened every partition it was given
 
 	corruptMu sync.Mutex
 	corrupt   map[string]bool // "path@pos", what was reported
@@ -418,7 +418,11 @@ func (s *Store) startLoops() {
 	s.background(time.Second, s.race)
 	s.background(time.Second, s.watchStalls) // beside everySecond, which a device can hold up
 	s.wg.Go(s.planLoop)
-	if s.opt.CompactionInterval > 0 {
+	switch {
+	case s.opt.CompactionInterval <= 0:
+	case s.mayLackSealed(): // it may have a copy of a segment, from an interrupted migration: that must be the same when it is back
+		s.opt.Logger.Warn("nothing is compacted: a directory of a colder tier did not answer at the start")
+	default:
 		s.wg.Go(s.compactLoop)
 	}
 	if s.opt.Hot.Share > 0 {
@@ -506,51 +510,83 @@ func (s *Store) Close(ctx context.Context) error {
 	for _, l := range s.Logs() {
 		l.cursors.closeAll()
 	}
-	done := make(chan error, 1)
-	go func() { done <- s.shutdown(ctx) }()
+	s.awaitBackground(ctx)
+	type closed struct {
+		d   *logDir
+		err error
+	}
+	ends, open := make(chan closed, len(s.dirs)), map[*logDir]bool{}
+	for _, d := range s.dirs { // side by side: one that does not answer keeps no other from being closed cleanly
+		open[d] = true
+		go func() { ends <- closed{d, s.closeDir(ctx, d)} }()
+	}
+	var errs []error
+	for len(open) > 0 && ctx.Err() == nil {
+		select {
+		case end := <-ends:
+			delete(open, end.d)
+			errs = append(errs, end.err)
+		case <-ctx.Done():
+		}
+	}
+	for _, d := range s.dirs {
+		if open[d] {
+			errs = append(errs, fmt.Errorf("log directory %s not closed: %w (does its disk answer?): the next start checks what lies there", d.spec.FS.Root(), ctx.Err()))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// backgroundTime is what background work gets to end in. What takes longer waits for a device. It finds the logs closed when it goes on: nothing
+// that a clean start relies on changes any more.
+const backgroundTime = 2 * time.Second
+
+func (s *Store) awaitBackground(ctx context.Context) {
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		s.wg.Wait()
+	}()
+	ctx, cancel := context.WithTimeout(ctx, backgroundTime)
+	defer cancel()
 	select {
-	case err := <-done:
-		return err
+	case <-ended:
 	case <-ctx.Done():
-		return fmt.Errorf("close partitions: %w: the next start recovers", ctx.Err())
 	}
 }
 
-func (s *Store) shutdown(ctx context.Context) error {
-	s.wg.Wait()
-	for _, d := range s.dirs {
-		d.cold.close()
-		if d.commit != nil {
-			d.commit.close()
-		}
+// closeDir is Close for one directory and the logs whose home it is.
+func (s *Store) closeDir(ctx context.Context, d *logDir) error {
+	d.cold.close()
+	if d.commit != nil {
+		d.commit.close()
+	}
+	if d.lock == nil {
+		return nil // nothing of it was ever used
 	}
 	var errs []error
-	dirty := map[*logDir]bool{}
-	for _, l := range s.Logs() {
+	for _, l := range s.logsOf(d) {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if err := l.close(); err != nil {
-			dirty[l.home] = true
-			errs = append(errs, err)
-		}
+		errs = append(errs, l.close())
 	}
-	errs = append(errs, s.writeCheckpoints())
-	for _, d := range s.dirs {
-		err := s.closeJournal(d, !dirty[d])
-		errs = append(errs, err)
-		if d.rank == 0 && err == nil && !dirty[d] && s.isClean(d) {
-			errs = append(errs, segment.WriteCleanShutdown(d.spec.FS, -1))
-		}
-		errs = append(errs, d.lock.Close())
+	clean := errors.Join(errs...) == nil
+	if d.fenced() == nil {
+		errs = append(errs, s.writeMarks(d))
 	}
-	return errors.Join(errs...)
+	err := s.closeJournal(d, clean)
+	errs = append(errs, err)
+	if d.rank == 0 && err == nil && clean && s.isClean(d) && ctx.Err() == nil {
+		errs = append(errs, segment.WriteCleanShutdown(d.spec.FS, -1))
+	}
+	return errors.Join(append(errs, d.lock.Close())...)
 }
 
 // isClean tells whether the next start may take every partition in d for cleanly closed, those included that were never
 // opened because a stop came first.
 func (s *Store) isClean(d *logDir) bool {
-	return d.fenced() == nil && !s.incomplete.Load() && (s.loaded.Load() || s.recovered.clean[d])
+	return d.fenced() == nil && !d.incomplete.Load() && (s.loaded.Load() || s.recovered.clean[d])
 }
 
 // close seals what is to be sealed, syncs, and writes what a quick start needs.

@@ -44,7 +44,8 @@ func (s *Store) Dirs() []DirView {
 	for i, d := range s.dirs {
 		v := DirView{Name: d.name, Tier: d.spec.Tier, Path: d.spec.FS.Root(), Rank: d.rank, UsedBytes: d.used.Load(), WrittenBytes: d.written.Load(), MaxUsedBytes: d.spec.MaxUsedBytes,
 			High: d.spec.High, Low: d.spec.Low, Keep: d.spec.Keep, Full: d.full.Load(), Err: d.fenced()}
-		if u, err := d.spec.FS.Usage(); err == nil {
+		if d.lock == nil { // it does not answer
+		} else if u, err := d.spec.FS.Usage(); err == nil {
 			v.TotalBytes, v.UsableBytes = u.TotalBytes, u.FreeBytes
 		}
 		s.limitsMu.Lock()
