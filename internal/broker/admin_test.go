@@ -30,6 +30,7 @@ type adminStore struct {
 	groups     map[int32]*groupstest.Log
 	failCreate func(topic string, index int32) error
 	failRemove error
+	hang       chan struct{} // remove waits until it is closed; nil: it does not
 }
 
 type adminPartition struct {
@@ -77,6 +78,9 @@ func (s *adminStore) create(_ context.Context, topic string, id [16]byte, index 
 func (*adminStore) disconnected(uint64) {}
 
 func (s *adminStore) remove(_ context.Context, topic string, _ [16]byte) error {
+	if s.hang != nil {
+		<-s.hang
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.failRemove != nil {

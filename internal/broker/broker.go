@@ -162,6 +162,9 @@ type Broker struct {
 	// noise bounds the log lines that hostile or broken clients can cause.
 	noise *rate.Limiter
 
+	purgeMu sync.Mutex
+	purges  map[metadata.ID]*purging // deleted topics of which something is left
+
 	nextConn atomic.Uint64
 	mu       sync.Mutex
 	conns    map[*conn]struct{}
@@ -196,6 +199,7 @@ func newBroker(opt Options, l logs) (*Broker, error) {
 		noise:     rate.NewLimiter(10, 50),
 		maxAnswer: maxAnswerBytes,
 		maxQueued: maxAllQueuedBytes,
+		purges:    map[metadata.ID]*purging{},
 		conns:     map[*conn]struct{}{},
 		perIP:     map[string]int{},
 		closers:   map[*acceptor]struct{}{},

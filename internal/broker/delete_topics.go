@@ -16,7 +16,8 @@ import (
 // Behaviour:
 //   - A topic is gone for good once the record of its deletion is durable; the directories are renamed away before the
 //     answer and unlinked later. When the renaming fails the answer is that error, the topic stays gone, and the next
-//     start, or the next topic of the name, tries again.
+//     start, or the next topic of the name, tries again. What lies on a device that does not answer for 5 s goes after the answer, when it
+//     does, or at the next start; until then the name cannot be used again (KAFKA_STORAGE_ERROR).
 //   - A topic named twice, by name or id, is INVALID_REQUEST and not deleted.
 //   - Partitions count against the client's controller_mutation_rate, strictly from v5 on; see CreateTopics.
 //   - UNKNOWN_TOPIC_OR_PARTITION for an unknown name, UNKNOWN_TOPIC_ID for an unknown id.

@@ -4,8 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"testing/synctest"
+	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"lagoon/internal/groups"
+	"lagoon/internal/partition"
 )
 
 func deleteLines(resp *kmsg.DeleteTopicsResponse) (out []string) {
@@ -78,6 +84,76 @@ func TestDeleteTopicInterrupted(t *testing.T) {
 	if err := a.FinishDeletions(t.Context()); err != nil || a.store.count("a") != 0 || len(a.meta.Snapshot().Deleting) != 0 {
 		t.Errorf("%v, %d directories", err, a.store.count("a"))
 	}
+}
+
+// A device that does not answer: the deletion is answered, nothing can have the name, and what is left goes when the device answers.
+func TestDeleteTopicOnAHungDevice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAdminBroker(t, nil)
+		a.topic("a", 2)
+		a.topic("b", 1)
+		a.store.hang = make(chan struct{})
+		began := time.Now()
+		req := kmsg.NewPtrDeleteTopicsRequest()
+		req.TopicNames = []string{"a"}
+		expect(t, "answer", deleteLines(ask[*kmsg.DeleteTopicsResponse](a, 5, req)), "a 0")
+		if took := time.Since(began); took > 10*time.Second {
+			t.Errorf("answered after %v", took)
+		}
+		if _, ok := a.meta.Snapshot().Topic("a"); ok || len(a.meta.Snapshot().Deleting) != 1 {
+			t.Errorf("topic a: %v, being deleted: %v", ok, a.meta.Snapshot().Deleting)
+		}
+		if _, err := a.createTopic(t.Context(), newTopic{name: "a", partitions: 1}); !errors.Is(err, partition.ErrNoAnswer) {
+			t.Errorf("another topic of the name: %v", err)
+		}
+		if code, known := codeOf(partition.ErrNoAnswer); code != kerr.KafkaStorageError.Code || !known {
+			t.Errorf("code %d", code)
+		}
+		close(a.store.hang)
+		synctest.Wait()
+		if n := len(a.meta.Snapshot().Deleting); n != 0 || a.store.count("a") != 0 {
+			t.Errorf("%d topics are being deleted, %d directories are left", n, a.store.count("a"))
+		}
+		a.topic("a", 3)
+		synctest.Wait()
+		if a.store.count("a") != 3 || a.store.count("b") != 1 {
+			t.Errorf("%d and %d partitions", a.store.count("a"), a.store.count("b"))
+		}
+	})
+}
+
+// What groups have committed lies on a device that does not answer: the topic's directories go all the same.
+func TestDeleteTopicWithHungOffsets(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAdminBroker(t, nil)
+		a.topic("a", 2)
+		a.topic(groups.Topic, 1)
+		synctest.Wait()
+		commit := kmsg.NewPtrOffsetCommitRequest()
+		commit.Group = "g"
+		topic, part := kmsg.NewOffsetCommitRequestTopic(), kmsg.NewOffsetCommitRequestTopicPartition()
+		topic.Topic = "a"
+		topic.Partitions = append(topic.Partitions, part)
+		commit.Topics = append(commit.Topics, topic)
+		if resp := ask[*kmsg.OffsetCommitResponse](a, 7, commit); resp.Topics[0].Partitions[0].ErrorCode != 0 {
+			t.Fatalf("commit: %+v", resp)
+		}
+		log := a.store.groups[0]
+		log.Hold()
+		req := kmsg.NewPtrDeleteTopicsRequest()
+		req.TopicNames = []string{"a"}
+		answer := make(chan []string, 1)
+		go func() { answer <- deleteLines(ask[*kmsg.DeleteTopicsResponse](a, 5, req)) }()
+		synctest.Wait()
+		if a.store.count("a") != 0 || len(answer) != 0 {
+			t.Errorf("%d directories are left, %d answers are there", a.store.count("a"), len(answer))
+		}
+		log.Release()
+		expect(t, "answer", <-answer, "a 0")
+		if n := len(a.meta.Snapshot().Deleting); n != 0 {
+			t.Errorf("%d topics are being deleted", n)
+		}
+	})
 }
 
 // A delete that was decided before the topic was made again does not hit the new one.

@@ -26,6 +26,7 @@ var codes = []struct {
 	{partition.ErrOffsetOutOfRange, kerr.OffsetOutOfRange},
 	{partition.ErrFenced, kerr.KafkaStorageError},
 	{partition.ErrDiskFull, kerr.KafkaStorageError},
+	{partition.ErrNoAnswer, kerr.KafkaStorageError},
 	{partition.ErrClosed, kerr.NotLeaderForPartition},
 	{partition.ErrExists, kerr.TopicAlreadyExists},
 	{partition.ErrNoLogDir, kerr.LogDirNotFound},

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -94,12 +95,64 @@ func (b *Broker) FinishDeletions(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// purge removes the directories of a topic whose deletion is on record, and then the record. The caller holds its lock.
+// purgeTime is how long a purge waits for devices that do not answer.
+const purgeTime = 5 * time.Second
+
+// purging is a purge under way.
+type purging struct {
+	done chan struct{} // closed when err is known
+	err  error
+}
+
+// purge removes what groups have committed of a topic whose deletion is on record, and its directories, and then the record. The caller holds its lock.
+// It goes on without the caller when a device does not answer (partition.ErrNoAnswer): until it has ended no other topic can have the name.
 func (b *Broker) purge(ctx context.Context, t *metadata.Topic) error {
-	if err := b.files().remove(ctx, t.Name, t.ID); err != nil {
-		return err
+	b.purgeMu.Lock()
+	p := b.purges[t.ID]
+	if p == nil {
+		if b.meta.Snapshot().Deleting[t.ID] == nil { // one that was under way has just ended
+			b.purgeMu.Unlock()
+			return nil
+		}
+		p = &purging{done: make(chan struct{})}
+		b.purges[t.ID] = p
+		go b.finish(context.WithoutCancel(ctx), t, p)
 	}
-	return b.meta.FinishDelete(t.ID)
+	b.purgeMu.Unlock()
+	late := time.NewTimer(purgeTime)
+	defer late.Stop()
+	select {
+	case <-p.done:
+		return p.err
+	case <-late.C:
+		return fmt.Errorf("%w: topic %s is not wholly deleted after %v", partition.ErrNoAnswer, t.Name, purgeTime)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// finish is purge to its end. What groups have committed lies in other directories than the topic, as a rule: neither waits for the other.
+func (b *Broker) finish(ctx context.Context, t *metadata.Topic, p *purging) {
+	began := time.Now()
+	var offsets sync.WaitGroup
+	offsets.Go(func() { b.groups.TopicDeleted(ctx, t.Name) })
+	err := b.files().remove(ctx, t.Name, t.ID)
+	offsets.Wait()
+	if err == nil {
+		err = b.meta.FinishDelete(t.ID)
+	}
+	switch took := time.Since(began); {
+	case took < purgeTime: // the caller tells
+	case err == nil:
+		b.log.Info("what was left of a deleted topic is gone", "topic", t.Name, "id", t.ID.String(), "elapsed", took.Round(time.Millisecond))
+	default:
+		b.log.Warn("deleted topic left for the next start", "topic", t.Name, "id", t.ID.String(), "err", err)
+	}
+	b.purgeMu.Lock()
+	delete(b.purges, t.ID)
+	b.purgeMu.Unlock()
+	p.err = err
+	close(p.done)
 }
 
 func nodeName(id int32) string { return strconv.Itoa(int(id)) }
