@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -34,6 +35,10 @@ const (
 	clientTime = 5 * time.Second
 	// graceTime is what a step of stop gets beyond its time: more is of no use to what waits for a disk that does not answer.
 	graceTime = time.Second
+	// startGrace is what a step of start gets to end in when the daemon is to stop.
+	startGrace = 5 * time.Second
+	// answerTime is how long a start waits for a disk.
+	answerTime = 30 * time.Second
 	// catalogueDir holds the metadata, in the hottest tier.
 	catalogueDir = "lagoon-metadata"
 	// catalogueLock is taken before anything is read: opening a catalogue may repair it.
@@ -74,7 +79,10 @@ type daemon struct {
 	config   *configuration // that it runs with
 	limiting sync.Mutex     // of applyLimits
 
-	closers []closer // last first
+	closing sync.Mutex             // of closers
+	closers []closer               // last first
+	left    bool                   // a step of start was left behind: what it does still is not undone
+	asked   atomic.Pointer[string] // the path of the disk that a step with a limit waits for
 	serving sync.WaitGroup
 	failed  chan error // a listener died
 }
@@ -127,7 +135,49 @@ type closer struct {
 
 // undo registers what stop has to do for what was just done.
 func (d *daemon) undo(what string, do func(context.Context) error) {
-	d.closers = append(d.closers, closer{what, do})
+	d.closing.Lock()
+	defer d.closing.Unlock()
+	if !d.left {
+		d.closers = append(d.closers, closer{what, do})
+	}
+}
+
+// step is one of start's.
+type step struct {
+	name string
+	do   func(context.Context) error
+	most time.Duration // for an answer of the disk at daemon.asked, without which there is no start; 0: the step has a limit of its own, or none
+}
+
+// take does one step, and leaves it behind when a disk does not answer it: nothing that it did is undone but by the end of the process, which has to
+// come whatever a disk does.
+func (d *daemon) take(ctx context.Context, s step) error {
+	before := len(d.closers)
+	done := make(chan error, 1)
+	go func() { done <- s.do(ctx) }()
+	var late <-chan time.Time
+	if s.most > 0 {
+		late = time.After(s.most)
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-late:
+	case <-ctx.Done():
+		select {
+		case err := <-done:
+			return err
+		case <-time.After(startGrace):
+		}
+	}
+	d.closing.Lock()
+	defer d.closing.Unlock()
+	d.left, d.closers = true, d.closers[:before]
+	if ctx.Err() != nil {
+		d.log.Error("stopped while the start waited: does every disk answer?", "step", s.name)
+		return ctx.Err()
+	}
+	return fmt.Errorf("%s: %s does not answer: start again when its disk does", s.name, *d.asked.Load())
 }
 
 // run leaves a step behind that does not end soon after ctx: the process has to end whatever a disk does.
@@ -156,25 +206,22 @@ func (d *daemon) start(ctx context.Context) (err error) {
 	if d.without != (ablation{}) {
 		d.log.Warn("mechanisms are left out for a measurement", "left_out", os.Getenv(ablateEnv), "by", ablateEnv)
 	}
-	for _, step := range []struct {
-		name string
-		do   func(context.Context) error
-	}{
-		{"listen", d.listen},
-		{"listen for admin", d.listenAdmin},
-		{"open tiers", d.openTiers},
-		{"open catalogue", d.openCatalogue},
-		{"probe page cache", d.openCache},
-		{"open log directories", d.openStore},
-		{"serve admin API", d.serveAdmin},
-		{"load partitions", d.load},
-		{"serve clients", d.serveClients},
+	for _, s := range []step{
+		{"listen", d.listen, 0},
+		{"listen for admin", d.listenAdmin, 0},
+		{"open tiers", d.openTiers, answerTime},
+		{"open catalogue", d.openCatalogue, answerTime},
+		{"probe page cache", d.openCache, 0},
+		{"open log directories", d.openStore, 0},
+		{"serve admin API", d.serveAdmin, 0},
+		{"load partitions", d.load, 0},
+		{"serve clients", d.serveClients, 0},
 	} {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		d.log.Debug("starting", "step", step.name)
-		if err := step.do(ctx); err != nil {
+		d.log.Debug("starting", "step", s.name)
+		if err := d.take(ctx, s); err != nil {
 			return err
 		}
 	}
@@ -189,12 +236,15 @@ func (d *daemon) stop() error {
 	d.backend.setState("draining")
 	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
 	defer cancel()
+	d.closing.Lock()
+	closers, left := d.closers, d.left
+	d.closing.Unlock()
 	var errs []error
-	for i := len(d.closers) - 1; i >= 0; i-- {
-		errs = append(errs, d.closers[i].run(ctx))
+	for i := len(closers) - 1; i >= 0; i-- {
+		errs = append(errs, closers[i].run(ctx))
 	}
 	err := errors.Join(errs...)
-	if err == nil && d.broker != nil {
+	if err == nil && !left && d.broker != nil {
 		d.log.Info("stopped", "elapsed", time.Since(begun).Round(time.Millisecond))
 	}
 	return err
@@ -333,6 +383,7 @@ func (d *daemon) serveAdmin(context.Context) error {
 func (d *daemon) openTiers(context.Context) error {
 	var errs []error
 	for _, t := range d.cfg.Directories() {
+		d.asked.Store(&t.Path)
 		if d.opt.MakeTiers {
 			if err := os.MkdirAll(t.Path, 0o700); err != nil {
 				errs = append(errs, fmt.Errorf("tier %s: %w", t.Name, err))
@@ -358,6 +409,7 @@ func (d *daemon) openTiers(context.Context) error {
 // it: a colder tier that has an owner means that the hottest tier is not the one that was there.
 func (d *daemon) openCatalogue(context.Context) error {
 	hot := d.tiers[0].fs
+	d.asked.Store(&d.tiers[0].Path)
 	if _, err := hot.Stat(catalogueDir); errors.Is(err, fs.ErrNotExist) {
 		for _, t := range d.tiers[1:] {
 			if _, err := t.fs.Stat(tiering.IdentityFile); err == nil {

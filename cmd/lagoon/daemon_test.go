@@ -546,7 +546,6 @@ func TestExpiredOverridesLeaveTheCatalogue(t *testing.T) {
 	}
 }
 
-// TestHangupStopsInGoodOrder: as a JVM does; a terminal that closes must not leave logs to be checked.
 // TestStopWithoutADisk: a disk that does not answer keeps no step but its own from being done, and the process from ending no longer than it must.
 func TestStopWithoutADisk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -575,6 +574,52 @@ func TestStopWithoutADisk(t *testing.T) {
 	})
 }
 
+// TestStartWithoutADisk: a start that a disk does not answer ends when the daemon is to stop, or when its time is over, and what the steps before it
+// did is undone.
+func TestStartWithoutADisk(t *testing.T) {
+	for _, stopped := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			d := &daemon{backend: &backend{}, log: slog.New(slog.DiscardHandler)}
+			ctx, stop := context.WithCancel(t.Context())
+			defer stop()
+			var closed []string
+			made := func(what string) {
+				d.undo(what, func(context.Context) error { closed = append(closed, what); return nil })
+			}
+			noErr := d.take(ctx, step{name: "listen", do: func(context.Context) error { made("listener"); return nil }})
+			answered := make(chan struct{})
+			path := "/srv/ssd"
+			hung := step{name: "open catalogue", do: func(context.Context) error {
+				d.asked.Store(&path)
+				made("lock")
+				<-answered
+				made("catalogue")
+				return nil
+			}}
+			most := startGrace
+			if stopped {
+				time.AfterFunc(0, stop)
+			} else {
+				hung.most, most = answerTime, answerTime
+			}
+			began := time.Now()
+			err := d.take(ctx, hung)
+			if took := time.Since(began); took != most {
+				t.Errorf("it took %v", took)
+			}
+			if noErr != nil || errors.Is(err, context.Canceled) != stopped || !stopped && (err == nil || !strings.Contains(err.Error(), "/srv/ssd does not answer")) {
+				t.Errorf("%v, %v", noErr, err)
+			}
+			if err := d.stop(); err != nil || !slices.Equal(closed, []string{"listener"}) {
+				t.Errorf("closed %v, %v", closed, err)
+			}
+			close(answered)
+			synctest.Wait()
+		})
+	}
+}
+
+// TestHangupStopsInGoodOrder: as a JVM does; a terminal that closes must not leave logs to be checked.
 func TestHangupStopsInGoodOrder(t *testing.T) {
 	seen := make(chan os.Signal, 1)
 	signal.Notify(seen, syscall.SIGHUP) // the test itself may run under nohup

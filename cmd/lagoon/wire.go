@@ -152,7 +152,7 @@ func (d *daemon) probeDevices() {
 		m, known := measured[t.device]
 		if !known {
 			var err error
-			if m, err = cachectl.ProbeDevice(t.fs); err != nil {
+			if m, err = inTime(func() (cachectl.Device, error) { return cachectl.ProbeDevice(t.fs) }); err != nil {
 				t.class, t.classFrom = kernelClass(t.device), "rotational flag"
 				d.log.Warn("device not measured: its class is what the kernel says; set storage.tier.class if that is wrong",
 					"tier", t.Name, "path", t.Path, "class", t.class, "err", err)
@@ -163,6 +163,25 @@ func (d *daemon) probeDevices() {
 		t.class, t.classFrom, t.measured = string(m.Class), "measured", m
 		d.log.Info("device measured", "tier", t.Name, "path", t.Path, "class", t.class, "seek", m.Seek, "parallel_gain", m.ParallelGain,
 			"sequential_bytes_per_second", int64(m.SequentialBytesPerSecond), "file", m.File, "reads", m.Reads, "elapsed", m.Took)
+	}
+}
+
+// inTime leaves behind what a disk does not answer within answerTime.
+func inTime[T any](ask func() (T, error)) (answer T, err error) {
+	type result struct {
+		answer T
+		err    error
+	}
+	done := make(chan result, 1)
+	go func() {
+		answer, err := ask()
+		done <- result{answer, err}
+	}()
+	select {
+	case r := <-done:
+		return r.answer, r.err
+	case <-time.After(answerTime):
+		return answer, fmt.Errorf("no answer in %v", answerTime)
 	}
 }
 
