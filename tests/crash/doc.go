@@ -15,6 +15,7 @@
 //	TestSyncIsNotBelieved  the same under files that are written and synced, whole or in ranges, or written around the cache: what is called durable is there
 //	TestSyncFailure    thin storage runs full below the file system: sync fails, the directory is fenced
 //	TestDiskFull, TestReadOnly
+//	TestFrozenDirectory  a file system that answers no write: topics, a stop and a start beside it
 //
 // It is not a benchmark, and not the place of exhaustive crash points: those are in internal/partition's and
 // tiering's tests on a simulated file system. Loss that only a lying disk shows is not found here.

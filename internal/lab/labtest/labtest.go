@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"testing"
 
 	"lagoon/internal/lab"
@@ -130,6 +131,15 @@ func (f *FileSystem) Mount() {
 func (f *FileSystem) Unmount() {
 	f.t.Helper()
 	must(f.t, f.FileSystem.Unmount())
+}
+
+// Freeze has the file system answer no write until thaw is called, or the test ends.
+func (f *FileSystem) Freeze() (thaw func()) {
+	f.t.Helper()
+	must(f.t, f.FileSystem.Freeze())
+	thaw = sync.OnceFunc(func() { must(f.t, f.FileSystem.Thaw()) })
+	f.t.Cleanup(thaw)
+	return thaw
 }
 
 // Grow gives thin storage more room.
