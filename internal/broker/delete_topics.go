@@ -5,6 +5,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
+	"golang.org/x/sync/errgroup"
 
 	"lagoon/internal/groups"
 	"lagoon/internal/metadata"
@@ -23,6 +24,9 @@ import (
 //   - UNKNOWN_TOPIC_OR_PARTITION for an unknown name, UNKNOWN_TOPIC_ID for an unknown id.
 //
 // Version notes: names only up to v5; from v6 either a name or an id per topic, both are answered.
+
+// deleteParallel bounds how many topics of one request are deleted at a time.
+const deleteParallel = 64
 
 func (b *Broker) handleDeleteTopics(ctx context.Context, r *request) (kmsg.Response, error) {
 	req := r.body.(*kmsg.DeleteTopicsRequest)
@@ -47,14 +51,11 @@ func (b *Broker) handleDeleteTopics(ctx context.Context, r *request) (kmsg.Respo
 			times[t.ID]++
 		}
 	}
-	answered := map[metadata.ID]bool{}
-	for i, a := range asked {
+	var g errgroup.Group // side by side: each may wait for a device
+	g.SetLimit(deleteParallel)
+	for i := range targets {
 		t, err := targets[i].topic, targets[i].err
 		if t != nil && times[t.ID] > 1 {
-			if answered[t.ID] {
-				continue
-			}
-			answered[t.ID] = true
 			err = refuse(kerr.InvalidRequest, "Duplicate topic name or id in the request.")
 		}
 		if err == nil && t.Name == groups.Topic {
@@ -66,8 +67,22 @@ func (b *Broker) handleDeleteTopics(ctx context.Context, r *request) (kmsg.Respo
 		if err == nil {
 			err = b.mutate(r, t.Partitions, r.version >= 5)
 		}
-		if err == nil {
-			err = b.deleteTopic(ctx, t)
+		if targets[i].err = err; err == nil {
+			g.Go(func() error {
+				targets[i].err = b.deleteTopic(ctx, t)
+				return nil
+			})
+		}
+	}
+	_ = g.Wait() // the errors are in targets
+	answered := map[metadata.ID]bool{}
+	for i, a := range asked {
+		t, err := targets[i].topic, targets[i].err
+		if t != nil && times[t.ID] > 1 {
+			if answered[t.ID] {
+				continue
+			}
+			answered[t.ID] = true
 		}
 		out := kmsg.NewDeleteTopicsResponseTopic()
 		out.Topic, out.TopicID = a.Topic, a.TopicID
