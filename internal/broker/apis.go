@@ -63,7 +63,7 @@ func apiTable() []api {
 		{key: 3, name: "Metadata", min: 0, max: 13, maxBody: adminBody, body: newBody[kmsg.MetadataRequest], handle: (*Broker).handleMetadata},
 		{key: 8, name: "OffsetCommit", min: 2, max: 10, maxBody: adminBody, body: newBody[kmsg.OffsetCommitRequest], begin: (*Broker).beginOffsetCommit},
 		{key: 9, name: "OffsetFetch", min: 1, max: 10, maxBody: adminBody, body: newBody[kmsg.OffsetFetchRequest], handle: (*Broker).handleOffsetFetch},
-		{key: 10, name: "FindCoordinator", min: 0, max: 6, maxBody: smallBody, body: newBody[kmsg.FindCoordinatorRequest], handle: (*Broker).handleFindCoordinator},
+		{key: 10, name: "FindCoordinator", min: 0, max: 6, maxBody: adminBody, body: newBody[kmsg.FindCoordinatorRequest], handle: (*Broker).handleFindCoordinator},
 		{key: 11, name: "JoinGroup", min: 0, max: 9, maxBody: adminBody, body: newBody[kmsg.JoinGroupRequest], begin: (*Broker).beginJoinGroup},
 		{key: 12, name: "Heartbeat", min: 0, max: 4, maxBody: smallBody, body: newBody[kmsg.HeartbeatRequest], handle: (*Broker).handleHeartbeat},
 		{key: 13, name: "LeaveGroup", min: 0, max: 5, maxBody: adminBody, body: newBody[kmsg.LeaveGroupRequest], handle: (*Broker).handleLeaveGroup},

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -34,5 +35,19 @@ func TestFindCoordinator(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// TestFindManyCoordinators: tools that look at all groups ask for the coordinators of all of them in one request (kafka-consumer-groups --all-groups).
+func TestFindManyCoordinators(t *testing.T) {
+	c := groupRig(t).dial()
+	req := kmsg.NewPtrFindCoordinatorRequest()
+	req.Version = 4
+	for i := range 5000 {
+		req.CoordinatorKeys = append(req.CoordinatorKeys, fmt.Sprintf("connect-sink-of-the-orders-of-region-%05d", i))
+	}
+	got := call[*kmsg.FindCoordinatorResponse](c, req).Coordinators
+	if len(got) != len(req.CoordinatorKeys) || got[4999].Key != req.CoordinatorKeys[4999] || got[4999].ErrorCode != 0 {
+		t.Errorf("%d coordinators", len(got))
 	}
 }
