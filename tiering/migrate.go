@@ -211,7 +211,7 @@ func (m *migration) copyFile(ctx context.Context, file *copied) (err error) {
 	m.env.At(m.job.From.Name)
 	src, err := m.env.Open(m.job.From.FS, m.source(file.suffix))
 	if err != nil {
-		return m.step(StepCopy, m.job.From, err)
+		return m.step(StepCopy, m.job.From, m.goneIfMissing(m.job.From, err))
 	}
 	defer src.Close() // read only: nothing to lose
 	m.env.At(m.job.To.Name)
@@ -293,7 +293,15 @@ func (m *migration) readChunk(ctx context.Context, step Step, tier Tier, r Reade
 	case err == nil || errors.Is(err, io.EOF):
 		err = m.corrupt(tier, suffix, "file is shorter than it was", pos+int64(len(p)), pos+int64(n))
 	}
-	return m.step(step, tier, err)
+	return m.step(step, tier, m.goneIfMissing(tier, err))
+}
+
+// goneIfMissing is for a file of the source that was there when the migration began: retention has taken the segment.
+func (m *migration) goneIfMissing(tier Tier, err error) error {
+	if tier.Name == m.job.From.Name && errors.Is(err, fs.ErrNotExist) {
+		return errors.Join(err, ErrGone)
+	}
+	return err
 }
 
 // wait asks the gate, and ctx whatever the gate does.

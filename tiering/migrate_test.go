@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"strings"
 	"syscall"
@@ -310,6 +311,25 @@ func TestMigrateRefusals(t *testing.T) {
 			t.Error("an empty Env was accepted")
 		}
 	})
+}
+
+// A segment that retention deletes while it is copied is gone, and no failure: its files are, for who opens or reads them.
+func TestMigrateDeletedMeanwhile(t *testing.T) {
+	for _, suffix := range []string{".index", ".timeindex", ".log"} {
+		for _, kind := range []vfs.Kind{vfs.OpOpen, vfs.OpRead} {
+			f := newFixture(t, 13, 3, 500)
+			deleted := vfs.WithFaults(f.ssd, vfs.InjectorFunc(func(op vfs.Op) error {
+				if op.Kind == kind && op.Name == segmentFile(suffix) {
+					return fs.ErrNotExist
+				}
+				return nil
+			}))
+			if err := tiering.Migrate(t.Context(), f.job(deleted, f.hdd), env()); !errors.Is(err, tiering.ErrGone) {
+				t.Errorf("%s %s: %v", kind, suffix, err)
+			}
+			f.clean(t, f.hdd, false, "hdd")
+		}
+	}
 }
 
 // An empty segment is no reason to fail.
