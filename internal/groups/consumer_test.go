@@ -314,6 +314,12 @@ func TestConversion(t *testing.T) {
 		}
 		w.must("a", 0)
 		w.must("a", -1)
+		if joined := w.joinClassic("c1"); joined.Err != classic.UnknownMemberID {
+			t.Errorf("somebody of before joins: %+v", joined)
+		}
+		if d, err := w.DescribeConsumer("g"); err != classic.None || d.Epoch != 3 {
+			t.Errorf("what is refused changes the group: %+v %v", d, err)
+		}
 		if joined := w.joinClassic(""); joined.Err != classic.None || joined.Generation != 1 {
 			t.Errorf("%+v", joined)
 		}

@@ -176,6 +176,14 @@ func (c *Coordinator) Join(r JoinRequest) <-chan classic.JoinResult {
 		g = s.create(r.Group)
 	}
 	if g.consumer != nil && g.Idle() {
+		switch { // what is refused does not change the group
+		case r.Session < c.opt.Classic.MinSession || r.Session > c.opt.Classic.MaxSession:
+			return refuse(classic.InvalidSessionTimeout)
+		case r.MemberID != "":
+			return refuse(classic.UnknownMemberID)
+		case r.ProtocolType == "" || len(r.Protocols) == 0:
+			return refuse(classic.InconsistentProtocol)
+		}
 		if err := s.toEmptyClassic(g); err != nil {
 			return refuse(refusal(err))
 		}
