@@ -324,7 +324,7 @@ func (m *scrape) groups() {
 		m.gauge("lagoon_group_lag_records", "Records from the committed offsets to the end.", float64(t.records), l...)
 		m.gauge("lagoon_group_lag_bytes", "Bytes from the committed offsets to the end, about.", float64(t.bytes), l...)
 		if t.seconds > 0 || !t.unknown {
-			m.gauge("lagoon_group_lag_seconds", "Time since the next unread record was appended, of the worst partition of which it is known.", t.seconds, l...)
+			m.gauge("lagoon_group_lag_seconds", "Time since the next unread record was appended, or was due where it is delivered late, of the worst partition of which it is known.", t.seconds, l...)
 		}
 		m.gauge("lagoon_group_eta_seconds", "Time until the group has caught up at its present rate; +Inf: never, or not known.", t.eta, l...)
 	}

@@ -259,6 +259,9 @@ func TestLagOfADelayedLog(t *testing.T) {
 			if lag.EndOffset != d.seen || lag.Bytes > most || lag.Bytes <= 0 {
 				t.Fatalf("offset %d of %d: %+v, at most %d bytes", off, d.seen, lag, most)
 			}
+			if due := time.Since(d.came[off].Add(deliveryDelay)); lag.Age < 0 || lag.Age > due+2*time.Second {
+				t.Fatalf("offset %d: %+v, due for %v", off, lag, due)
+			}
 		}
 		closeStore(t, d.s)
 	})

@@ -388,7 +388,7 @@ type Lag struct {
 	EndOffset segment.Offset
 	Records   int64
 	Bytes     int64         // about: to the next entry of the index
-	Age       time.Duration // since the record at the offset was appended; negative: not known, for a record of before the last start that is young
+	Age       time.Duration // since the record at the offset was appended, or was due where the log delivers late; negative: not known, for a record of before the last start that is young
 }
 
 // LagOf tells about an offset, whether or not somebody reads there. It asks no device for data, and for an index a second at most.
@@ -400,6 +400,9 @@ func (l *Log) LagOf(from segment.Offset) Lag {
 		return lag
 	}
 	lag.Age = l.behindAge(from, l.store.now())
+	if delay := l.config().DeliveryDelayMs; delay > 0 && lag.Age > 0 {
+		lag.Age = max(0, lag.Age-time.Duration(delay)*time.Millisecond)
+	}
 	segments := l.Segments()
 	for i, sv := range segments {
 		if from >= sv.Next && i+1 < len(segments) {
