@@ -27,6 +27,7 @@ type shard struct {
 	c         *Coordinator
 	partition int32
 	state     atomic.Int32
+	lookers   atomic.Int32 // that wait for mu, see look
 
 	mu      sync.Mutex
 	log     Log

@@ -29,8 +29,9 @@ type Listed struct {
 }
 
 // List gives all groups by id. states keeps those in one of them, whatever the case of the letters; none keeps all. The error is that
-// of shards that are not loaded; the others are listed all the same.
+// of shards that are not loaded, or do not answer; the others are listed all the same.
 func (c *Coordinator) List(states []string) (out []Listed, err classic.Error) {
+	until := time.Now().Add(lookWait)
 	for _, s := range c.all() {
 		switch s.state.Load() {
 		case shardLoading:
@@ -39,13 +40,15 @@ func (c *Coordinator) List(states []string) (out []Listed, err classic.Error) {
 		case shardFailed:
 			continue
 		}
-		s.mu.Lock()
-		for _, g := range s.groups {
-			if len(states) == 0 || slices.ContainsFunc(states, func(want string) bool { return strings.EqualFold(want, string(g.State())) }) {
-				out = append(out, Listed{g.id, g.ProtocolType(), g.kind(), g.State()})
+		if !s.look(until, func() {
+			for _, g := range s.groups {
+				if len(states) == 0 || slices.ContainsFunc(states, func(want string) bool { return strings.EqualFold(want, string(g.State())) }) {
+					out = append(out, Listed{g.id, g.ProtocolType(), g.kind(), g.State()})
+				}
 			}
+		}) {
+			err = classic.LoadInProgress
 		}
-		s.mu.Unlock()
 	}
 	slices.SortFunc(out, func(a, b Listed) int { return cmp.Compare(a.Group, b.Group) })
 	return out, err
