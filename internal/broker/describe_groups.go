@@ -11,7 +11,7 @@ import (
 
 // DescribeGroups (key 15)
 //
-// Behaviour: metadata and assignments are told of stable groups only, as in Kafka. Groups for which the response has no room (maxAnswerBytes) are
+// Behaviour: metadata are told of stable groups only, and while a group rebalances the assignments before, as in Kafka. Groups for which the response has no room (maxAnswerBytes) are
 // INVALID_REQUEST.
 //
 // Version notes: 3 brings authorized operations, 4 static members; up to 5 an unknown group is Dead without an error, from 6

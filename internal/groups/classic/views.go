@@ -68,7 +68,7 @@ func Restore(cfg *Config, stored Metadata, now time.Time) *Group {
 	return g
 }
 
-// Member is a member for people. Metadata and Assignment are those of the stable group, nil in other states.
+// Member is a member for people. Metadata are those of the stable group, nil in other states; Assignment is the last one.
 type Member struct {
 	ID, InstanceID       string
 	ClientID, Host       string
@@ -79,9 +79,9 @@ type Member struct {
 func (g *Group) Members() []Member {
 	out := make([]Member, len(g.members))
 	for i, m := range g.members {
-		out[i] = Member{ID: m.id, InstanceID: m.instance, ClientID: m.clientID, Host: m.host}
+		out[i] = Member{ID: m.id, InstanceID: m.instance, ClientID: m.clientID, Host: m.host, Assignment: m.assignment}
 		if g.state == Stable {
-			out[i].Metadata, out[i].Assignment = m.metadata(g.protocol), m.assignment
+			out[i].Metadata = m.metadata(g.protocol)
 		}
 	}
 	return out
