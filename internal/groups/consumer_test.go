@@ -296,16 +296,16 @@ func TestConversion(t *testing.T) {
 		if list, _ := w.List(nil); len(list) != 1 || list[0].Type != groups.TypeClassic || list[0].State != classic.PreparingRebalance {
 			t.Errorf("%+v", list)
 		}
-		if err := w.Heartbeat("g", "c1", "", 3); err != classic.RebalanceInProgress {
+		if err := w.Heartbeat("g", "c1", "", 2); err != classic.RebalanceInProgress {
 			t.Errorf("heartbeat: %v", err)
 		}
 		w = w.crash(nil)
 		defer w.Close()
 		d, err := w.Describe("g")
-		if err != classic.None || len(d.Members) != 1 || d.Generation != 3 || w.offset("g") != 43 {
+		if err != classic.None || len(d.Members) != 1 || d.Generation != 2 || w.offset("g") != 43 {
 			t.Errorf("%+v, %v, offset %d", d, err, w.offset("g"))
 		}
-		if joined := w.joinClassic("c1"); joined.Err != classic.None || joined.Generation != 4 || joined.Leader != "c1" {
+		if joined := w.joinClassic("c1"); joined.Err != classic.None || joined.Generation != 3 || joined.Leader != "c1" {
 			t.Errorf("%+v", joined)
 		}
 		// A group without members takes either protocol.

@@ -342,6 +342,31 @@ func consumerSequences() (out []sequence) {
 		}
 	}})
 
+	add(12, 0, "when the last member of the new protocol has left", func(x *exchange) {
+		g, a := x.name("g"), x.topic("a", 1)
+		m := x.member(g)
+		first := call[*kmsg.JoinGroupResponse](x, x.join(g, m, "range"))
+		all := kmsg.NewConsumerMemberAssignment()
+		all.Topics = []kmsg.ConsumerMemberAssignmentTopic{{Topic: a, Partitions: []int32{0}}}
+		sync := x.sync(g, m, first.Generation, m)
+		sync.GroupAssignment[0].MemberAssignment = all.AppendTo(nil)
+		if c := call[*kmsg.SyncGroupResponse](x, sync).ErrorCode; c != 0 {
+			x.fail("set-up: sync: code %d", c)
+		}
+		if c := call[*kmsg.ConsumerGroupHeartbeatResponse](x, beat(x, g, one, 0, a)).ErrorCode; c != 0 {
+			x.fail("set-up: join: code %d", c)
+		}
+		var generation int32
+		x.until("the epoch of the upgrade", func() bool { // Kafka may give it later
+			generation = call[*kmsg.JoinGroupResponse](x, x.join(g, m, "range")).Generation
+			return generation == 2 && call[*kmsg.SyncGroupResponse](x, x.sync(g, m, generation)).ErrorCode == 0
+		})
+		if c := call[*kmsg.ConsumerGroupHeartbeatResponse](x, beat(x, g, one, -1)).ErrorCode; c != 0 {
+			x.fail("set-up: leave: code %d", c)
+		}
+		x.ask(heartbeat(g, m, generation)) // REBALANCE_IN_PROGRESS
+		x.ask(describeGroups(g))
+	})
 	add(14, 5, "of a static member that goes back to the classic protocol", func(x *exchange) {
 		g, a := x.name("g"), x.topic("a", 1)
 		join := beat(x, g, one, 0, a)

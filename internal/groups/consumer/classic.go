@@ -215,9 +215,11 @@ func (g *Group) serialize(m *member) []byte {
 // OnlyClassic tells whether all members are of the classic protocol, so that the group may go back to it.
 func (g *Group) OnlyClassic() bool { return len(g.members) > 0 && g.classics == len(g.members) }
 
-// ToClassic is the group for the classic protocol: the generation goes on from its epoch. All members are of that protocol.
+// ToClassic is the group for the classic protocol: the generation goes on from the epoch of the target. All members are of that protocol. The epoch that
+// the last one of the other protocol has left with is nobody's: with it, members would hear that their generation is over, and give up their partitions
+// without a commit, where they are to hear of a rebalance.
 func (g *Group) ToClassic() classic.Converted {
-	out := classic.Converted{Generation: g.epoch}
+	out := classic.Converted{Generation: g.targetEpoch}
 	for id, m := range g.members {
 		out.Members = append(out.Members, classic.ConvertedMember{StoredMember: classic.StoredMember{ID: id, InstanceID: m.meta.InstanceID, ClientID: m.meta.ClientID,
 			Host: m.meta.Host, Rebalance: m.meta.Rebalance, Session: m.meta.Classic.Session, Assignment: g.serialize(m)}, Protocols: m.meta.Classic.Protocols})
