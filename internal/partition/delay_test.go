@@ -295,7 +295,7 @@ func TestNewestRecordOfADelayedLog(t *testing.T) {
 func TestNewestRecordWhileItsSegmentMoves(t *testing.T) {
 	hot, cold := osFS(t), osFS(t)
 	hook := &onceAt{kind: vfs.OpStat, suffix: segment.TimeIndexName(0)}
-	change := func(o *partition.Options) { o.CompactionInterval, o.PlanInterval = -1, 20*time.Millisecond }
+	change := func(o *partition.Options) { o.CompactionInterval, o.PlanInterval = -1, time.Hour } // nobody else looks at the time index
 	s := open(t, change, hot, cold)
 	cfg := smallSegments()
 	l := load(t, s, cfg, 1)
