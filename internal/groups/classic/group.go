@@ -55,12 +55,14 @@ type Group struct {
 	members  []*member // in the order in which they joined first
 	byID     map[string]*member
 	static   map[string]*member   // by group.instance.id
-	pending  map[string]time.Time // member ids that were given out and have not joined yet, with their deadlines
+	pending  map[string]time.Time // member ids that were given out and have not joined yet, with their deadlines; see expect
 	offered  map[string]int       // protocols, by the number of members that support them
 	joining  int                  // members whose JoinGroup waits
 	unsynced map[string]struct{}  // members of this generation that have not sent SyncGroup
 	// assigning is the generation whose assignments are being stored.
 	assigning int32
+
+	pendingBytes int64 // of the ids in pending
 
 	topics     map[string]struct{} // subscribed by this generation
 	topicsTold bool                // topics is known: a consumer group whose metadata could be read
@@ -188,11 +190,28 @@ func (g *Group) add(m *member) {
 	if m.instance != "" {
 		g.static[m.instance] = m
 	}
-	delete(g.pending, m.id)
+	g.unexpect(m.id)
 	g.offer(m, 1)
 	if m.join != 0 {
 		g.joining++
 	}
+}
+
+// expect waits for a member that was given an id.
+func (g *Group) expect(id string, until time.Time) {
+	g.unexpect(id)
+	g.pending[id] = until
+	g.pendingBytes += int64(len(id))
+}
+
+// unexpect waits for it no more, and tells whether it did.
+func (g *Group) unexpect(id string) bool {
+	if _, ok := g.pending[id]; !ok {
+		return false
+	}
+	delete(g.pending, id)
+	g.pendingBytes -= int64(len(id))
+	return true
 }
 
 // offer counts a member's protocols in or out.

@@ -36,7 +36,7 @@ func (g *Group) Join(now time.Time, r JoinRequest) {
 		if m := g.byID[r.MemberID]; m != nil {
 			g.remove(m, GroupMaxSizeReached)
 		}
-		delete(g.pending, r.MemberID)
+		g.unexpect(r.MemberID)
 		refuse(GroupMaxSizeReached, "")
 		g.endJoinIfComplete(now) // perhaps it was the one that the others waited for
 	case g.state == Dead:
@@ -68,7 +68,7 @@ func (g *Group) joinNew(now time.Time, r JoinRequest) {
 	case r.InstanceID != "" && holder != nil:
 		g.replaceStatic(now, holder, r)
 	case r.InstanceID == "" && r.NeedsID:
-		g.pending[r.NewID] = now.Add(r.Session)
+		g.expect(r.NewID, now.Add(r.Session))
 		g.effects.Joined = append(g.effects.Joined, JoinReply{r.Ticket, JoinResult{Err: MemberIDRequired, MemberID: r.NewID, Generation: -1}})
 	default:
 		g.admit(now, r.NewID, r)

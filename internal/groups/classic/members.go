@@ -49,8 +49,7 @@ func (g *Group) leave(l Leaver) Error {
 		g.remove(m, UnknownMemberID)
 		return None
 	}
-	if _, ok := g.pending[l.MemberID]; ok {
-		delete(g.pending, l.MemberID)
+	if g.unexpect(l.MemberID) {
 		return None
 	}
 	m, err := g.known(l.MemberID, l.InstanceID)
@@ -95,8 +94,7 @@ func (g *Group) Tick(now time.Time) {
 	gone := false
 	for id, t := range g.pending {
 		if due(t) {
-			delete(g.pending, id)
-			gone = true
+			gone = g.unexpect(id)
 		}
 	}
 	if gone && g.state == PreparingRebalance {

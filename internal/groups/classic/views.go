@@ -148,7 +148,7 @@ func (g *Group) Grows(given map[string][]byte) bool {
 
 // SizeBytes is about what the group takes in memory.
 func (g *Group) SizeBytes() int64 {
-	n := 1024 + int64(96*len(g.pending)) + g.topicBytes
+	n := 1024 + int64(96*len(g.pending)) + g.pendingBytes + g.topicBytes
 	for _, m := range g.members {
 		n += int64(512 + 4*len(m.id) + len(m.instance) + len(m.clientID) + len(m.host) + len(m.assignment))
 		for _, p := range m.protocols {
