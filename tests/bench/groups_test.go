@@ -49,6 +49,7 @@ func BenchmarkGroups(b *testing.B) {
 
 func (c coordinator) measure(b *testing.B) {
 	lagoontest.CreateTopic(b, c, "in", 10)
+	c.find(b)
 	b.Run("commit", c.commits)
 	b.Run("rebalance", c.rebalance)
 	b.Run("heartbeat", c.heartbeats)
@@ -279,12 +280,13 @@ func patiently(do func() error) (err error) {
 	return err
 }
 
-// find has the broker make __consumer_offsets.
-func (c coordinator) find(b *testing.B, conn *rawkafka.Conn, group string) {
+// find has the broker make __consumer_offsets, which Kafka does for no other request.
+func (c coordinator) find(b *testing.B) {
 	b.Helper()
+	conn := dial(b, c, "finder")
 	err := patiently(func() error {
 		req := kmsg.NewPtrFindCoordinatorRequest()
-		req.Version, req.CoordinatorKey = 2, group
+		req.Version, req.CoordinatorKey = 2, "in"
 		resp, err := conn.Do(req)
 		if err != nil {
 			return err
@@ -303,7 +305,6 @@ func (c coordinator) commits(b *testing.B) {
 	for i := range conns {
 		conns[i] = dial(b, c, fmt.Sprint("committer-", i))
 		group := fmt.Sprint("committer-", i)
-		c.find(b, conns[i], group)
 		if err := patiently(func() error { return commit(conns[i], group, 0) }); err != nil {
 			b.Fatal(err)
 		}
