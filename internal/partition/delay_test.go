@@ -348,3 +348,43 @@ func TestTieredOffsetsOfADelayedLog(t *testing.T) {
 		closeStore(t, d.s)
 	})
 }
+
+// TestDelayedLogThatIsCompacted: no topic is given both, but a default of the configuration file may have brought compaction. What is seen may end where a
+// segment ends that compaction makes smaller then.
+func TestDelayedLogThatIsCompacted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := open(t, quietCompaction, osFS(t))
+		defer abandonFailed(t, s)
+		cfg := compacted()
+		cfg.SegmentBytes, cfg.LogAppendTime, cfg.DeliveryDelayMs = 30_000, true, deliveryDelay.Milliseconds()
+		l := load(t, s, cfg, 1)
+		for i := range 6 {
+			produce(t, l, keyedBatch(0, 0, fmt.Sprint("key-", i%2), 4400))
+		}
+		time.Sleep(2 * deliveryDelay)
+		for range 2 { // rolled, and not seen yet
+			produce(t, l, keyedBatch(0, 0, "later", 4400))
+		}
+		synctest.Wait()
+		before := l.SizeBytes()
+		s.Compact(t.Context())
+		if cleaned, err := cleanedTo(s); err != nil || cleaned != 6 || l.SizeBytes() >= before || l.Offsets().HighWatermark != 6 {
+			t.Fatalf("cleaned up to %d, %v, %d bytes of %d, %+v", cleaned, err, l.SizeBytes(), before, l.Offsets())
+		}
+		for at := segment.Offset(0); at < 6; {
+			w := partition.NewWatch()
+			res, err := l.Read(partition.ReadRequest{Reader: partition.ReaderRef{ClientID: "c"}, From: at, MaxBytes: 1 << 20, MustServe: true, Watch: w})
+			if err != nil {
+				t.Fatalf("read at %d: %v", at, err)
+			}
+			if res.Chunk == nil {
+				<-w.C()
+			} else {
+				at = res.Chunk.Next()
+				res.Chunk.Release()
+			}
+			w.Close()
+		}
+		closeStore(t, s)
+	})
+}

@@ -89,7 +89,7 @@ func (l *Log) readOnce(req *ReadRequest, now time.Time) (res ReadResult, again b
 		return res, false, nil
 	}
 	bnd := segment.Bound{Offset: min(v.next(i), limit), Pos: s.r.Meta().SizeBytes}
-	if s.base == b.base {
+	if s.base == b.base && b.offset < v.next(i) { // at the segment's end its size says more: compaction may have changed that
 		bnd.Pos = b.pos
 	}
 	end := bnd.Pos

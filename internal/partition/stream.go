@@ -406,6 +406,9 @@ func (s *stream) advanceLocked(v *view, b *bound) (limit int64, ok bool) {
 		switch {
 		case s.nextSeg == b.base:
 			limit = b.pos
+			if m := s.handle.seg.r.Meta(); m.Sealed && m.Next <= b.offset {
+				limit = m.SizeBytes // compaction may have changed it
+			}
 		case s.nextSeg < b.base:
 			limit = s.handle.seg.r.Meta().SizeBytes
 		default:
