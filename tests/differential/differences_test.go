@@ -96,6 +96,7 @@ var differences = []difference{
 
 	{api: "DeleteGroups", sequence: "^twice$", path: `Groups[]`, kafka: absent, what: oncePerName, why: echo},
 	{api: "ConsumerGroupHeartbeat", sequence: "^an empty instance, an empty rack$", path: `.*`, what: "an empty instance id or rack is as good as none; Kafka says INVALID_REQUEST", why: "the classic protocol's rule as well"},
+	{api: "ConsumerGroupHeartbeat", sequence: "^a static member that joins again under its id$", path: `.*`, what: "a static member that joins again under its own id is let in; Kafka says UNRELEASED_INSTANCE_ID", why: "it is the same member, which has not got the answer"},
 	{api: "ConsumerGroupHeartbeat", sequence: "^a classic group$", path: `ErrorCode`, lagoon: "69", kafka: "-1", what: "a heartbeat for a classic group whose metadata are not a consumer's is GROUP_ID_NOT_FOUND", why: unexpected},
 	{api: "ConsumerGroupHeartbeat", path: `MemberEpoch`, lagoon: `\d`, kafka: `\d`, rare: true, what: "a member has the group's new epoch with the heartbeat that brings it about; Kafka's may stay at the one before", why: atOnce},
 	{api: "TxnOffsetCommit", path: `Topics[].Partitions[].ErrorCode`, lagoon: "120", kafka: "48", rare: true, what: "offsets of a group that is not part of the transaction are TRANSACTION_ABORTABLE; Kafka sometimes says INVALID_TXN_STATE",

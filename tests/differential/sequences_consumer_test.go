@@ -117,6 +117,15 @@ func consumerSequences() (out []sequence) {
 		x.ask(static(*first.MemberID, -2))
 		x.ask(static(two, 0))
 	})
+	add(68, 0, "a static member that joins again under its id", func(x *exchange) {
+		g, a := x.name("g"), x.topic("a", 1)
+		req := beat(x, g, one, 0, a)
+		req.InstanceID = text("i")
+		if c := call[*kmsg.ConsumerGroupHeartbeatResponse](x, req).ErrorCode; c != 0 {
+			x.fail("set-up: heartbeat: code %d", c)
+		}
+		x.ask(req)
+	})
 	// static is a classic group of one static member, which is assigned the sequence's topic a, and what its assignor says besides.
 	static := func(x *exchange, g string, data []byte) {
 		join := x.join(g, "", "range")
