@@ -12,7 +12,8 @@
 //
 // A control file outside the broker's group, written beside it and read by nobody, shows what the machine takes from pages that nothing
 // pins (some page out by age without any pressure, lab.ProactiveReclaim): on such a machine down to 79 % of its newest 10 s stayed, of the
-// pinned windows beside it 99.98 %. The bound of the hot window is the same everywhere. Of the bytes that real-time readers
+// pinned windows beside it 99.98 %. The bound of the hot window is the same everywhere; where it is missed and the control file has lost
+// as much, the machine gets two more tries. Of the bytes that real-time readers
 // take from the disk it is 0, and 0.1 % where pages can be taken in the moment between the sync that cleans them and the pin.
 //
 // Both tests need root, loop devices and control groups; package lab builds them and takes them away. They exclude other labs

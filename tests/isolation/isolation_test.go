@@ -56,7 +56,16 @@ func TestIsolation(t *testing.T) {
 	w := newWorld(t)
 	t.Run("speed", w.testSpeed)
 	t.Run("auto", func(t *testing.T) {
-		f := w.measure(t, "auto")
+		var f *figures
+		try := func(t *testing.T) { f = w.measure(t, filepath.Base(t.Name())) }
+		// Pages are pinned when a sync has cleaned them: where the machine takes from the control file, too, and is busy with other things, it may be
+		// faster. What the broker does to itself it does each time.
+		for n := 1; t.Run(fmt.Sprintf("auto-%d", n), try) && n < 3 && f.hot < minHot && f.control < minHot; n++ {
+			t.Log("the machine takes pages that nobody reads: once more")
+		}
+		if f == nil {
+			t.FailNow()
+		}
 		for _, broken := range f.broken() {
 			t.Error(broken)
 		}
