@@ -220,9 +220,14 @@ func TestTierErrorsAreCounted(t *testing.T) {
 		t.Fatalf("sync: %v", err)
 	}
 	const name = "lagoon_tier_errors_total"
-	read, sync, all := labelled(t, reg, name, "read"), labelled(t, reg, name, "sync"), counter(t, reg, name)
-	if read == 0 || sync != 1 || read+sync != all || labelled(t, reg, name, "t1") != 0 {
-		t.Errorf("%.0f reads and %.0f syncs of %.0f errors, %.0f of the other tier", read, sync, all, labelled(t, reg, name, "t1"))
+	// What was read ahead may fail a little later, so that no two looks at reads need agree.
+	if read, sync := labelled(t, reg, name, "read"), labelled(t, reg, name, "sync"); read == 0 || sync != 1 {
+		t.Errorf("%.0f reads and %.0f syncs", read, sync)
+	}
+	for _, other := range []string{"open", "append", "write", "t1"} {
+		if n := labelled(t, reg, name, other); n != 0 {
+			t.Errorf("%.0f errors of %s", n, other)
+		}
 	}
 	_ = s.Close(t.Context()) // says that the directory is fenced
 }
