@@ -113,7 +113,7 @@ func TestOneHead(t *testing.T) {
 		"16, after one that is gone":  {readers: 16, before: gone, segmentBytes: 48 << 20, share: 0.85, passes: 1.05},
 		"16, beside one that pauses":  {readers: 16, before: paused, segmentBytes: 48 << 20, share: 0.85, passes: 1.05},
 		"16, beside one that is slow": {readers: 16, before: slow, segmentBytes: 48 << 20, share: 0.65, passes: 1.3},
-		"10 spread":                   {readers: 10, segmentBytes: 80 << 20, spread: true, share: 0.65, passes: 1.25}, // each reads ahead beyond its end
+		"10 spread":                   {readers: 10, segmentBytes: 80 << 20, spread: true, share: 0.55, passes: 1.25}, // each reads ahead beyond its end; 0.63 to 0.74 in 40 runs
 	} {
 		t.Run(name, func(t *testing.T) { synctest.Test(t, func(t *testing.T) { oneHead(t, c) }) })
 	}
