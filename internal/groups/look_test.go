@@ -1,7 +1,6 @@
 package groups_test
 
 import (
-	"context"
 	"log/slog"
 	"sync"
 	"testing"
@@ -12,25 +11,12 @@ import (
 	"lagoon/internal/groups"
 	"lagoon/internal/groups/classic"
 	"lagoon/internal/groups/groupstest"
-	"lagoon/internal/partition"
 )
-
-// deafLog takes nothing before free is closed.
-type deafLog struct {
-	*groupstest.Log
-	hung, free chan struct{}
-}
-
-func (l *deafLog) Append(ctx context.Context, r partition.AppendRequest) (partition.Appended, error) {
-	l.hung <- struct{}{}
-	<-l.free
-	return l.Log.Append(ctx, r)
-}
 
 // TestShardThatDoesNotAnswer: while a record is being written on a device that does not answer, the groups of other shards are listed and counted.
 func TestShardThatDoesNotAnswer(t *testing.T) {
 	const deaf, well = "b", "a" // the shards of two that they hash to: 0 and 1
-	bad := &deafLog{&groupstest.Log{}, make(chan struct{}, 8), make(chan struct{})}
+	bad := groupstest.NewDeaf()
 	logs := []groups.Log{bad, &groupstest.Log{}}
 	registry := prometheus.NewRegistry()
 	c, err := groups.New(groups.Options{
@@ -46,7 +32,7 @@ func TestShardThatDoesNotAnswer(t *testing.T) {
 	var wg sync.WaitGroup
 	defer c.Close()
 	defer wg.Wait()
-	defer close(bad.free)
+	defer close(bad.Free)
 	put := func(group string) {
 		for err := classic.LoadInProgress; err == classic.LoadInProgress; { // at once
 			_, _, err = c.Commit(commit(group, "orders", 0, 1))
@@ -54,7 +40,7 @@ func TestShardThatDoesNotAnswer(t *testing.T) {
 	}
 	put(well)
 	wg.Go(func() { put(deaf) })
-	<-bad.hung
+	<-bad.Hung
 	for what, look := range map[string]func(){
 		"a list": func() {
 			if list, err := c.List(nil); err != classic.LoadInProgress || len(list) != 1 || list[0].Group != well {

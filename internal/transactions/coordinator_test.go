@@ -452,23 +452,11 @@ func TestPanicWhileARecordIsWritten(t *testing.T) {
 	})
 }
 
-// deafLog takes nothing before free is closed.
-type deafLog struct {
-	*groupstest.Log
-	hung, free chan struct{}
-}
-
-func (l *deafLog) Append(ctx context.Context, r partition.AppendRequest) (partition.Appended, error) {
-	l.hung <- struct{}{}
-	<-l.free
-	return l.Log.Append(ctx, r)
-}
-
 // TestShardThatDoesNotAnswer: while a record is being written on a device that does not answer, ids are listed and counted, and transactions
 // of other shards time out.
 func TestShardThatDoesNotAnswer(t *testing.T) {
 	const deaf, well = "b", "a" // the shards of two that they hash to: 0 and 1
-	logs := []statetopic.Log{&deafLog{&groupstest.Log{}, make(chan struct{}, 8), make(chan struct{})}, &groupstest.Log{}}
+	logs := []statetopic.Log{groupstest.NewDeaf(), &groupstest.Log{}}
 	registry, marked, ids := prometheus.NewRegistry(), make(chan txn.Partition, 8), atomic.Int64{}
 	c, err := transactions.New(transactions.Options{
 		CheckInterval: time.Millisecond,
@@ -487,7 +475,7 @@ func TestShardThatDoesNotAnswer(t *testing.T) {
 	var wg sync.WaitGroup
 	defer c.Close()
 	defer wg.Wait()
-	defer close(logs[0].(*deafLog).free)
+	defer close(logs[0].(*groupstest.Deaf).Free)
 	ctx := t.Context()
 	begin := func(id string) (who txn.Identity) {
 		for err := txn.CoordinatorLoading; err == txn.CoordinatorLoading; { // at once
@@ -496,7 +484,7 @@ func TestShardThatDoesNotAnswer(t *testing.T) {
 		return who
 	}
 	wg.Go(func() { begin(deaf) })
-	<-logs[0].(*deafLog).hung
+	<-logs[0].(*groupstest.Deaf).Hung
 	who := begin(well)
 	if _, err := c.AddPartitions(ctx, well, who, parts[:1], 1); err != txn.None {
 		t.Fatal(err)

@@ -23,6 +23,21 @@ type Log struct {
 	changed chan struct{} // closed and replaced when something changes; nil: nobody waits
 }
 
+// Deaf is a Log on a device that takes nothing before Free is closed. Whoever waits for it is told on Hung before.
+type Deaf struct {
+	Log
+	Hung, Free chan struct{}
+}
+
+// NewDeaf makes one that tells of eight at most before somebody looks.
+func NewDeaf() *Deaf { return &Deaf{Hung: make(chan struct{}, 8), Free: make(chan struct{})} }
+
+func (l *Deaf) Append(ctx context.Context, r partition.AppendRequest) (partition.Appended, error) {
+	l.Hung <- struct{}{}
+	<-l.Free
+	return l.Log.Append(ctx, r)
+}
+
 func (l *Log) notify() {
 	if l.changed != nil {
 		close(l.changed)
