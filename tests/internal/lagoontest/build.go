@@ -4,10 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -91,7 +94,24 @@ func (p *program) build() (*os.File, error) {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("%w\n%s", err, out)
 	}
+	if err := sources(); err != nil {
+		return nil, err
+	}
 	return os.Open(path)
+}
+
+// sources looks at the folders that programs are built from. The go command keeps the result of a test for as long as the files that the test has opened
+// are as they were, and sees nothing of what the build reads: it would tell of a program that has changed since.
+func sources() error {
+	return filepath.WalkDir(Root(), func(path string, e fs.DirEntry, err error) error {
+		if err != nil || !e.IsDir() || path == Root() {
+			return err
+		}
+		if name := e.Name(); strings.HasPrefix(name, ".") || slices.Contains([]string{"docs", "deploy", "tests", "testdata"}, name) {
+			return fs.SkipDir
+		}
+		return nil
+	})
 }
 
 // Root is the repository's top folder.
