@@ -32,6 +32,7 @@ type Deaf struct {
 // NewDeaf makes one that tells of eight at most before somebody looks.
 func NewDeaf() *Deaf { return &Deaf{Hung: make(chan struct{}, 8), Free: make(chan struct{})} }
 
+// Append is that of Log, once Free is closed.
 func (l *Deaf) Append(ctx context.Context, r partition.AppendRequest) (partition.Appended, error) {
 	l.Hung <- struct{}{}
 	<-l.Free
