@@ -51,7 +51,12 @@ func (p *pipeline) session(ctx context.Context) {
 		})
 		try := kgo.TransactionEndTry((p.commits.Load()+p.aborts.Load())%10 != 9)
 		tried, cancel := context.WithTimeout(ctx, time.Minute)
-		committed, err := sess.End(tried, try)
+		// An abort drops what is still in the client: there would be nothing that readers must not see.
+		err := sess.Client().Flush(tried)
+		committed := false
+		if err == nil {
+			committed, err = sess.End(tried, try)
+		}
 		cancel()
 		if err != nil {
 			return
